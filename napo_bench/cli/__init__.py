@@ -1,0 +1,45 @@
+"""The command line: one module a command, each imported only for its signature; the work is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from napo_bench import __version__
+from napo_bench.cli import console
+from napo_bench.errors import NapoBenchError
+
+app = typer.Typer(
+    name="napo-bench",
+    help="Does a multimodal model look at the image, or guess from one modality? Score it, train it, gate it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out.print(f"napo-bench {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a NapoBenchError becomes one panel and exit code 2, Ctrl-C exit code 130."""
+    try:
+        app()
+    except NapoBenchError as error:
+        console.print_error(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.err.print("Interrupted. What was finished is on disk; the same command goes on from there.")
+        sys.exit(130)

@@ -1,0 +1,20 @@
+"""The two consoles of the command line, results on stdout and everything else on stderr, and the error panel."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from napo_bench.errors import NapoBenchError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_error(error: NapoBenchError) -> None:
+    """Print what is wrong and the next step as one panel on stderr."""
+    body = escape(error.message)
+    if error.hint:
+        body += f"\n\n[bold]Next:[/bold] {escape(error.hint)}"
+    err.print(Panel(body, title="napo-bench", title_align="left", border_style="red"))

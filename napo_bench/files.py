@@ -43,7 +43,8 @@ def read_json(path: Path, hint: str = "") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        where = "ends too early (truncated?)" if error.pos >= len(text.rstrip()) else "is not valid JSON"
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        where = "ends too early (truncated?)" if cut else "is not valid JSON"
         raise NapoBenchError(
             f"{path} {where}: {error.msg} at line {error.lineno}, column {error.colno}.",
             hint or "Fetch or write the file again.",

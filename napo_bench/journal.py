@@ -62,7 +62,7 @@ class Journal:
             for start in range(0, len(wanted), _KEYS_A_QUERY):
                 part = wanted[start : start + _KEYS_A_QUERY]
                 marks = ",".join("?" * len(part))
-                query = f"SELECT key, value FROM entries WHERE key IN ({marks})"  # noqa: S608 (marks are placeholders)
+                query = f"SELECT key, value FROM entries WHERE key IN ({marks})"
                 with closing(self._connection.execute(query, part)) as rows:
                     found.update((key, json.loads(value)) for key, value in rows)
         except sqlite3.Error as error:
@@ -97,5 +97,5 @@ class Journal:
     def _failure(self, error: Exception) -> NapoBenchError:
         return NapoBenchError(
             f"The journal {self.path} cannot be used: {error}.",
-            "What it holds is kept. Free space, or move the file away if it is damaged, and run the same command again.",
+            "What it holds is kept. Free space (or move a damaged file away), then run the same command again.",
         )

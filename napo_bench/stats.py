@@ -1,14 +1,17 @@
-"""Confidence intervals of benchmark metrics.
+"""Confidence intervals and paired tests of benchmark metrics.
 
-Every metric of the project is a function of sums of per-sample counts: CHAIRi is hallucinated mentions over all mentions,
-LP a sum of shares over the number of eligible instances. A sample is therefore one row of counts `[K]`, and a bootstrap
-resample is one vector of K sums. Rows that are equal are interchangeable, so a resample is drawn as one multinomial
-over the distinct rows: exact, and independent of how many samples share a row.
+Every metric of the project is a function of sums of per-sample counts: CHAIRi is hallucinated mentions over all
+mentions, LP a sum of shares over the number of eligible instances. A sample is therefore one row of counts `[K]`, a
+bootstrap resample is one vector of K sums, and so is one exchange of the labels of paired samples. Rows that are equal
+are interchangeable, so a resample is drawn as one multinomial over the distinct rows: exact, and independent of
+how many samples share a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,16 +19,36 @@ from numpy.typing import NDArray
 
 Sums = Mapping[str, Any]
 MetricFunction = Callable[[Sums], Any]
+Array = NDArray[np.float64]
+
+_CELLS_A_CHUNK = 4_000_000
+_ROUNDING = 1e-9
+_NO_WIDTH = 1e-3  # AMBER's denominators start at 0.001, so a constant 100% still varies by this much
 
 
-def count_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Span:
+    """What bounds a metric where all samples agree and a resample cannot vary.
+
+    Attributes:
+        low: The lowest value that the metric can take.
+        high: The highest value.
+        n: Samples that the metric speaks of.
+    """
+
+    low: float
+    high: float
+    n: float
+
+
+def count_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
     """The counts of the samples as `[N, K]`; a count that a sample lacks is 0."""
     return np.array([[row.get(name, 0.0) for name in names] for row in rows], dtype=np.float64).reshape(
         len(rows), len(names)
     )
 
 
-def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
+def bootstrap_sums(counts: Array, resamples: int, seed: int) -> Array:
     """Sums of counts over bootstrap resamples of the samples.
 
     Args:
@@ -36,10 +59,8 @@ def bootstrap_sums(counts: NDArray[np.float64], resamples: int, seed: int) -> ND
     Returns:
         `[B, K]`.
     """
-    n = len(counts)
-    rows, frequency = np.unique(counts, axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(n, frequency / n, size=resamples)
-    return np.asarray(draws @ rows, dtype=np.float64)
+    rows, frequency = _distinct(counts)
+    return _resample(rows, frequency, resamples, np.random.default_rng(seed))
 
 
 def bootstrap_intervals(
@@ -48,8 +69,13 @@ def bootstrap_intervals(
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
+    spans: Mapping[str, Span] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of metrics that share their samples.
+    """Bias-corrected and accelerated (BCa) bootstrap intervals of metrics that share their samples.
+
+    Where all samples agree (0% or 100%), every resample is alike and a bootstrap interval has no width. For a metric
+    with a span the interval then reaches as far as a proportion's exact bound after n equal outcomes: the share of
+    samples of another kind is at most 1 - tail^(1/n), and they may stand at the metric's lowest or highest value.
 
     Args:
         rows: One mapping of counts a sample.
@@ -57,6 +83,7 @@ def bootstrap_intervals(
         resamples: Number of resamples.
         seed: Of the generator.
         level: Coverage, a fraction.
+        spans: Bounds of metrics, by name; a metric without them keeps an interval without width.
 
     Returns:
         Name -> (low, high), in the metric's unit.
@@ -64,11 +91,181 @@ def bootstrap_intervals(
     if not rows:
         return {}
     names = sorted({name for row in rows for name in row})
-    sums = bootstrap_sums(count_matrix(rows, names), resamples, seed)
-    columns = {name: sums[:, index] for index, name in enumerate(names)}
-    tails = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
+    distinct, frequency = _distinct(count_matrix(rows, names))
+    sums = _resample(distinct, frequency, resamples, np.random.default_rng(seed))
+    total = frequency @ distinct
     intervals = {}
     for name, metric in metrics.items():
-        low, high = np.percentile(np.broadcast_to(metric(columns), (resamples,)), tails)
-        intervals[name] = (float(low), float(high))
+        value = float(metric(_columns(total, names)))
+        resampled = _values(metric, sums, names)
+        if np.ptp(resampled) > _NO_WIDTH:
+            intervals[name] = _bca(value, resampled, level)
+        elif spans is not None and name in spans:
+            span = spans[name]
+            share = unseen_share(span.n, (1 - level) / 2)
+            intervals[name] = (value - share * (value - span.low), value + share * (span.high - value))
+        else:
+            intervals[name] = (value, value)
     return intervals
+
+
+def paired_intervals(
+    candidate: Sequence[Mapping[str, float]],
+    baseline: Sequence[Mapping[str, float]],
+    metrics: Mapping[str, MetricFunction],
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+    spans: Mapping[str, Span] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """BCa bootstrap intervals of candidate - baseline, pairs of samples drawn together.
+
+    Args:
+        candidate: Counts of each sample of the candidate.
+        baseline: Counts of the same samples, in the same order, of the baseline.
+        metrics: Name -> function of the summed counts.
+        resamples: Number of resamples.
+        seed: Of the generator.
+        level: Coverage, a fraction.
+        spans: Bounds of the metrics (not of their differences), by name.
+
+    Returns:
+        Name -> (low, high), in the metric's unit; empty where there are no samples.
+    """
+    pairs = [
+        {f"candidate {name}": value for name, value in new.items()}
+        | {f"baseline {name}": value for name, value in old.items()}
+        for new, old in zip(candidate, baseline, strict=True)
+    ]
+    differences = {name: _difference_of(metric) for name, metric in metrics.items()}
+    widths = {name: span.high - span.low for name, span in (spans or {}).items()}
+    gaps = {name: Span(-width, width, (spans or {})[name].n) for name, width in widths.items()}
+    return bootstrap_intervals(pairs, differences, resamples, seed, level, gaps)
+
+
+def permutation_p_values(
+    candidate: Sequence[Mapping[str, float]],
+    baseline: Sequence[Mapping[str, float]],
+    metrics: Mapping[str, MetricFunction],
+    permutations: int = 10_000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Two-sided p-values of paired permutation tests: are the two runs interchangeable?
+
+    In each permutation every pair of samples exchanges its labels with probability 1/2.
+
+    Args:
+        candidate: Counts of each sample of the candidate.
+        baseline: Counts of the same samples, in the same order, of the baseline.
+        metrics: Name -> function of the summed counts.
+        permutations: Their number.
+        seed: Of the generator.
+
+    Returns:
+        Name -> p-value, at least 1 / (permutations + 1).
+    """
+    names = sorted({name for row in (*candidate, *baseline) for name in row})
+    new, old = count_matrix(candidate, names), count_matrix(baseline, names)
+    gains, frequency = _distinct(new - old)
+    moved = np.any(gains != 0, axis=1)
+    gains, frequency = gains[moved], frequency[moved]
+    generator = np.random.default_rng(seed)
+    parts = [
+        generator.binomial(frequency, 0.5, (size, len(frequency))) @ gains for size in _chunks(permutations, gains)
+    ]
+    exchanged = np.concatenate(parts)
+    new_sums, old_sums = new.sum(axis=0), old.sum(axis=0)
+    p_values = {}
+    for name, metric in metrics.items():
+        difference = float(metric(_columns(new_sums, names))) - float(metric(_columns(old_sums, names)))
+        permuted = _values(metric, new_sums - exchanged, names) - _values(metric, old_sums + exchanged, names)
+        extreme = int(np.count_nonzero(np.abs(permuted) >= abs(difference) - _ROUNDING))
+        p_values[name] = (extreme + 1) / (permutations + 1)
+    return p_values
+
+
+def mcnemar(only_candidate: int, only_baseline: int) -> float:
+    """Two-sided p-value of the exact McNemar test.
+
+    Args:
+        only_candidate: Samples that only the candidate passes.
+        only_baseline: Samples that only the baseline passes.
+    """
+    changed = only_candidate + only_baseline
+    ways = tail = 1
+    for count in range(1, min(only_candidate, only_baseline) + 1):
+        ways = ways * (changed - count + 1) // count
+        tail += ways
+    return min(1.0, float(2 * tail / 2**changed))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """P-values adjusted for multiple comparisons by Holm's step-down rule."""
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for rank, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_value))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}
+
+
+def unseen_share(n: float, tail: float) -> float:
+    """The largest share of a kind of sample that n samples without one still allow, at one-sided error `tail`."""
+    return float(1 - tail ** (1 / n)) if n > 0 else 1.0
+
+
+def _difference_of(metric: MetricFunction) -> MetricFunction:
+    def difference(sums: Sums) -> Any:
+        sides: dict[str, dict[str, Any]] = {"candidate": {}, "baseline": {}}
+        for name, column in sums.items():
+            side, _, count = name.partition(" ")
+            sides[side][count] = column
+        return metric(sides["candidate"]) - metric(sides["baseline"])
+
+    return difference
+
+
+def _distinct(counts: Array) -> tuple[Array, NDArray[np.int64]]:
+    rows, frequency = np.unique(counts, axis=0, return_counts=True)
+    return rows, frequency
+
+
+def _chunks(resamples: int, rows: Array) -> Iterator[int]:
+    size = max(1, _CELLS_A_CHUNK // max(1, len(rows)))
+    for start in range(0, resamples, size):
+        yield min(size, resamples - start)
+
+
+def _resample(rows: Array, frequency: NDArray[np.int64], resamples: int, generator: np.random.Generator) -> Array:
+    n = int(frequency.sum())
+    parts = [
+        generator.multinomial(n, frequency / n, size=size).astype(np.float64) @ rows
+        for size in _chunks(resamples, rows)
+    ]
+    return np.concatenate(parts)
+
+
+def _columns(sums: Array, names: Sequence[str]) -> dict[str, Any]:
+    return {name: sums[..., index] for index, name in enumerate(names)}
+
+
+def _values(metric: MetricFunction, sums: Array, names: Sequence[str]) -> Array:
+    return np.broadcast_to(np.asarray(metric(_columns(sums, names)), dtype=np.float64), (len(sums),))
+
+
+def _bca(value: float, resampled: Array, level: float) -> tuple[float, float]:
+    """Efron's BCa interval; the acceleration is a sixth of the skewness of the resampled metric `[B]`.
+
+    For sums that is the jackknife's acceleration, and unlike the jackknife it bears metrics rounded to a digit.
+    """
+    normal = NormalDist()
+    below = np.mean(resampled < value - _ROUNDING) + np.mean(np.abs(resampled - value) <= _ROUNDING) / 2
+    bias = normal.inv_cdf(float(np.clip(below, 1 / len(resampled), 1 - 1 / len(resampled))))
+    centred = resampled - resampled.mean()
+    skew = float(np.mean(centred**3) / np.mean(centred**2) ** 1.5) / 6
+    percentiles = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        shifted = bias + normal.inv_cdf(tail)
+        percentiles.append(100 * normal.cdf(bias + shifted / (1 - skew * shifted)))
+    low, high = np.percentile(resampled, percentiles)
+    return (float(low), float(high))

@@ -19,6 +19,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+_INTERRUPTED = 130
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -40,6 +42,10 @@ def main() -> None:
     except NapoBenchError as error:
         console.print_error(error)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.err.print("Interrupted. What was finished is on disk; the same command goes on from there.")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # Typer's translation of Ctrl-C
+            console.err.print("Interrupted. What was finished is on disk; the same command goes on from there.")
+        raise
+
+
+from napo_bench.cli import score  # noqa: E402, F401

@@ -1,0 +1,67 @@
+"""Object HalBench's LLM extractor: its prompt, its reply, and the terms that its objects stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from benchmarks.object_halbench.score import Synonyms, find_pairs
+from benchmarks.text import NOUN_TAGS
+
+SPACY_MODEL = "en_core_web_trf"
+SPACY_UNUSED = ("parser", "ner", "senter")
+_SHORT_ANSWER = 3
+
+
+def is_short(answer: str) -> bool:
+    """Whether an answer has three words or fewer; it counts as without objects, and no LLM is asked."""
+    return len(answer.split()) <= _SHORT_ANSWER
+
+
+def extractor_prompt(template: str, question: str, answer: str) -> str:
+    """The message to the LLM: the template with its {question} and {answer} filled."""
+    return template.replace("{question}", question).replace("{answer}", answer)
+
+
+def parse_objects(reply: str) -> list[str] | None:
+    """The objects that a reply lists, None where it holds no JSON list of texts.
+
+    "()" is empty too: the template asks for it.
+    """
+    if reply.strip() == "()":
+        return []
+    start, end = reply.find("["), reply.rfind("]")
+    try:
+        objects = json.loads(reply[start : end + 1])
+    except json.JSONDecodeError:
+        return None
+    return objects if isinstance(objects, list) and all(isinstance(name, str) for name in objects) else None
+
+
+def object_terms(objects: Iterable[str], synonyms: Synonyms, nlp: Any) -> list[str]:
+    """The terms of the objects, each once, in order.
+
+    Each object is tagged as "a <object>". The two-word terms among its lemmas stand for it; where there are none, each
+    run of consecutive nouns does.
+
+    Args:
+        objects: As the LLM lists them.
+        synonyms: The synonym file.
+        nlp: A spaCy pipeline with tagger and lemmatizer.
+    """
+    terms: dict[str, None] = {}
+    for doc in nlp.pipe(f"a {name}" for name in objects):
+        pairs = find_pairs([token.lemma_ for token in doc], synonyms)
+        terms.update(dict.fromkeys(pairs or _noun_runs(doc)))
+    return list(terms)
+
+
+def _noun_runs(doc: Any) -> list[str]:
+    runs: list[list[str]] = [[]]
+    for token in doc:
+        if token.tag_ in NOUN_TAGS:
+            runs[-1].append(token.lemma_)
+        else:
+            runs.append([])
+    return [" ".join(run) for run in runs if run]

@@ -1,0 +1,95 @@
+"""Object HalBench's published files -> questions and synonyms; response rows -> answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.object_halbench.score import Synonyms, parse_synonyms
+from napo_bench import files
+from napo_bench.errors import NapoBenchError
+
+FETCH_HINT = "Fetch it: napo-bench data fetch object-halbench"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One of the benchmark's questions."""
+
+    image_id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a model; `question` is empty where the row has none."""
+
+    image_id: int
+    question: str
+    text: str
+
+
+class _QuestionRow(msgspec.Struct):
+    image_id: int | str
+    question: str
+
+
+def load_questions(path: Path) -> list[Question]:
+    """The rows {image_id, question, image} of questions.jsonl, line by line, the images passed over.
+
+    Raises:
+        NapoBenchError: the file is missing or malformed; names line and field.
+    """
+    decoder = msgspec.json.Decoder(_QuestionRow)
+    questions = []
+    with files.require_file(path, FETCH_HINT).open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise NapoBenchError(f"{path}, line {number}: {error}.", FETCH_HINT) from None
+            questions.append(Question(_image_id(row.image_id, f"{path}, line {number}"), row.question))
+    return questions
+
+
+def load_synonyms(path: Path) -> Synonyms:
+    """Read synonyms_refine.txt. Raises NapoBenchError where it is missing."""
+    return parse_synonyms(files.read_text(path, FETCH_HINT))
+
+
+def load_extractor_template(path: Path) -> str:
+    """Read extractor_template.txt. Raises NapoBenchError where it is missing or has no {question} or no {answer}."""
+    template = files.read_text(path, FETCH_HINT)
+    for place in ("{question}", "{answer}"):
+        if place not in template:
+            raise NapoBenchError(f"{path}: {place} is not in the template.", FETCH_HINT)
+    return template
+
+
+def read_answers(rows: Sequence[Mapping[str, Any]], source: str) -> list[Answer]:
+    """Response rows {image_id, question or prompt, text or answer} -> answers, "Assistant:" removed, stripped.
+
+    Raises:
+        NapoBenchError: a field is missing or of another type; names row and field.
+    """
+    answers = []
+    for number, row in enumerate(rows, start=1):
+        where = f"{source}, row {number}"
+        image_id = _image_id(files.field(row, "image_id", (int, str), where), where)
+        question = next((files.field(row, name, str, where) for name in ("question", "prompt") if name in row), "")
+        text = files.field(row, "answer" if "answer" in row and "text" not in row else "text", str, where)
+        answers.append(Answer(image_id, question, text.replace("Assistant:", "").strip()))
+    return answers
+
+
+def _image_id(value: int | str, where: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise NapoBenchError(f"{where}: the field 'image_id' is {value!r}; a COCO image id is expected.") from None

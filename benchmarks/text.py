@@ -1,0 +1,310 @@
+"""How AMBER and CHAIR read words: the text pipelines.
+
+`official` is what the benchmarks prescribe: NLTK's tokenizer and tagger, WordNet's noun lemmas, spaCy's word vectors.
+`closed_vocabulary` needs no data at all and serves worlds whose words are known.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from napo_bench.errors import NapoBenchError
+
+PIPELINES = ("official", "closed_vocabulary")
+NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
+
+_SPACY_COMPONENTS = (
+    "transformer",
+    "tok2vec",
+    "tagger",
+    "morphologizer",
+    "parser",
+    "senter",
+    "attribute_ruler",
+    "lemmatizer",
+    "ner",
+)
+# WordNet's rules of detachment for nouns (morphy(7WN)), in NLTK's order.
+_NOUN_ENDINGS = (
+    ("s", ""),
+    ("ses", "s"),
+    ("ves", "f"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+    ("ies", "y"),
+)
+_NEAR = 1e-4
+
+
+class Word(NamedTuple):
+    """A word as it stands in the text, and its noun lemma."""
+
+    surface: str
+    lemma: str
+
+
+class TextPipeline(Protocol):
+    """What the scorers ask of a text."""
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Name and versions; part of every result."""
+
+    def words(self, text: str) -> list[Word]:
+        """Every token of the lower-cased text."""
+
+    def nouns(self, text: str) -> list[Word]:
+        """The tokens that are nouns, case kept as the pipeline keeps it."""
+
+    def similar(self, words: Iterable[str], threshold: float) -> dict[str, frozenset[str]]:
+        """For each word those of `words` whose similarity to it is above `threshold`, itself included."""
+
+
+def open_pipeline(name: str, vocabulary: Iterable[str], spacy_model: str | None = None) -> TextPipeline:
+    """The text pipeline of that name.
+
+    Args:
+        name: One of PIPELINES.
+        vocabulary: The benchmark's words; all that the closed vocabulary knows.
+        spacy_model: Name or path of the spaCy model whose vectors the official pipeline uses; None for a benchmark
+            that asks neither for nouns nor for similar words.
+
+    Raises:
+        NapoBenchError: no such pipeline, or its data is not installed; gives the command that installs it.
+    """
+    if name == "closed_vocabulary":
+        return ClosedVocabularyText(vocabulary)
+    if name == "official":
+        return OfficialText(spacy_model)
+    raise NapoBenchError(f"There is no text pipeline {name!r}.", f"Choose one of {', '.join(PIPELINES)}.")
+
+
+class OfficialText:
+    """NLTK's words and tags, WordNet's lemmas, spaCy's vectors.
+
+    Args:
+        spacy_model: As for `open_pipeline`.
+
+    Raises:
+        NapoBenchError: data is not installed; gives the commands.
+    """
+
+    def __init__(self, spacy_model: str | None = None) -> None:
+        missing = self._load_nltk(tagger=spacy_model is not None)
+        commands = ["python -m nltk.downloader " + " ".join(missing)] if missing else []
+        self._nlp = None
+        if spacy_model is not None:
+            try:
+                with _hidden("torch", "scipy", "sklearn"):
+                    import spacy  # noqa: F401
+                self._nlp = load_spacy(spacy_model, exclude=_SPACY_COMPONENTS)
+            except NapoBenchError as error:
+                if not missing:
+                    raise
+                missing.append(spacy_model)
+                commands.append(error.hint)
+        if missing:
+            raise NapoBenchError(
+                f"The official text pipeline needs data that is not installed: {', '.join(missing)}.",
+                "\n".join(commands),
+            )
+        if self._nlp is not None and not len(self._nlp.vocab.vectors):
+            raise NapoBenchError(
+                f"The spaCy model {spacy_model} has no word vectors.",
+                "Give one that has: --spacy-model en_core_web_lg (the official one) or en_core_web_md.",
+            )
+        self.description = self._describe()
+
+    def _load_nltk(self, tagger: bool) -> list[str]:
+        """Load what NLTK has; the names of the packages that it lacks."""
+        missing = []
+        with _hidden("scipy", "sklearn"):
+            from nltk.tag.perceptron import PerceptronTagger
+            from nltk.tokenize import word_tokenize
+        try:
+            word_tokenize("a")
+            self._tokenize = word_tokenize
+        except LookupError:
+            missing.append("punkt_tab")
+        try:
+            self._tagger = PerceptronTagger() if tagger else None
+        except LookupError:
+            missing.append("averaged_perceptron_tagger_eng")
+        try:
+            self._lemma = NounLemmas()
+        except LookupError:
+            missing.append("wordnet")
+        return missing
+
+    def _describe(self) -> dict[str, str]:
+        description = {"name": "official", "nltk": importlib.metadata.version("nltk")}
+        if self._nlp is not None:
+            description["spacy"] = importlib.metadata.version("spacy")
+            description["spacy_model"] = spacy_model_name(self._nlp)
+        return description
+
+    def words(self, text: str) -> list[Word]:
+        """Tokens of the lower-cased text, each lemmatised as a noun."""
+        return [Word(token, self._lemma(token)) for token in self._tokenize(text.lower())]
+
+    def nouns(self, text: str) -> list[Word]:
+        """Tokens that NLTK tags NN, NNS, NNP or NNPS, case kept, with their lemmas."""
+        assert self._tagger is not None, "a pipeline opened without a spaCy model has no tagger"
+        tagged = self._tagger.tag(self._tokenize(text))
+        return [Word(token, self._lemma(token)) for token, tag in tagged if tag in NOUN_TAGS]
+
+    def similar(self, words: Iterable[str], threshold: float) -> dict[str, frozenset[str]]:
+        """Words whose spaCy similarity is above `threshold`.
+
+        All cosines at once; a pair so near the threshold that rounding could decide is asked of spaCy itself.
+        """
+        assert self._nlp is not None, "a pipeline opened without a spaCy model has no vectors"
+        distinct = list(dict.fromkeys(words))
+        docs = [self._nlp(word) for word in distinct]
+        norms = np.array([doc.vector_norm for doc in docs], dtype=np.float64)
+        units = np.stack([doc.vector for doc in docs]) / np.where(norms > 0, norms, 1.0)[:, None]
+        cosines = units @ units.T
+        above = cosines > threshold
+        for i, j in np.argwhere(np.abs(cosines - threshold) < _NEAR):
+            above[i, j] = docs[i].similarity(docs[j]) > threshold
+        np.fill_diagonal(above, True)
+        return {
+            word: frozenset(distinct[j] for j in np.flatnonzero(row)) for word, row in zip(distinct, above, strict=True)
+        }
+
+
+class ClosedVocabularyText:
+    """Words by a regular expression; nouns are the words of the vocabulary, also in the plural; similar is equal.
+
+    Args:
+        vocabulary: The words; terms of several words count as their words.
+    """
+
+    def __init__(self, vocabulary: Iterable[str]) -> None:
+        self._vocabulary = {word.lower() for term in vocabulary for word in term.split()}
+        self.description = {"name": "closed_vocabulary"}
+
+    def words(self, text: str) -> list[Word]:
+        """Words of the lower-cased text, each in the singular where the vocabulary has that."""
+        return [Word(token, self._lemma(token)) for token in re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())]
+
+    def nouns(self, text: str) -> list[Word]:
+        """Words of the lower-cased text that the vocabulary has."""
+        return [word for word in self.words(text) if word.lemma in self._vocabulary]
+
+    def similar(self, words: Iterable[str], threshold: float) -> dict[str, frozenset[str]]:
+        """Each word is similar (1) to itself and to nothing else (0)."""
+        return {word: frozenset({word}) for word in words}
+
+    def _lemma(self, token: str) -> str:
+        if token in self._vocabulary:
+            return token
+        for plural, singular in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man")):
+            stem = token.removesuffix(plural) + singular
+            if token.endswith(plural) and stem in self._vocabulary:
+                return stem
+        return token
+
+
+class NounLemmas:
+    """WordNet's noun lemmas, equal to `nltk.stem.WordNetLemmatizer().lemmatize`.
+
+    Of WordNet only the nouns and their exceptions are read: 0.1 s where NLTK's reader indexes all of it in 3 s.
+
+    Raises:
+        LookupError: NLTK does not find WordNet.
+    """
+
+    def __init__(self) -> None:
+        self._nouns = {line.split(" ", 1)[0] for line in _wordnet_lines("index.noun") if not line.startswith(" ")}
+        self._exceptions = {form: lemmas for form, *lemmas in map(str.split, _wordnet_lines("noun.exc"))}
+        self._known: dict[str, str] = {}
+
+    def __call__(self, word: str) -> str:
+        """The shortest lemma of the word, or the word itself where WordNet has none."""
+        lemma = self._known.get(word)
+        if lemma is None:
+            lemma = self._known[word] = min(self._lemmas(word), key=len, default=word)
+        return lemma
+
+    def _lemmas(self, word: str) -> Iterator[str]:
+        forms: Sequence[str] = self._exceptions.get(word) or [
+            word[: -len(ending)] + replacement for ending, replacement in _NOUN_ENDINGS if word.endswith(ending)
+        ]
+        return (form for form in (word, *forms) if form in self._nouns)
+
+
+def load_spacy(model: str, exclude: Sequence[str]) -> Any:
+    """A spaCy pipeline.
+
+    Args:
+        model: Name of an installed model, or path of a model folder.
+        exclude: Components that are not loaded.
+
+    Raises:
+        NapoBenchError: the model is not there (gives the command), or cannot be read.
+    """
+    import spacy
+
+    try:
+        return spacy.load(model, exclude=list(exclude))
+    except OSError as error:
+        if Path(model).exists():
+            raise NapoBenchError(
+                f"The spaCy model {model} cannot be read: {error}.", "Give the folder that holds its config.cfg."
+            ) from None
+        raise NapoBenchError(
+            f"The spaCy model {model} is not installed.", f"python -m spacy download {Path(model).name}"
+        ) from None
+
+
+def spacy_model_name(nlp: Any) -> str:
+    """Name and version of a loaded spaCy pipeline: "en_core_web_lg 3.8.0"."""
+    return f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']}"
+
+
+def _wordnet_lines(name: str) -> Iterator[str]:
+    import nltk
+
+    try:
+        folder = nltk.data.find("corpora/wordnet/")
+    except LookupError:
+        folder = nltk.data.find("corpora/wordnet.zip/wordnet/")
+    with folder.join(name).open(encoding="utf-8") as stream:
+        yield from stream
+
+
+class _Hidden(MetaPathFinder):
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name in self._names:
+            raise ModuleNotFoundError(f"{name} is hidden", name=name)
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Let imports in the block pass without these packages, unless they are loaded already.
+
+    NLTK and spaCy import torch, SciPy and scikit-learn wherever they are installed, and do without them where they
+    are not: 3 s and 700 MB that words and vectors do not need.
+    """
+    finder = _Hidden(names)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)

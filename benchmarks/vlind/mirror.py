@@ -1,0 +1,106 @@
+"""The hub mirror of VLind-Bench (`MM-Hallu/VLind-Bench`): one row a picture, as parquet or as JSON lines.
+
+It names no votes: the pictures that it carries are the chosen ones, so each counts as good. A column of votes or of
+image ids is respected where a file has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.vlind.instance import (
+    FETCH_HINT,
+    VOTES,
+    Instance,
+    Picture,
+    identity,
+    image_id,
+    make_instance,
+    read_votes,
+)
+from benchmarks.vlind.score import MIN_VOTES
+from napo_bench import files
+from napo_bench.errors import NapoBenchError
+
+
+class MirrorRow(NamedTuple):
+    """One picture with the fields of its instance; `where` names it in messages."""
+
+    fields: dict[str, Any]
+    where: str
+    picture: Picture
+
+
+def read_parquet(paths: Iterable[Path]) -> list[MirrorRow]:
+    """The rows of the mirror's parquet files; pictures stay on disk. Raises NapoBenchError where one cannot be read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = []
+    for path in paths:
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                names = file.schema_arrow.names
+                table = file.read(columns=[name for name in names if name != "image"])
+        except (pyarrow.ArrowException, OSError) as error:
+            raise NapoBenchError(f"{path} is no readable parquet file: {error}", FETCH_HINT) from None
+        if "image" not in names:
+            raise NapoBenchError(f"{path}: the column 'image' is missing (columns: {', '.join(names)}).", FETCH_HINT)
+        rows += [
+            MirrorRow(fields, f"{path}, row {number + 1}", Picture(path, number))
+            for number, fields in enumerate(table.to_pylist())
+        ]
+    return rows
+
+
+def read_jsonl(paths: Iterable[Path]) -> list[MirrorRow]:
+    """The rows of the mirror as JSON lines; `image` is a path relative to the file."""
+    rows = []
+    for path in paths:
+        for number, fields in enumerate(files.read_jsonl(path, FETCH_HINT), start=1):
+            where = f"{path}, row {number}"
+            rows.append(MirrorRow(fields, where, Picture(path.parent / files.field(fields, "image", str, where))))
+    return rows
+
+
+def instances(rows: Iterable[MirrorRow]) -> list[Instance]:
+    """The instances of the mirror's rows; one without a factual or without a good picture is left out.
+
+    Raises:
+        NapoBenchError: a row is malformed; names file, row and field.
+    """
+    factual: dict[tuple[str, str], Picture] = {}
+    counterfactual: dict[tuple[str, str], list[MirrorRow]] = {}
+    for row in rows:
+        kind = files.field(row.fields, "image_type", str, row.where)
+        if kind == "factual":
+            factual[identity(row.fields, row.where)] = row.picture
+        elif kind == "counterfactual":
+            counterfactual.setdefault(identity(row.fields, row.where), []).append(row)
+        else:
+            raise NapoBenchError(
+                f"{row.where}: the field 'image_type' is {kind!r}; 'factual' or 'counterfactual' is expected."
+            )
+    made = (_instance(shown, factual[key]) for key, shown in counterfactual.items() if key in factual)
+    return [instance for instance in made if instance is not None]
+
+
+def _instance(shown: Sequence[MirrorRow], factual: Picture) -> Instance | None:
+    fields, where, _ = shown[0]
+    ids = _image_ids(shown)
+    if len(set(ids)) < len(ids):
+        raise NapoBenchError(f"{where}: the instance has two pictures of the same image_id ({', '.join(ids)}).")
+    votes = read_votes(fields, where) if fields.get(VOTES) else dict.fromkeys(ids, MIN_VOTES)
+    pictures = {image: row.picture for image, row in zip(ids, shown, strict=True)}
+    return make_instance(fields, where, votes, factual, pictures)
+
+
+def _image_ids(shown: Sequence[MirrorRow]) -> list[str]:
+    """The column `image_id` where it is there; else a lone picture is the best one, and several count from 0."""
+    own = [image for row in shown if (image := image_id(row.fields, "image_id")) is not None]
+    if len(own) == len(shown):
+        return own
+    best = image_id(shown[0].fields, "best_img_id")
+    return [best] if best is not None and len(shown) == 1 else [str(index) for index in range(len(shown))]

@@ -1,0 +1,94 @@
+"""VLind-Bench: answers -> commonsense knowledge, visual perception, commonsense bias and language prior.
+
+Lee et al., "VLind-Bench: Measuring Language Priors in Large Vision-Language Models" (arXiv 2406.08702).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+MIN_VOTES = 2
+
+STYLES: dict[str, range] = {
+    "photorealistic": range(0, 4),
+    "illustration": range(4, 8),
+    "cartoon": range(8, 12),
+}
+"""Style of a counterfactual picture -> the image ids that have it."""
+
+
+def parse_answer(text: str) -> str:
+    """The first word that is true or false, as "True" or "False"; "NA" where there is none.
+
+    Lower-cased, newlines to spaces, commas and full stops removed, split on single spaces.
+    """
+    for word in text.lower().replace("\n", " ").replace(",", "").replace(".", "").split(" "):
+        if word in {"true", "false"}:
+            return word.capitalize()
+    return "NA"
+
+
+def passes(first: str, second: str) -> bool:
+    """Whether a pair of answers passes its test: statement 1 must be True, statement 2 False."""
+    return parse_answer(first) == "True" and parse_answer(second) == "False"
+
+
+def good_images(votes: Mapping[str, int]) -> list[str]:
+    """The image ids with at least two votes, in numeric order."""
+    return sorted((image for image, count in votes.items() if count >= MIN_VOTES), key=int)
+
+
+def best_image(best: str | None, votes: Mapping[str, int]) -> str:
+    """The picture of the tests VP and CB: the named one, else the first with the most votes."""
+    return best if best is not None else max(votes, key=lambda image: votes[image])
+
+
+def instance_counts(ck: bool, vp: bool, cb: bool, lp: Mapping[str, bool]) -> dict[str, float]:
+    """The counts of one instance that the metrics are functions of.
+
+    Args:
+        ck: Commonsense knowledge passed.
+        vp: Visual perception passed.
+        cb: Commonsense bias passed, whatever the other tests say.
+        lp: Good image id -> language prior passed on it; not empty.
+
+    Returns:
+        `lp` is the share of good images that pass; `lp_eligible` is 1 where CK, VP and CB pass, and
+        `lp_share` is `lp` there and 0 elsewhere.
+    """
+    share = sum(lp.values()) / len(lp)
+    eligible = vp and ck and cb
+    return {
+        "instances": 1.0,
+        "ck": float(ck),
+        "vp": float(vp),
+        "cb": float(cb),
+        "ck_and_cb": float(ck and cb),
+        "lp": share,
+        "lp_eligible": float(eligible),
+        "lp_share": share if eligible else 0.0,
+    }
+
+
+def _percent(part: str, whole: str) -> tuple[Callable[[Mapping[str, Any]], Any], str]:
+    """100 * part / whole on sums of counts, numbers or arrays `[B]`; 0 where whole is 0."""
+
+    def metric(sums: Mapping[str, Any]) -> Any:
+        divisor = np.asarray(sums[whole], dtype=np.float64)
+        return 100 * np.divide(sums[part], divisor, out=np.zeros_like(divisor), where=divisor != 0)
+
+    return metric, whole
+
+
+METRICS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], str]] = {
+    "ck": _percent("ck", "instances"),
+    "vp": _percent("vp", "instances"),
+    "cb": _percent("ck_and_cb", "ck"),
+    "lp": _percent("lp_share", "lp_eligible"),
+    "cb_accuracy": _percent("cb", "instances"),
+    "lp_accuracy": _percent("lp", "instances"),
+}
+"""Metric (percent) -> (function of the summed counts, the count whose sum is its n)."""

@@ -1,0 +1,217 @@
+"""`napo-bench score`: stored responses -> metrics, with no model and no GPU."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from napo_bench.cli import app, console
+from napo_bench.errors import NapoBenchError
+
+if TYPE_CHECKING:
+    from napo_bench.judge.client import Judge
+    from napo_bench.metrics import Metric
+    from napo_bench.results import BenchmarkResult, MetricValue
+    from napo_bench.scoring import ScoreOptions
+
+score_app = typer.Typer(help="Score stored responses of any model.", no_args_is_help=True)
+app.add_typer(score_app, name="score")
+
+Responses = Annotated[Path, typer.Option(help="Responses in the benchmark's official format.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Holds a folder a benchmark. Default: $NAPO_BENCH_DATA, else the user cache folder.")
+]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the result here; samples go to a folder beside.")]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="Score what is there where ids are missing, duplicate or unknown.")
+]
+Pipeline = Annotated[
+    str, typer.Option(help="How words are read: official (NLTK data, spaCy vectors) or closed_vocabulary (no data).")
+]
+SpacyModel = Annotated[str | None, typer.Option(help="spaCy model, name or path.")]
+
+JudgeModel = Annotated[str | None, typer.Option(help="The LLM judge. Default: $NAPO_BENCH_JUDGE_MODEL.")]
+JudgeBaseUrl = Annotated[
+    str | None,
+    typer.Option(help="Its OpenAI-compatible endpoint. Default: $NAPO_BENCH_JUDGE_BASE_URL, else OpenAI's own."),
+]
+JudgeMaxRequests = Annotated[
+    int | None, typer.Option(min=1, help="Stop after this many HTTP requests, retries included; replies are kept.")
+]
+_status = console.err.status("")
+
+
+@score_app.command("amber")
+def amber(
+    responses: Responses,
+    data_dir: DataDir = None,
+    json_out: JsonOut = None,
+    allow_partial: AllowPartial = False,
+    pipeline: Pipeline = "official",
+    spacy_model: SpacyModel = None,
+) -> None:
+    """AMBER: CHAIR, Cover, Hal, Cog; accuracy and F1 of the discriminative questions.
+
+    RESPONSES is a JSON list of {id, response}. Each half is complete on its own. The spaCy model is en_core_web_lg
+    where none is given.
+    """
+    from napo_bench.scoring import ScoreOptions
+
+    options = ScoreOptions(
+        allow_partial=allow_partial, pipeline=pipeline, spacy_model=spacy_model, source=str(responses)
+    )
+    _score("amber", responses, data_dir, json_out, options)
+
+
+@score_app.command("object-halbench")
+def object_halbench(
+    responses: Responses,
+    data_dir: DataDir = None,
+    json_out: JsonOut = None,
+    allow_partial: AllowPartial = False,
+    pipeline: Pipeline = "official",
+    extractor_model: Annotated[
+        str | None, typer.Option(help="An LLM that lists each answer's objects. Default: the words of the answer.")
+    ] = None,
+    extractor_base_url: Annotated[
+        str | None, typer.Option(help="Its OpenAI-compatible endpoint. Default: as for the judge of mmhal.")
+    ] = None,
+    extractor_max_requests: JudgeMaxRequests = None,
+    spacy_model: SpacyModel = None,
+) -> None:
+    """Object HalBench: CHAIRs and CHAIRi over the COCO objects that answers mention.
+
+    RESPONSES is JSON lines of {image_id, question or prompt, text or answer}. A spaCy model (en_core_web_trf where none
+    is given) tags the objects that an extractor lists; words need none.
+    """
+    from napo_bench.scoring import ScoreOptions
+
+    if extractor_model is None and (extractor_base_url is not None or spacy_model is not None):
+        raise NapoBenchError("An option of the extractor is given, but no extractor.", "Add --extractor-model.")
+    extractor = _judge(extractor_model, extractor_base_url, extractor_max_requests) if extractor_model else None
+    options = ScoreOptions(
+        allow_partial=allow_partial,
+        pipeline=pipeline,
+        spacy_model=spacy_model,
+        extractor=extractor,
+        source=str(responses),
+    )
+    _score("object_halbench", responses, data_dir, json_out, options)
+
+
+@score_app.command("vlind")
+def vlind(
+    responses: Responses, data_dir: DataDir = None, json_out: JsonOut = None, allow_partial: AllowPartial = False
+) -> None:
+    """VLind-Bench: CK, VP, CB and LP, by concept and by picture style.
+
+    RESPONSES is JSON lines of {context_id, concept, test, statement, image_id, text}; statement 1 must be True.
+    """
+    from napo_bench.scoring import ScoreOptions
+
+    options = ScoreOptions(allow_partial=allow_partial, source=str(responses))
+    _score("vlind", responses, data_dir, json_out, options)
+
+
+@score_app.command("mmhal")
+def mmhal(
+    responses: Responses,
+    data_dir: DataDir = None,
+    json_out: JsonOut = None,
+    allow_partial: AllowPartial = False,
+    judge_model: JudgeModel = None,
+    judge_base_url: JudgeBaseUrl = None,
+    judge_max_requests: JudgeMaxRequests = None,
+) -> None:
+    """MMHal-Bench: score, hallucination rate and informativeness, rated by an LLM judge.
+
+    RESPONSES is the template's JSON list with model_answer filled, or the samples of a judged run.
+
+    The judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY. Its replies are kept and not asked for again.
+    """
+    from napo_bench.scoring import ScoreOptions
+
+    judge = _judge(judge_model, judge_base_url, judge_max_requests)
+    options = ScoreOptions(allow_partial=allow_partial, judge=judge, source=str(responses))
+    _score("mmhal", responses, data_dir, json_out, options)
+
+
+def _judge(model: str | None, base_url: str | None, max_requests: int | None) -> Judge | None:
+    from napo_bench.judge.client import configured_judge, judge_journal
+
+    def progress(done: int, total: int) -> None:
+        _status.update(f"{done} of {total} prompts judged")
+
+    return configured_judge(model, base_url, judge_journal(), max_requests, progress)
+
+
+def _score(
+    benchmark: str, responses: Path, data_dir: Path | None, json_out: Path | None, options: ScoreOptions
+) -> None:
+    from napo_bench import scoring
+    from napo_bench.data.paths import data_dir as resolve_data_dir
+    from napo_bench.files import sha256_file
+    from napo_bench.results import RunResult, package_versions
+
+    began = time.monotonic()
+    folder = resolve_data_dir(data_dir)
+    _status.update(f"Scoring {benchmark} ...")
+    with _status:
+        result = scoring.score(benchmark, scoring.read_responses(responses), folder, options)
+        hashes = scoring.data_hashes(benchmark, folder)
+    if not result.metrics:
+        raise NapoBenchError(f"{responses}: {result.notes[-1]}")
+    provenance = {
+        "command": shlex.join(["napo-bench", *sys.argv[1:]]),
+        "responses": {"path": str(responses), "sha256": sha256_file(responses)},
+        "data": {"path": str(folder), "sha256": hashes},
+        "versions": package_versions(),
+        "bootstrap_seed": scoring.BOOTSTRAP_SEED,
+        "wall_seconds": round(time.monotonic() - began, 3),
+    }
+    print_benchmark(benchmark, result)
+    if json_out is not None:
+        RunResult({benchmark: result}, provenance).save(json_out)
+        console.err.print(f"Written: {escape(str(json_out))}", highlight=False)
+
+
+def print_benchmark(name: str, result: BenchmarkResult) -> None:
+    """Print one benchmark's metrics with their intervals, its breakdown, and its notes."""
+    from napo_bench.metrics import BENCHMARKS, METRICS
+
+    known = {metric: METRICS[f"{name}.{metric}"] for metric in result.metrics}
+    part = "" if result.complete else " (over a part of the benchmark)"
+    table = Table(title=BENCHMARKS[name] + part, title_justify="left")
+    table.add_column("metric")
+    for heading in ("value", "95% interval", "n"):
+        table.add_column(heading, justify="right")
+    for metric, value in result.metrics.items():
+        low, high = map(known[metric].format, value.ci95)
+        table.add_row(
+            f"{metric} {known[metric].arrow}", known[metric].format(value.value), f"{low} - {high}", str(value.n)
+        )
+    console.out.print(table)
+    if result.breakdown:
+        console.out.print(_breakdown_table(known, result.breakdown))
+    for note in result.notes:
+        console.out.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
+
+
+def _breakdown_table(known: Mapping[str, Metric], breakdown: Mapping[str, Mapping[str, MetricValue]]) -> Table:
+    table = Table()
+    table.add_column("group", overflow="fold")
+    metrics = [metric for metric in known if any(metric in values for values in breakdown.values())]
+    for metric in (*metrics, "n"):
+        table.add_column(metric, justify="right")
+    for group, values in breakdown.items():
+        cells = [known[metric].format(values[metric].value) if metric in values else "" for metric in metrics]
+        table.add_row(escape(group), *cells, str(max(value.n for value in values.values())))
+    return table

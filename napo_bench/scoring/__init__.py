@@ -1,0 +1,82 @@
+"""Stored responses -> BenchmarkResult: the one way, for `napo-bench score` and for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from napo_bench import files
+from napo_bench.errors import NapoBenchError
+from napo_bench.metrics import BENCHMARKS
+from napo_bench.results import BenchmarkResult
+from napo_bench.scoring.base import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses
+
+__all__ = ["BOOTSTRAP_SEED", "Row", "ScoreOptions", "data_hashes", "read_responses", "score"]
+
+_DATA_FILES = {
+    "vlind": ("data.json", "*.parquet", "*.jsonl"),
+    "object_halbench": (
+        "questions.jsonl",
+        "synonyms_refine.txt",
+        "extractor_template.txt",
+        "annotations/instances_train2014.json",
+        "annotations/instances_val2014.json",
+        "annotations/captions_train2014.json",
+        "annotations/captions_val2014.json",
+    ),
+    "amber": (
+        "annotations.json",
+        "relation.json",
+        "safe_words.txt",
+        "query_generative.json",
+        "query_discriminative.json",
+    ),
+    "mmhal": ("template.json", "judge_template.txt"),
+}
+
+
+def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+    """Score official response rows.
+
+    Args:
+        benchmark: One of napo_bench.metrics.BENCHMARKS.
+        rows: Responses in the benchmark's official format.
+        data_dir: Holds a folder a benchmark, with the official data files.
+        options: How to score.
+
+    Raises:
+        NapoBenchError: data or responses are missing, malformed or incomplete; each time naming file, row and field.
+    """
+    return _scorer(benchmark)(rows, data_dir, options)
+
+
+def data_hashes(benchmark: str, data_dir: Path) -> dict[str, str]:
+    """SHA-256 of the benchmark's data files that are there, by path relative to the data dir (images not included).
+
+    A micro world's `micro.json` is among them, so that a result says that it is not of the published data.
+    """
+    paths = [path for name in _DATA_FILES[benchmark] for path in sorted((data_dir / benchmark).glob(name))]
+    paths += data_dir.glob("micro.json")
+    return {path.relative_to(data_dir).as_posix(): files.sha256_file(path) for path in paths}
+
+
+def _scorer(benchmark: str) -> Callable[[Sequence[Row], Path, ScoreOptions], BenchmarkResult]:
+    # Imported where they are used: the judge's client alone takes longer to import than most scores to compute.
+    match benchmark:
+        case "vlind":
+            from napo_bench.scoring.vlind import score_vlind
+
+            return score_vlind
+        case "object_halbench":
+            from napo_bench.scoring.object_halbench import score_object_halbench
+
+            return score_object_halbench
+        case "amber":
+            from napo_bench.scoring.amber import score_amber
+
+            return score_amber
+        case "mmhal":
+            from napo_bench.scoring.mmhal import score_mmhal
+
+            return score_mmhal
+    raise NapoBenchError(f"There is no benchmark {benchmark!r}.", f"Choose of {', '.join(BENCHMARKS)}.")

@@ -1,0 +1,129 @@
+"""AMBER: official response rows -> BenchmarkResult."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.amber import official
+from benchmarks.amber.official import AmberData, Annotation
+from benchmarks.amber.score import (
+    ANSWER_METRICS,
+    DESCRIPTION_METRICS,
+    DIMENSIONS,
+    GROUP_METRICS,
+    SIMILARITY_THRESHOLD,
+    score_answer,
+    score_description,
+)
+from benchmarks.text import TextPipeline, open_pipeline
+from napo_bench.results import BenchmarkResult
+from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
+
+SPACY_MODEL = "en_core_web_lg"
+
+
+def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+    """Score rows {id, response}; the generative and the discriminative half are each complete on their own.
+
+    Args:
+        rows: Responses.
+        data_dir: Holds `amber/`.
+        options: How to score.
+
+    Raises:
+        NapoBenchError: data, responses or the text pipeline's data are missing, malformed or incomplete.
+    """
+    folder = data_dir / "amber"
+    data = official.load_data(folder)
+    responses = official.read_responses(rows, options.source)
+    ids = [response.id for response in responses]
+    match = match_ids(ids, _expected_ids(data, set(ids)), source=options.source, allow_partial=options.allow_partial)
+    answered = [(data.annotations[ids[index] - 1], responses[index].text) for index in match.indices]
+    described = [(annotation, text) for annotation, text in answered if annotation.type == official.GENERATIVE]
+    judged = [(annotation, text) for annotation, text in answered if annotation.type != official.GENERATIVE]
+
+    settings = {}
+    descriptions: list[Row] = []
+    if described:
+        words = set(data.associates).union(*data.associates.values())
+        text = open_pipeline(options.pipeline, words, options.spacy_model or SPACY_MODEL)
+        settings["text_pipeline"] = text.description
+        similar = text.similar(words, SIMILARITY_THRESHOLD)
+        descriptions = [_description(annotation, response, data, text, similar) for annotation, response in described]
+    answers = [_answer(annotation, response) for annotation, response in judged]
+    _add_queries([*descriptions, *answers], folder)
+
+    counts = [sample["counts"] for sample in answers]
+    groups = {
+        group: asked for group in GROUP_METRICS if (asked := [row for row in counts if f"{group}_questions" in row])
+    }
+    unasked = {f"{dimension}_f1" for dimension in DIMENSIONS if dimension not in groups}
+    return BenchmarkResult(
+        metrics={
+            **measure("amber", [sample["counts"] for sample in descriptions], DESCRIPTION_METRICS),
+            **measure("amber", counts, {name: m for name, m in ANSWER_METRICS.items() if name not in unasked}),
+        },
+        breakdown={
+            f"{'dimension' if group in DIMENSIONS else 'attribute'}/{group}": measure(
+                "amber", asked, GROUP_METRICS[group]
+            )
+            for group, asked in groups.items()
+        },
+        complete=not match.notes,
+        notes=[*match.notes, *empty_note(text for _, text in answered)],
+        settings=settings,
+        samples=[*descriptions, *answers],
+    )
+
+
+def _expected_ids(data: AmberData, given: set[int]) -> list[int]:
+    """The ids of the halves that `given` touches; all ids where it touches none."""
+    halves = [
+        [a.id for a in data.annotations if (a.type == official.GENERATIVE) is generative]
+        for generative in (True, False)
+    ]
+    touched = [half for half in halves if not given.isdisjoint(half)]
+    return [id for half in touched or halves for id in half]
+
+
+def _description(
+    annotation: Annotation, response: str, data: AmberData, text: TextPipeline, similar: dict[str, frozenset[str]]
+) -> Row:
+    nouns = text.nouns(response)
+    score = score_description(
+        [noun.lemma for noun in nouns], annotation.truth, annotation.hallu, data.associates, data.safe_words, similar
+    )
+    return {
+        "sample_id": str(annotation.id),
+        "unit": "response",
+        "response": response,
+        "counts": score.counts,
+        "hallucinated": [nouns[index].surface for index in score.hallucinated],
+        "covered": [nouns[index].surface for index in score.covered],
+        "truth": list(annotation.truth),
+        "covered_truth": [annotation.truth[word] for word in sorted(set(score.covered.values()))],
+        "hit_hallu": [annotation.hallu[word] for word in sorted({w for words in score.hit.values() for w in words})],
+    }
+
+
+def _answer(annotation: Annotation, response: str) -> Row:
+    expected = annotation.truth[0].capitalize()
+    return {
+        "sample_id": str(annotation.id),
+        "unit": "question",
+        "response": response,
+        "counts": score_answer(annotation.type, annotation.truth[0], response),
+        "type": annotation.type,
+        "expected": expected,
+        "correct": response == expected,
+    }
+
+
+def _add_queries(samples: Sequence[Row], folder: Path) -> None:
+    paths = [folder / name for name in official.QUERY_FILES if (folder / name).exists()]
+    queries = {query.id: query for path in paths for query in official.load_queries(path)}
+    for sample in samples:
+        query = queries.get(int(sample["sample_id"]))
+        sample["prompt"] = query.text if query else ""
+        sample["image"] = query.image if query else ""

@@ -1,0 +1,195 @@
+"""`napo-bench data`: fetch benchmark data, say what is missing, build biased negatives, write the micro world."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from napo_bench.cli import app, console
+from napo_bench.errors import NapoBenchError
+from napo_bench.micro import named_checkpoint
+
+if TYPE_CHECKING:
+    from napo_bench.data.sources import Source
+
+_THERE, _MISSING = "[green]there[/green]", "[red]missing[/red]"
+
+data_app = typer.Typer(help="Benchmark data and preference data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Holds a folder a benchmark. Default: $NAPO_BENCH_DATA, else the user cache folder.")
+]
+
+
+@data_app.command("fetch")
+def fetch(
+    benchmarks: Annotated[list[str], typer.Argument(help="Any of vlind, object-halbench, amber, mmhal.")],
+    data_dir: DataDir = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="A mirror: a web server over a data dir. Hub data sets follow $HF_ENDPOINT.")
+    ] = None,
+) -> None:
+    """Fetch the official data of benchmarks: pinned, checked, resumable.
+
+    What is there already is checked and left alone.
+    """
+    from napo_bench.data.fetch import benchmark_name
+    from napo_bench.data.paths import data_dir as resolve_data_dir
+    from napo_bench.data.sources import SOURCES
+
+    root = resolve_data_dir(data_dir)
+    if _is_micro(root):
+        raise NapoBenchError(f"{root} is the micro world; official data would mix with it.", "Give another --data-dir.")
+    failed = []
+    names = [benchmark_name(text) for text in benchmarks]
+    for source in [source for name in names for source in SOURCES[name]]:
+        try:
+            state = "fetched" if _fetch(source, root, base_url) else "have   "
+        except NapoBenchError as error:
+            failed.append(source.target)
+            state, reason = "[red]failed [/red]", f": {escape(str(error))}"
+        else:
+            reason = ""
+        console.err.print(f"{state} {escape(source.target)}{reason}", highlight=False)
+    if failed:
+        raise NapoBenchError(
+            f"{len(failed)} could not be fetched: {', '.join(failed)}.",
+            "Run the same command again; what has arrived is kept. How to get them by hand: "
+            f"napo-bench data show {' '.join(benchmarks)}{_same_dir(data_dir)}",
+        )
+    console.out.print(str(root), markup=False, highlight=False, soft_wrap=True)
+
+
+@data_app.command("show")
+def show(
+    benchmarks: Annotated[
+        list[str] | None, typer.Argument(help="Say also how to get the missing data of these by hand.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what is there and what is missing, with the command that gets it."""
+    from napo_bench.data.fetch import benchmark_name
+    from napo_bench.data.paths import data_dir as resolve_data_dir
+    from napo_bench.data.sources import SOURCES
+
+    names = [benchmark_name(text) for text in benchmarks or []]
+    root = resolve_data_dir(data_dir)
+    table = Table(title=f"Data dir: {escape(str(root))}", title_justify="left", box=None, show_header=False)
+    commands: list[str] = []
+    if _is_micro(root):
+        table.add_row("the micro world, all four benchmarks", _THERE)
+    else:
+        for name, sources in SOURCES.items():
+            there = [source.is_there(root) for source in sources]
+            for source, state in zip(sources, there, strict=True):
+                table.add_row(source.target, _THERE if state else _MISSING)
+            if not all(there):
+                commands.append(f"napo-bench data fetch {name.replace('_', '-')}{_same_dir(data_dir)}")
+    commands += _add_text_resources(table)
+    console.out.print(table)
+    if commands:
+        console.out.print("\n[bold]Next:[/bold]")
+    for command in commands:
+        console.out.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+    for source in [source for name in names for source in SOURCES[name] if not source.is_there(root)]:
+        steps = source.by_hand(root).replace("\n", "\n  ")
+        console.out.print(f"\n{source.target}\n  {steps}", markup=False, highlight=False, soft_wrap=True)
+
+
+@data_app.command("build-bias")
+def build_bias(
+    ckpt: Annotated[str, typer.Option(help="Writes the negatives: checkpoint or adapter, folder or hub name.")],
+    data: Annotated[str, typer.Option(help="RLAIF-V rows: parquet file, folder of them, or data set on the hub.")],
+    out: Annotated[Path, typer.Option(help="Folder of the result.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = 8,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: the best that is there.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Add a model's own biased negatives to preference rows, as RLAIF-V-Bias has them.
+
+    Several processes share the work under torchrun; the same command goes on after an interruption.
+    """
+    from napo_bench.data.bias import build_bias as build
+
+    report = build(named_checkpoint(ckpt), data, out, batch_size=batch_size, device=device, dtype=dtype)
+    for note in report.notes:
+        console.err.print(note, markup=False, highlight=False)
+    console.err.print(f"{report.rows} rows with biased negatives", highlight=False)
+    console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
+
+
+@data_app.command("micro")
+def micro(
+    out: Annotated[Path, typer.Option(help="Folder to write: a data dir with all four benchmarks.")],
+    seed: Annotated[int, typer.Option(help="Of the world; the same seed gives the same bytes.")] = 0,
+) -> None:
+    """Write the micro world's benchmarks in the official formats, to look at or to give as --data-dir."""
+    from napo_bench.data.sources import SOURCES
+    from napo_bench.micro.benchmarks import write_data
+
+    if not _is_micro(out) and any((out / name).exists() for name in SOURCES):
+        raise NapoBenchError(f"{out} holds benchmark data that is not of the micro world.", "Give another --out.")
+    with console.err.status("Drawing the micro world ..."):
+        write_data(out, seed)
+    console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
+
+
+def _fetch(source: Source, root: Path, base_url: str | None) -> bool:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from napo_bench.data.fetch import fetch as fetch_source
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    quiet = not console.err.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=console.err, transient=True, disable=quiet) as progress:
+        task = progress.add_task(escape(source.target), total=None, visible=False)
+        return fetch_source(
+            source,
+            root,
+            base_url=base_url,
+            progress=lambda here, total: progress.update(task, completed=here, total=total, visible=True),
+        )
+
+
+def _same_dir(option: Path | None) -> str:
+    return f" --data-dir {shlex.quote(str(option))}" if option else ""
+
+
+def _is_micro(root: Path) -> bool:
+    from napo_bench.micro.benchmarks import STAMP
+
+    return (root / STAMP).is_file()
+
+
+def _add_text_resources(table: Table) -> list[str]:
+    """Add what the official text pipelines read to the table; returns the commands that get what is missing."""
+    from importlib.util import find_spec
+
+    import nltk
+
+    from napo_bench.data.sources import NLTK_RESOURCES, SPACY_MODEL
+
+    missing = []
+    for name, place in NLTK_RESOURCES.items():
+        try:
+            nltk.data.find(place)
+        except LookupError:
+            if not _is_zipped(place):
+                missing.append(name)
+        table.add_row(f"NLTK {name}", _MISSING if name in missing else _THERE)
+    commands = [f"python -m nltk.downloader {' '.join(missing)}"] if missing else []
+    has_vectors = find_spec(SPACY_MODEL) is not None
+    table.add_row(f"spaCy {SPACY_MODEL}", _THERE if has_vectors else _MISSING)
+    return commands if has_vectors else [*commands, f"python -m spacy download {SPACY_MODEL}"]
+
+
+def _is_zipped(place: str) -> bool:
+    import nltk
+
+    return any((Path(folder) / f"{place}.zip").is_file() for folder in nltk.data.path)

@@ -1,0 +1,99 @@
+"""`napo-bench eval`: a checkpoint -> its answers -> metrics."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from napo_bench.cli import app, console
+from napo_bench.cli.score import (
+    DataDir,
+    JudgeBaseUrl,
+    JudgeMaxRequests,
+    JudgeModel,
+    Pipeline,
+    SpacyModel,
+    print_benchmark,
+)
+from napo_bench.micro import MICRO, named_checkpoint
+from napo_bench.progress import StageBars
+
+
+@app.command("eval")
+def evaluate(
+    ckpt: Annotated[
+        str,
+        typer.Option(help="Folder or hub name of a model or a PEFT adapter; with --api-base-url, a model's name."),
+    ],
+    suite: Annotated[
+        str,
+        typer.Option(help="Of vlind, object_halbench, amber, amber_discriminative, mmhal, with commas; or micro."),
+    ] = "vlind,object_halbench,amber,mmhal",
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run, which the same command goes on from. Default: runs/NAME."),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="How answers are generated: greedy, or paper (3 beams, drawn at temperature 0.2).")
+    ] = "greedy",
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 on CUDA.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best that is there.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
+    ] = False,
+    api_base_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible endpoint to ask; its key is $NAPO_BENCH_API_KEY.")
+    ] = None,
+    pipeline: Pipeline = "official",
+    spacy_model: SpacyModel = None,
+    judge_model: JudgeModel = None,
+    judge_base_url: JudgeBaseUrl = None,
+    judge_max_requests: JudgeMaxRequests = None,
+) -> None:
+    """Evaluate a checkpoint. The same command goes on where an earlier one was stopped.
+
+    Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench eval --ckpt ...
+    """
+    # Read when tqdm is imported; one progress display is enough.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from napo_bench.engine import EvalOptions, micro_world
+    from napo_bench.engine import evaluate as run_evaluation
+    from napo_bench.judge.client import configured_judge, judge_journal
+    from napo_bench.scoring import ScoreOptions
+
+    bars = StageBars(console.err)
+    folder = out or Path("runs") / Path(ckpt).resolve().name
+    options = EvalOptions(
+        suite=[name.strip().replace("-", "_") for name in suite.split(",") if name.strip()],
+        data_dir=data_dir,
+        profile=profile,
+        batch_size=batch_size,
+        limit=limit,
+        dtype=dtype,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        api_base_url=api_base_url,
+        scoring=ScoreOptions(
+            pipeline=pipeline,
+            spacy_model=spacy_model,
+            judge=configured_judge(
+                judge_model, judge_base_url, judge_journal(), judge_max_requests, partial(bars, "Judging")
+            ),
+        ),
+    )
+    with micro_world(options) if suite == MICRO else nullcontext(options) as settled, bars:
+        run = run_evaluation(named_checkpoint(ckpt), folder, settled, bars)
+    if run is None:
+        return
+    for name, result in run.benchmarks.items():
+        print_benchmark(name, result)
+    console.err.print(f"Written: {escape(str(folder / 'run.json'))}", highlight=False)

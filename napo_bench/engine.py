@@ -1,0 +1,259 @@
+"""checkpoint -> lmms-eval -> official responses -> RunResult."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import benchmarks
+from napo_bench import files, scoring
+from napo_bench.data.paths import data_dir as resolve_data_dir
+from napo_bench.errors import NapoBenchError
+from napo_bench.progress import Listener
+from napo_bench.results import RunResult, package_versions
+from napo_bench.scoring import Row, ScoreOptions
+from trainers.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from napo_bench.lmms_task import BenchmarkTask
+
+TASKS = {
+    "vlind": "vlind/napo_vlind.yaml",
+    "object_halbench": "object_halbench/napo_object_halbench.yaml",
+    "amber": "amber/napo_amber.yaml",
+    "amber_discriminative": "amber/napo_amber_discriminative.yaml",
+    "mmhal": "mmhal/napo_mmhal.yaml",
+}
+"""Member of a suite -> its lmms-eval task, below `benchmarks/`."""
+
+DEFAULT_SUITE = ("vlind", "object_halbench", "amber", "mmhal")
+"""What the paper's Table 1 needs; AMBER's discriminative half is not in it."""
+
+PROFILES = ("greedy", "paper")
+SEED = 0
+
+_JSON_LINES = ("vlind", "object_halbench")
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """How a checkpoint is evaluated.
+
+    Attributes:
+        suite: Of TASKS.
+        data_dir: Holds a folder a benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
+        profile: Of PROFILES; "paper" is 3 beams at temperature 0.2 as in its released script, VLind-Bench greedy.
+        batch_size: Prompts in one forward.
+        limit: Only the first units of each benchmark (VLind-Bench: instances, else questions).
+        dtype: "auto" is bfloat16 on CUDA, else float32.
+        device: None is the best that is there.
+        trust_remote_code: Run code that the checkpoint brings.
+        api_base_url: The checkpoint is the name of a model behind this OpenAI-compatible endpoint; `batch_size` is then
+            the number of requests in flight, and `dtype` and `device` mean nothing.
+        scoring: How responses are scored.
+    """
+
+    suite: Sequence[str] = DEFAULT_SUITE
+    data_dir: Path | None = None
+    profile: str = "greedy"
+    batch_size: int = 16
+    limit: int | None = None
+    dtype: str = "auto"
+    device: str | None = None
+    trust_remote_code: bool = False
+    api_base_url: str | None = None
+    scoring: ScoreOptions = field(default_factory=ScoreOptions)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listener = _silent) -> RunResult | None:
+    """Evaluate a checkpoint; under torchrun or accelerate, in every process.
+
+    Each answer is in `out/journal.sqlite` as soon as its batch is done, so the same call goes on where an earlier one
+    was stopped. Leaves `out/responses/` in the official formats, `out/run.json` and `out/samples/`.
+
+    Args:
+        checkpoint: Folder or hub name, of a model or of a PEFT adapter; or a model behind `options.api_base_url`.
+        out: Folder of the run; made where it does not exist.
+        options: How.
+        progress: Is told, in the first process, how far each stage is.
+
+    Returns:
+        The result; None in every process but the first.
+
+    Raises:
+        NapoBenchError: the checkpoint, data or what a scorer needs is missing or malformed. Data and scorers are
+            tried before the model is loaded.
+    """
+    began = time.monotonic()
+    is_first = os.environ.get("RANK", "0") == "0"
+    tell = progress if is_first else _silent
+    data_dir = resolve_data_dir(options.data_dir)
+    score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None)
+    _check(options)
+    if is_first and options.api_base_url is None:
+        Checkpoint.open(checkpoint)
+    tasks = _open_tasks(options, data_dir, tell)
+    if is_first:
+        _rehearse(tasks, data_dir, options.limit, score_options, tell)
+    tell("Loading", 0, 1)
+    model, computed = _open_model(checkpoint, out / "journal.sqlite", options)
+    model.progress = tell
+    tell("Loading", 1, 1)
+    rows = _ask(model, tasks, options.limit)
+    if rows is None:
+        return None
+    results = {}
+    for done, (benchmark, responses) in enumerate(rows.items()):
+        tell("Scoring", done, len(rows))
+        path = _write_responses(out / "responses", benchmark, responses)
+        result = scoring.score(benchmark, responses, data_dir, dataclasses.replace(score_options, source=str(path)))
+        generation = next(task.config.generation_kwargs for task in tasks if task.benchmark == benchmark)
+        result.settings["generation"] = {"profile": options.profile, **generation}
+        results[benchmark] = result
+    tell("Scoring", len(rows), len(rows))
+    hashes = {name: digest for key in results for name, digest in scoring.data_hashes(key, data_dir).items()}
+    provenance = {
+        "command": shlex.join(["napo-bench", *sys.argv[1:]]),
+        "checkpoint": {"name": checkpoint, "fingerprint": model.fingerprint},
+        "generation": {"profile": options.profile, "batch_size": options.batch_size, "seed": SEED, **computed},
+        "suite": list(options.suite),
+        "limit": options.limit,
+        "data": {"path": str(data_dir), "sha256": hashes},
+        "versions": package_versions(),
+        "bootstrap_seed": scoring.BOOTSTRAP_SEED,
+        "wall_seconds": round(time.monotonic() - began, 3),
+    }
+    run = RunResult(results, provenance)
+    run.save(out / "run.json")
+    return run
+
+
+@contextmanager
+def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
+    """The options with the micro world's data, its text pipeline, and the oracle as judge, which runs in this block."""
+    from napo_bench.journal import Journal
+    from napo_bench.judge.client import Judge
+    from napo_bench.micro.benchmarks import ensure_data
+    from napo_bench.micro.oracle import MODEL, oracle_judge
+
+    with tempfile.TemporaryDirectory() as folder, oracle_judge() as url, Journal(Path(folder) / "judge") as journal:
+        judge = Judge(MODEL, url, api_key=None, journal=journal)
+        scoring_options = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judge=judge)
+        data_dir = options.data_dir or ensure_data()
+        yield dataclasses.replace(options, suite=tuple(TASKS), data_dir=data_dir, scoring=scoring_options)
+
+
+def _check(options: EvalOptions) -> None:
+    unknown = [name for name in options.suite if name not in TASKS]
+    if unknown or not options.suite:
+        raise NapoBenchError(
+            f"There is no benchmark {', '.join(map(repr, unknown)) or 'in an empty suite'}.",
+            f"Choose of {', '.join(TASKS)}, separated by commas.",
+        )
+    if options.profile not in PROFILES:
+        raise NapoBenchError(
+            f"There is no generation profile {options.profile!r}.", f"Choose one of {', '.join(PROFILES)}."
+        )
+
+
+def _open_tasks(options: EvalOptions, data_dir: Path, tell: Listener) -> list[BenchmarkTask]:
+    tell("Reading", 0, len(options.suite))
+    from lmms_eval.utils import load_yaml_config
+    from loguru import logger
+
+    logger.disable("lmms_eval")
+    root = Path(benchmarks.__file__).parent
+    tasks = []
+    for name in options.suite:
+        config = load_yaml_config(str(root / TASKS[name]), mode="full")
+        task: BenchmarkTask = config["class"](config, data_dir)
+        task.config.generation_kwargs.update(task.profiles[options.profile])
+        task.require_pictures(options.limit)
+        tasks.append(task)
+        tell("Reading", len(tasks), len(options.suite))
+    return tasks
+
+
+def _open_model(checkpoint: str, journal: Path, options: EvalOptions) -> tuple[Any, dict[str, Any]]:
+    """The lmms-eval model, and on what it computes."""
+    if options.api_base_url is not None:
+        from napo_bench.models.api import NapoAPI
+
+        api = NapoAPI(checkpoint, options.api_base_url, options.batch_size, journal=journal)
+        return api, {"endpoint": api.fingerprint}
+    from napo_bench.models.hf import NapoHF
+
+    model = NapoHF(
+        checkpoint, options.batch_size, options.device, options.dtype, options.trust_remote_code, journal=journal
+    )
+    dtype = str(model.dtype).removeprefix("torch.")
+    return model, {"dtype": dtype, "device": model.device.type, "processes": model.world_size}
+
+
+def _rehearse(
+    tasks: Sequence[BenchmarkTask],
+    data_dir: Path,
+    limit: int | None,
+    options: ScoreOptions,
+    tell: Listener,
+) -> None:
+    """Score empty answers, without an LLM: what the scorers miss is found before hours of generation, not after."""
+    without_llm = dataclasses.replace(options, judge=None, extractor=None, source="a rehearsal with empty answers")
+    for done, task in enumerate(tasks):
+        tell("Checking", done, len(tasks))
+        rows = [question.response_row("") for question in task.questions(limit)]
+        scoring.score(task.benchmark, rows, data_dir, without_llm)
+    tell("Checking", len(tasks), len(tasks))
+
+
+def _ask(model: Any, tasks: Sequence[BenchmarkTask], limit: int | None) -> dict[str, list[Row]] | None:
+    """Benchmark -> official response rows, in the benchmark's order; None in every process but the first."""
+    from lmms_eval import evaluator
+    from lmms_eval.tasks import TaskManager
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    # lmms-eval draws one of its bars whatever TQDM_DISABLE says.
+    evaluator.tqdm = lambda *args, **kwargs: tqdm(*args, **{**kwargs, "disable": True})
+    report = evaluator.simple_evaluate(
+        model=model,
+        tasks=list(tasks),
+        task_manager=TaskManager(include_defaults=False),
+        limit=limit,
+        predict_only=True,
+        bootstrap_iters=0,
+        process_docs_parallel=1,
+        random_seed=SEED,
+        numpy_random_seed=SEED,
+        torch_random_seed=SEED,
+        fewshot_random_seed=SEED,
+    )
+    if report is None:
+        return None
+    rows: dict[str, list[Row]] = {}
+    for task in tasks:
+        samples = sorted(report["samples"][task.config.task], key=lambda sample: sample["doc_id"])
+        rows.setdefault(task.benchmark, []).extend(row for sample in samples for row in sample[task.rows_key])
+    return rows
+
+
+def _write_responses(folder: Path, benchmark: str, rows: Sequence[Row]) -> Path:
+    if benchmark in _JSON_LINES:
+        path = folder / f"{benchmark}.jsonl"
+        files.write_jsonl(path, rows)
+    else:
+        path = folder / f"{benchmark}.json"
+        files.write_json(path, list(rows))
+    return path

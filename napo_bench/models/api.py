@@ -1,0 +1,133 @@
+"""`napo_api`: any model behind an OpenAI-compatible chat endpoint, as an lmms-eval model."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from PIL import Image
+
+from napo_bench.endpoint import Endpoint
+from napo_bench.errors import NapoBenchError
+from napo_bench.journal import Journal
+from napo_bench.models.request import Asked, Generation, read_request
+from napo_bench.progress import Listener, listening
+
+if TYPE_CHECKING:
+    from napo_bench.endpoint import Messages
+
+URL_VARIABLE = "NAPO_BENCH_API_BASE_URL"
+KEY_VARIABLES = ("NAPO_BENCH_API_KEY", "OPENAI_API_KEY")
+
+
+class NapoAPI(lmms):  # type: ignore[misc]
+    """Asks an endpoint, one chat a request, with the picture as a PNG data URL before the question.
+
+    Answers are journalled by URL, model name, question, picture and generation settings. The weights behind a name
+    cannot be seen: serve retrained ones under another name.
+
+    Args:
+        model: The name to ask for.
+        base_url: Up to and including `/v1`; None is NAPO_BENCH_API_BASE_URL, else the `openai` client's default. The
+            key is read from NAPO_BENCH_API_KEY, else OPENAI_API_KEY.
+        batch_size: Requests in flight at most.
+        timeout: Seconds that one request may stay silent.
+        max_requests: HTTP requests to send at most, retries included; None is no limit.
+        journal: Where answers are kept; None is the user's cache folder.
+
+    Attributes:
+        progress: Is told how far it is; None draws a bar.
+
+    Raises:
+        NapoBenchError: there is no URL that can be asked, or it needs a key and there is none.
+    """
+
+    is_simple = True
+    progress: Listener | None = None
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        batch_size: int | str = 8,
+        timeout: float = 120.0,
+        max_requests: int | None = None,
+        journal: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
+            raise NapoBenchError(f"The batch size is {batch_size!r}; a whole number from 1 is expected.")
+        cache = platformdirs.user_cache_path("napo-bench", appauthor=False)
+        self._endpoint = Endpoint(
+            model=str(model),
+            base_url=base_url or os.environ.get(URL_VARIABLE),
+            api_key=next((key for name in KEY_VARIABLES if (key := os.environ.get(name, "").strip())), None),
+            journal=Journal(Path(journal) if journal else cache / "responses.sqlite"),
+            concurrency=int(batch_size),
+            max_requests=max_requests,
+            timeout=timeout,
+        )
+        self.batch_size = int(batch_size)
+        self.fingerprint = f"{self._endpoint.model} at {self._endpoint.url}"
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """The answer to each request, in their order."""
+        with listening(self.progress) as tell:
+            return self._endpoint.map(self._answer, requests, lambda done, total: tell("Answering", done, total))
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not offered."""
+        raise NapoBenchError("napo_api answers single questions; this task asks in several rounds.")
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not offered."""
+        raise NapoBenchError("napo_api generates answers; this task asks for log-likelihoods.")
+
+    def _answer(self, request: Instance) -> str:
+        asked = read_request(request, self.task_dict)
+        digest = "" if asked.image is None else _digest(asked.image)
+        completion = self._endpoint.complete(
+            lambda: _messages(asked),
+            identity={"question": asked.question, "image": digest},
+            settings=_settings(asked.generation),
+        )
+        return asked.generation.cut(completion.text)
+
+
+def _messages(asked: Asked) -> Messages:
+    if asked.image is None:
+        return [{"role": "user", "content": asked.question}]
+    stream = io.BytesIO()
+    asked.image.save(stream, format="PNG")
+    url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": url}},
+                {"type": "text", "text": asked.question},
+            ],
+        }
+    ]
+
+
+def _settings(generation: Generation) -> dict[str, Any]:
+    if generation.num_beams > 1:
+        raise NapoBenchError(
+            f"The generation settings ask for {generation.num_beams} beams; a chat endpoint has no beam search.",
+            "Use the generation profile greedy.",
+        )
+    sampling = {"temperature": generation.temperature, "top_p": generation.top_p} if generation.do_sample else {}
+    given = {name: value for name, value in sampling.items() if value is not None}
+    return {"max_tokens": generation.max_new_tokens} | (given if generation.do_sample else {"temperature": 0})
+
+
+def _digest(image: Image.Image) -> str:
+    return hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()

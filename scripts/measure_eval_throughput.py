@@ -1,0 +1,71 @@
+"""Measure how many samples a second `napo_hf` answers with batches of 16, against one at a time, on a tiny LLaVA.
+
+    python scripts/measure_eval_throughput.py
+
+Prints both rates, their ratio, and whether the responses are the same. Fails where they are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from make_tiny_llava import make_checkpoint, make_data
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.amber.task import load_discriminative_units, load_generative_units
+from benchmarks.mmhal.task import load_units as load_mmhal
+from benchmarks.object_halbench.task import load_units as load_object_halbench
+from benchmarks.vlind.task import load_units as load_vlind
+from napo_bench.models.hf import NapoHF
+from napo_bench.models.request import Asked, Generation
+
+UNITS = {
+    "vlind": (load_vlind, "vlind", 64),
+    "object_halbench": (load_object_halbench, "object_halbench", 1024),
+    "amber": (load_generative_units, "amber", 1024),
+    "amber_discriminative": (load_discriminative_units, "amber", 1024),
+    "mmhal": (load_mmhal, "mmhal", 1024),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=48, help="Instances, pictures or questions of each benchmark.")
+    parser.add_argument("--batch-size", type=int, default=16)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_checkpoint(root / "tiny")
+        make_data(root / "data", arguments.size)
+        questions = [
+            Asked(question.prompt, question.open_picture(), Generation(max_new_tokens=length))
+            for load, name, length in UNITS.values()
+            for unit in load(root / "data" / name)
+            for question in unit
+        ]
+        rates, answers = {}, {}
+        for batch_size in (1, arguments.batch_size):
+            model = NapoHF(str(root / "tiny"), batch_size, journal=root / f"{batch_size}.sqlite")
+            began = time.perf_counter()
+            answers[batch_size] = model.answer(questions, len(questions), f"Batches of {batch_size}")
+            rates[batch_size] = len(questions) / (time.perf_counter() - began)
+    same = answers[1] == answers[arguments.batch_size]
+    table = Table(title=f"{len(questions)} questions, {torch.get_num_threads()} threads", title_justify="left")
+    table.add_column("batch size", justify="right")
+    table.add_column("samples a second", justify="right")
+    for batch_size, rate in rates.items():
+        table.add_row(str(batch_size), f"{rate:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"{rates[arguments.batch_size] / rates[1]:.1f} times the rate; the responses are the same: {same}")
+    sys.exit(0 if same else 1)
+
+
+if __name__ == "__main__":
+    main()

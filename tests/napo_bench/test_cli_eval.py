@@ -1,0 +1,77 @@
+"""`napo-bench eval` as a user meets it: what is printed where, and what is left behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_llava import make_checkpoint, make_data
+
+from napo_bench.cli import main
+from napo_bench.results import RunResult
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eval")
+    make_checkpoint(folder / "tiny-llava")
+    make_data(folder / "data", size=2)
+    return folder
+
+
+@pytest.fixture
+def command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `napo-bench eval` in an empty folder; returns exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["napo-bench", "eval", "--device", "cpu", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(command, folder: Path, tmp_path: Path) -> None:
+    code, out, err = command(
+        *("--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data")),
+        *("--suite", "vlind, object-halbench,mmhal", "--pipeline", "closed_vocabulary", "--batch-size", "4"),
+    )
+    assert code == 0, err
+    for metric in ("ck", "lp", "chair_s", "recall"):
+        assert f" {metric} " in out
+    assert "no judge" in out
+    assert "Answering" in err
+    assert "Postprocessing" not in err
+    assert "run.json" in err
+    run = RunResult.load(tmp_path / "runs/tiny-llava")
+    assert list(run.benchmarks) == ["vlind", "object_halbench", "mmhal"]
+    assert run.provenance["command"].startswith("napo-bench eval --device cpu --ckpt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ckpt", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["--ckpt", "tiny", "--suite", "pope"], "no benchmark 'pope'"),
+        (["--data-dir", "/nowhere/data"], "/nowhere/data/vlind"),
+        (["--ckpt", "tiny", "--judge-base-url", "http://127.0.0.1:9/v1"], "no judge model"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_panel_and_exit_code_2(
+    command, folder: Path, arguments: list[str], message: str
+) -> None:
+    good = {"--ckpt": str(folder / "tiny-llava"), "--data-dir": str(folder / "data"), "--suite": "vlind"}
+    filled = [part for option in good.items() if option[0] not in arguments for part in option]
+    code, out, err = command(*filled, *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""

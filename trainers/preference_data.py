@@ -1,0 +1,457 @@
+"""Preference rows: RLAIF-V and RLAIF-V-Bias parquet, memory-mapped, and the batches made of them.
+
+No row vanishes: what cannot be trained on is counted and named by its id, and nothing is ever cut to fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from napo_bench import files
+from napo_bench.errors import NapoBenchError
+from trainers.conversation import Conversation
+from trainers.forward import PreferenceBatch
+
+COLUMNS = {"chosen": "chosen", "rejected": "rejected", "language": "question_only", "vision": "image_only"}
+_CROP_SCALE = (0.01, 0.2)
+_CROP_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    """One row, its picture decoded.
+
+    Attributes:
+        position: In the data set, from 0.
+        id: Its `idx`, or its position where the data set has none.
+        question: The question alone, without a template.
+        responses: The chosen response, then the negatives; "" where the row lacks one.
+        image: None where it does not decode.
+        counted: False for a row that only keeps a process busy in the last batch of an epoch.
+    """
+
+    position: int
+    id: str
+    question: str
+    responses: tuple[str, ...]
+    image: Image.Image | None
+    counted: bool = True
+
+
+@dataclass
+class RowReport:
+    """What became of the rows.
+
+    Attributes:
+        total: Rows in the data set.
+        left_out: Reason -> ids of rows that are not trained on at all.
+        without: Negative -> ids of rows that lack it and are trained on with the others.
+    """
+
+    total: int
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    without: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def used(self) -> int:
+        """Rows that are trained on."""
+        return self.total - sum(len(ids) for ids in self.left_out.values())
+
+    def lines(self, shown: int = 8) -> list[str]:
+        """One line for each reason for which rows are left out, or lack a negative, with the first ids."""
+
+        def some(ids: list[str]) -> str:
+            more = f", and {len(ids) - shown} more" if len(ids) > shown else ""
+            return f"{len(ids)} of {self.total} rows ({', '.join(ids[:shown])}{more})"
+
+        lines = [f"Left out, {reason}: {some(ids)}." for reason, ids in self.left_out.items()]
+        return lines + [f"Trained on without a {name} negative: {some(ids)}." for name, ids in self.without.items()]
+
+
+class PreferenceRows(Dataset[PreferenceRow]):
+    """The rows of a data set that have a chosen response and at least one of the negatives asked for.
+
+    Items are read by (index, counted), as `EpochBatches` draws them.
+
+    Attributes:
+        responses: "chosen" and the negatives, in the order of every row's `responses`.
+        positions: Of the rows in the data set.
+        fingerprint: SHA-256 over the contents of the files.
+        report: What was left out, and why.
+    """
+
+    def __init__(
+        self, table: Any, ids: Sequence[str], negatives: Sequence[str], fingerprint: str, folder: Path
+    ) -> None:
+        self._table = table
+        self._ids = ids
+        self._folder = folder
+        self.responses = ("chosen", *negatives)
+        self.fingerprint = fingerprint
+        self.report = RowReport(len(ids))
+        empty = {name: _empty_texts(table, COLUMNS[name]) for name in self.responses}
+        no_chosen = empty["chosen"]
+        no_negative = np.logical_and.reduce([empty[name] for name in negatives]) & ~no_chosen
+        self.positions: NDArray[np.int64] = np.arange(len(ids))
+        self._leave_out("no chosen response", np.flatnonzero(no_chosen))
+        self._leave_out("no negative response", np.flatnonzero(no_negative))
+        for name in negatives:
+            lacking = np.flatnonzero(empty[name] & ~no_chosen & ~no_negative)
+            if lacking.size:
+                self.report.without[name] = [ids[position] for position in lacking.tolist()]
+
+    def leave_out(self, problems: Mapping[int, str]) -> None:
+        """Take rows out and into the report: position -> reason."""
+        for reason in sorted(set(problems.values())):
+            positions = [position for position, why in sorted(problems.items()) if why == reason]
+            self._leave_out(reason, np.array(positions, dtype=np.int64))
+
+    def _leave_out(self, reason: str, positions: NDArray[np.int64]) -> None:
+        if positions.size:
+            self.report.left_out[reason] = [self._ids[position] for position in positions.tolist()]
+            self.positions = np.setdiff1d(self.positions, positions)
+        gone = {row_id for ids in self.report.left_out.values() for row_id in ids}
+        without = {name: [row_id for row_id in ids if row_id not in gone] for name, ids in self.report.without.items()}
+        self.report.without = {name: ids for name, ids in without.items() if ids}
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, draw: tuple[int, bool]) -> PreferenceRow:
+        index, counted = draw
+        position = int(self.positions[index])
+        row = self._table[position]
+        return PreferenceRow(
+            position=position,
+            id=self._ids[position],
+            question=row["question"] or "",
+            responses=tuple((row[COLUMNS[name]] or "").strip() for name in self.responses),
+            image=decode_image(row["image"], self._folder),
+            counted=counted,
+        )
+
+
+def open_rows(data: str | Path, negatives: Sequence[str], cache: Path) -> PreferenceRows:
+    """Open RLAIF-V or RLAIF-V-Bias rows.
+
+    Args:
+        data: A parquet file, a folder of them, or the name of a data set on the Hugging Face hub.
+        negatives: Those that the recipe needs, among "rejected", "language" and "vision".
+        cache: The memory-mapped form of the rows is kept here.
+
+    Raises:
+        NapoBenchError: nothing is there, a file is no parquet, a column is missing or of another type, or no row fits.
+    """
+    needed = {"question", "image", *(COLUMNS[name] for name in ("chosen", *negatives))}
+    table, paths = open_table(data, needed, {"idx"}, cache)
+    rows = PreferenceRows(table, row_ids(table), negatives, data_fingerprint(paths), paths[0].parent)
+    if not len(rows):
+        raise NapoBenchError(f"{data}: no row has a chosen response and one of {', '.join(negatives)}.")
+    return rows
+
+
+def open_table(data: str | Path, needed: set[str], others: set[str] | None, cache: Path) -> tuple[Any, list[Path]]:
+    """The rows of a data set as a memory-mapped `datasets.Dataset`, pictures as they are stored, and its files.
+
+    Args:
+        data: As for `open_rows`.
+        needed: Columns that must be there; all but `image` must be text.
+        others: Columns that are read if they are there; None is every one.
+        cache: The memory-mapped form of the rows is kept here.
+
+    Raises:
+        NapoBenchError: nothing is there, a file is no parquet, a column is missing or of another type, or it is empty.
+    """
+    import datasets
+    import pyarrow
+    from datasets.exceptions import DatasetGenerationError
+    from pyarrow import parquet
+
+    paths = _parquet_files(data)
+    common: set[str] | None = None
+    holding_rows = []
+    for path in paths:
+        try:
+            metadata = parquet.read_metadata(path)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise NapoBenchError(
+                f"{path} is not a parquet file, or it is cut off: {error}.", "Fetch it again."
+            ) from None
+        names = set(metadata.schema.to_arrow_schema().names)
+        if missing := sorted(needed - names):
+            raise NapoBenchError(f"{path} lacks the columns {', '.join(missing)}.", _missing_hint(missing, data))
+        if metadata.num_rows:
+            holding_rows.append(str(path))
+        common = names if common is None else common & names
+    if not holding_rows:
+        raise NapoBenchError(f"{data} has no rows.")
+    columns = None if others is None else sorted(needed | (others & (common or set())))
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(
+            "parquet", data_files=holding_rows, columns=columns, split="train", cache_dir=str(cache)
+        )
+    except (DatasetGenerationError, OSError) as error:
+        raise NapoBenchError(f"{data} cannot be read: {error.__cause__ or error}.", "Fetch it again.") from None
+    for column in sorted(needed - {"image"}):
+        if table.features[column].dtype not in ("string", "large_string"):
+            raise NapoBenchError(f"{data}: the column {column} is {table.features[column]}; text is expected.")
+    if isinstance(table.features["image"], datasets.Image):
+        table = table.cast_column("image", datasets.Image(decode=False))
+    return table, paths
+
+
+def row_ids(table: Any) -> list[str]:
+    """The `idx` of each row, or its position where the data set has none."""
+    if "idx" in table.column_names:
+        return [str(value) for value in table["idx"]]
+    return [str(number) for number in range(len(table))]
+
+
+def data_fingerprint(paths: Sequence[Path]) -> str:
+    """SHA-256, in hex, over the contents of a data set's files."""
+    return hashlib.sha256("".join(files.sha256_file(path) for path in paths).encode()).hexdigest()
+
+
+@dataclass
+class TrainingBatch:
+    """A batch of rows, ready for the forward.
+
+    Attributes:
+        ids: Of the rows.
+        positions: Of the rows in the data set.
+        lengths: Tokens of picture, prompt and the longest response of each row.
+        prompts: The rows as prompts with responses; where chosen responses are also compared over a crop of
+            their picture, B more prompts follow, with the crops and the chosen responses alone.
+        present: 1 where the row counts and has that negative, `[B, N]`.
+        reference_sum: Summed log-probs under the reference, `[B, K]`: chosen, the negatives, then the chosen response
+            over the crop, if it is compared.
+        reference_mean: The same over the number of tokens.
+    """
+
+    ids: list[str]
+    positions: list[int]
+    lengths: list[int]
+    prompts: PreferenceBatch
+    present: Tensor
+    reference_sum: Tensor
+    reference_mean: Tensor
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The same batch with its tensors on a device."""
+        prompts = replace(
+            self.prompts,
+            input_ids=self.prompts.input_ids.to(device),
+            attention_mask=self.prompts.attention_mask.to(device),
+            response_ids=self.prompts.response_ids.to(device),
+            response_mask=self.prompts.response_mask.to(device),
+            images={name: value.to(device) for name, value in self.prompts.images.items()},
+        )
+        return replace(
+            self,
+            prompts=prompts,
+            present=self.present.to(device),
+            reference_sum=self.reference_sum.to(device),
+            reference_mean=self.reference_mean.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns rows into a `TrainingBatch`.
+
+    Attributes:
+        conversation: Of the checkpoint.
+        crop_seed: Seed of the crops that mDPO compares with; None where the recipe does not.
+        reference: Stored log-probs by position in the data set, `[rows, K]` each: sums and means.
+    """
+
+    conversation: Conversation
+    crop_seed: int | None = None
+    reference: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def __call__(self, rows: Sequence[PreferenceRow]) -> TrainingBatch:
+        """Encode rows, whose pictures must all have decoded."""
+        pictures = [self.conversation.prepare_image(row.image) for row in rows if row.image is not None]
+        prompts = [self.conversation.prompt(row.question, has_image=True) for row in rows]
+        answers = [[self.conversation.answer_ids(text) if text else [] for text in row.responses] for row in rows]
+        prompt_answers = list(answers)
+        if self.crop_seed is not None:
+            pictures += [
+                random_crop(picture, f"{self.crop_seed}/{row.id}") for picture, row in zip(pictures, rows, strict=True)
+            ]
+            prompts += prompts
+            prompt_answers += [[row[0], *([] for _ in row[1:])] for row in answers]
+        encoded = dict(self.conversation.encode(prompts, pictures))
+        input_ids, attention_mask = encoded.pop("input_ids"), encoded.pop("attention_mask")
+        response_ids, response_mask = _pad(prompt_answers)
+        positions = [row.position for row in rows]
+        stored = [torch.from_numpy(table[positions]) for table in self.reference or ()]
+        return TrainingBatch(
+            ids=[row.id for row in rows],
+            positions=positions,
+            lengths=[
+                int(length) + max(map(len, row)) for length, row in zip(attention_mask.sum(1), answers, strict=False)
+            ],
+            prompts=PreferenceBatch(
+                input_ids,
+                attention_mask,
+                response_ids,
+                response_mask,
+                {name: value for name, value in encoded.items() if torch.is_tensor(value)},
+            ),
+            present=torch.tensor([[float(row.counted and bool(text)) for text in row.responses[1:]] for row in rows]),
+            reference_sum=stored[0] if stored else torch.empty(0),
+            reference_mean=stored[1] if stored else torch.empty(0),
+        )
+
+
+class EpochBatches(Sampler[list[tuple[int, bool]]]):
+    """The rows of one process in each batch of all processes: every row once an epoch, in an order drawn anew.
+
+    A batch of all processes holds the same rows however many processes share it. The last one of an epoch may be
+    smaller; a process that would have nothing to do in it gets a row that does not count.
+
+    Args:
+        rows: Number of rows.
+        batch_size: Rows of one process in one batch.
+        rank: Of this process.
+        processes: Number of processes.
+        seed: Of the order.
+    """
+
+    def __init__(self, rows: int, batch_size: int, rank: int, processes: int, seed: int) -> None:
+        self.rows, self.batch_size, self.rank, self.processes, self.seed = rows, batch_size, rank, processes, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of that epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.rows // (self.batch_size * self.processes))
+
+    def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
+        order = list(range(self.rows))
+        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+        step = self.batch_size * self.processes
+        for start in range(0, self.rows, step):
+            batch = order[start : start + step]
+            mine = batch[self.rank :: self.processes]
+            yield [(index, True) for index in mine] or [(batch[0], False)]
+
+
+def random_crop(picture: Image.Image, seed: str) -> Image.Image:
+    """The picture that mDPO sets against the whole one: a crop of 1 to 20 % of its area, at its size.
+
+    Args:
+        picture: RGB.
+        seed: The same seed gives the same crop, so that policy and reference see one picture.
+    """
+    from torchvision.transforms import RandomResizedCrop  # type: ignore[import-untyped]
+
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number)
+        top, left, height, width = RandomResizedCrop.get_params(picture, list(_CROP_SCALE), list(_CROP_RATIO))
+    return picture.resize(picture.size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+
+
+def lacks_negatives(data: str | Path, negatives: Iterable[str]) -> bool:
+    """Whether the rows have no column for one of these negatives.
+
+    Args:
+        data: As of `open_rows`.
+        negatives: Among "rejected", "language" and "vision".
+
+    Raises:
+        NapoBenchError: nothing is there, or it is no parquet.
+    """
+    from pyarrow import ArrowInvalid, parquet
+
+    first = _parquet_files(data)[0]
+    try:
+        columns = parquet.read_schema(first).names
+    except ArrowInvalid as error:
+        raise NapoBenchError(f"{first} is no parquet file, or a truncated one: {error}.", "Fetch it again.") from None
+    return any(COLUMNS[name] not in columns for name in negatives)
+
+
+def _parquet_files(data: str | Path) -> list[Path]:
+    path = Path(data).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        path = _fetched(str(data))
+    found = sorted(path.rglob("*.parquet"))
+    if not found:
+        raise NapoBenchError(f"{data} holds no .parquet file.", "Give the parquet file of the rows, or its folder.")
+    return found
+
+
+def _fetched(data: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if data.startswith((".", "/", "~")) or data.count("/") != 1 or data.endswith(".parquet"):
+        raise NapoBenchError(f"{data} does not exist.", "Give a parquet file of preference rows, or its folder.")
+    try:
+        return Path(snapshot_download(data, repo_type="dataset", allow_patterns=["*.parquet"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise NapoBenchError(
+            f"{data} is no folder here, and cannot be fetched from the Hugging Face hub: {str(error).splitlines()[0]}",
+            "Check the name and the network, or give a local parquet file or folder.",
+        ) from None
+
+
+def _missing_hint(missing: Sequence[str], data: str | Path) -> str:
+    if set(missing) <= {COLUMNS["language"], COLUMNS["vision"]}:
+        return (
+            "These are the biased negatives, which the base model writes: "
+            f"napo-bench data build-bias --ckpt BASE --data {data} --out DIR, then --data DIR. "
+            "A recipe without them (loss_language: none, loss_vision: none) needs none."
+        )
+    return "RLAIF-V's columns are: question, image, chosen, rejected, idx."
+
+
+def _empty_texts(table: Any, column: str) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    length = pc.utf8_length(pc.utf8_trim_whitespace(table.data.column(column)))
+    return np.asarray(pc.fill_null(pc.equal(length, 0), True))
+
+
+def decode_image(value: Any, folder: Path) -> Image.Image | None:
+    """The picture of a cell: {bytes, path}, bytes, or a path beside the parquet file; None where it does not decode."""
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if content is None and isinstance(value, dict):
+        content = value.get("path")
+    try:
+        picture = Image.open(io.BytesIO(content) if isinstance(content, bytes) else folder / str(content))
+        return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _pad(answers: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
+    longest = max(len(answer) for row in answers for answer in row)
+    ids = torch.zeros(len(answers), len(answers[0]), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, row_answers in enumerate(answers):
+        for column, answer in enumerate(row_answers):
+            ids[row, column, : len(answer)] = torch.tensor(answer, dtype=torch.long)
+            mask[row, column, : len(answer)] = 1
+    return ids, mask

@@ -160,7 +160,7 @@ class Checkpoint:
             except torch.OutOfMemoryError:
                 raise NapoBenchError(
                     f"{self.name} does not fit into the memory of {device}.",
-                    "Use a larger one, or --dtype bfloat16.",
+                    "Use a larger one; eval also takes --dtype bfloat16, and train a -lora recipe.",
                 ) from None
         if missing := sorted(loading["missing_keys"]):
             raise NapoBenchError(

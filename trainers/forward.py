@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from trainers.packing import PADDING, PackedRows
 PLAIN_POSITIONS = {"llava", "llava_next", "llava_onevision", "internvl"}
 MULTIMODAL_ROPE = {"qwen2_vl", "qwen2_5_vl"}
 TOKEN_TYPES = {"qwen2_vl": "mm_token_type_ids", "qwen2_5_vl": "mm_token_type_ids", "gemma3": "token_type_ids"}
-HEAD_TOKENS = 128
+LOGITS_AT_A_TIME = 2**24
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,8 @@ def _shared(model: nn.Module, batch: PreferenceBatch) -> Tensor:
     answers: list[Tensor] = []
 
     def log_probs(hidden: Tensor) -> Tensor:
-        answers.append(_log_probs(logits_of, hidden.flatten(0, -2).index_select(0, rows.predictors), targets))
+        predictors = hidden.flatten(0, -2).index_select(0, rows.predictors)
+        answers.append(_log_probs(logits_of, predictors, targets, bare.config.get_text_config().vocab_size))
         return answers[0]
 
     with _answering(head, log_probs), _gradients_of_tower(bare):
@@ -175,14 +177,16 @@ def _concatenated(model: nn.Module, batch: PreferenceBatch) -> Tensor:
     return -cross_entropy(logits.float(), response_ids[present], reduction="none")
 
 
-def _log_probs(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
-    """Log-probs of the targets `[N]` given hidden states `[N, H]`; `HEAD_TOKENS` of them have logits at a time."""
+def _log_probs(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int) -> Tensor:
+    """Log-probs of the targets `[N]` given hidden states `[N, H]`, in parts of `LOGITS_AT_A_TIME`."""
 
     def part(hidden: Tensor, targets: Tensor) -> Tensor:
         return -cross_entropy(logits_of(hidden).float(), targets, reduction="none")
 
-    parts = zip(torch.split(hidden, HEAD_TOKENS), torch.split(targets, HEAD_TOKENS), strict=True)
-    return torch.cat([checkpoint(part, *pair, use_reentrant=False) for pair in parts])
+    parts = math.ceil(len(targets) * vocabulary / LOGITS_AT_A_TIME) or 1
+    *earlier, last = zip(torch.chunk(hidden, parts), torch.chunk(targets, parts), strict=True)
+    # The backward pass begins with the last part: its logits may wait for it, those of the others are computed again.
+    return torch.cat([*(checkpoint(part, *pair, use_reentrant=False) for pair in earlier), part(*last)])
 
 
 def _positions(bare: Any, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:

@@ -295,8 +295,9 @@ class Collator:
             ]
             prompts += prompts
             prompt_answers += [[row[0], *([] for _ in row[1:])] for row in answers]
-        encoded = dict(self.conversation.encode(prompts, pictures))
-        input_ids, attention_mask = encoded.pop("input_ids"), encoded.pop("attention_mask")
+        processor = self.conversation.processor
+        encoded = self.conversation.encode(prompts, pictures)
+        input_ids, attention_mask = encoded["input_ids"], encoded["attention_mask"]
         response_ids, response_mask = _pad(prompt_answers)
         positions = [row.position for row in rows]
         stored = [torch.from_numpy(table[positions]) for table in self.reference or ()]
@@ -311,7 +312,7 @@ class Collator:
                 attention_mask,
                 response_ids,
                 response_mask,
-                {name: value for name, value in encoded.items() if torch.is_tensor(value)},
+                {name: encoded[name] for name in processor.image_processor.model_input_names if name in encoded},
             ),
             present=torch.tensor([[float(row.counted and bool(text)) for text in row.responses[1:]] for row in rows]),
             reference_sum=stored[0] if stored else torch.empty(0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -13,7 +15,11 @@ err = Console(stderr=True)
 
 
 def print_error(error: NapoBenchError) -> None:
-    """Print what is wrong and the next step as one panel on stderr."""
+    """Print what is wrong and the next step on stderr as one panel; each further process of a launch prints a line."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        err.print(f"process {rank}: {error.message}", markup=False, highlight=False)
+        return
     body = escape(error.message)
     if error.hint:
         body += f"\n\n[bold]Next:[/bold] {escape(error.hint)}"

@@ -1,0 +1,176 @@
+"""`napo-bench train`: train a checkpoint against modality bias."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from napo_bench.cli import app, console
+from napo_bench.errors import NapoBenchError
+from napo_bench.micro import MICRO, named_checkpoint
+from napo_bench.progress import StageBars
+
+if TYPE_CHECKING:
+    from trainers.config import Recipe
+    from trainers.plan import Plan
+    from trainers.preference_data import RowReport
+
+SHOWN = {"loss": "loss", "rewards/accuracies": "acc"}
+SUMMARY = {
+    "loss": ("loss", ".4f"),
+    "rewards/accuracies": ("chosen preferred to rejected", ".1%"),
+    "rewards/accuracies_lang": ("chosen preferred to language-biased", ".1%"),
+    "rewards/accuracies_vis": ("chosen preferred to vision-biased", ".1%"),
+    "napo/q_lang": ("q, language-biased", ".4f"),
+    "napo/q_vis": ("q, vision-biased", ".4f"),
+    "tokens_per_second": ("tokens a second", ",.0f"),
+    "memory/peak_gb": ("peak memory, GB", ".1f"),
+}
+
+
+@app.command("train")
+def train(
+    recipe: Annotated[str, typer.Option(help="A recipe of the package (llava-1.5-7b-napo, ...) or a YAML file.")],
+    out: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; needed but for --dry-run.")] = None,
+    ckpt: Annotated[str | None, typer.Option(help="The checkpoint to start from. Default: the recipe's base.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Preference rows: parquet file, folder or hub name. Default: the recipe's data.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show recipe, rows, tokens, memory and time; train nothing.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="For reference log-probs and mapped rows. Default: the user's cache folder.")
+    ] = None,
+) -> None:
+    """Train a checkpoint on preference rows with DPO, mDPO or NaPO.
+
+    Several processes: torchrun --nproc-per-node 8 --no-python napo-bench train ...
+    """
+    from trainers.config import load_recipe
+
+    resolved = load_recipe(recipe, changes or [])
+    resolved = replace(resolved, base=ckpt or resolved.base, data=data or resolved.data)
+    resolved = replace(resolved, base=named_checkpoint(resolved.base))
+    if resolved.data == MICRO:
+        raise NapoBenchError(
+            f"{recipe} has no rows of its own: those of the micro world are drawn when it is run.",
+            "Give --data, or let napo-bench train-then-eval draw them.",
+        )
+    if out is None and not dry_run:
+        raise NapoBenchError("train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to look first.")
+    quiet_libraries()
+    from trainers.run import default_cache, open_inputs
+    from trainers.run import train as run_training
+
+    if dry_run:
+        from trainers.plan import make_plan
+
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        inputs = open_inputs(resolved, cache or default_cache())
+        if os.environ.get("RANK", "0") == "0":
+            _print_plan(resolved, make_plan(resolved, inputs, processes), inputs.rows.report, processes)
+        return
+    assert out is not None
+    with Terminal() as bars:
+        run_training(resolved, out, cache=cache, resume=resume, watcher=bars)
+    if os.environ.get("RANK", "0") == "0":
+        if bars.last:
+            console.err.print(_summary(bars.last))
+        console.err.print(f"Next: napo-bench eval --ckpt {out}", markup=False, highlight=False, soft_wrap=True)
+        console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
+
+
+class Terminal(StageBars):
+    """Watches a training run: a bar for each pass, with the last logged values beside it, on stderr."""
+
+    def __init__(self) -> None:
+        super().__init__(console.err)
+        self.last: Mapping[str, float] = {}
+
+    def note(self, text: str) -> None:
+        """Print one line above the bars."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def progress(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        """Show how far a pass is."""
+        self(stage, done, total)
+        self.last = values
+        shown = "".join(f"  {short} {values[name]:.3f}" for name, short in SHOWN.items() if name in values)
+        self.update(self._bars[stage], description=stage + shown)
+
+
+def quiet_libraries() -> None:
+    """Leave the terminal to our own lines; warnings of the libraries' insides help nobody who runs a recipe."""
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    library: Any = transformers_logging
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
+    for name in ("accelerate", "torch.distributed", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _summary(values: Mapping[str, float]) -> Table:
+    table = Table("last steps", "", show_header=True, box=None, padding=(0, 2, 0, 0))
+    for name, (text, form) in SUMMARY.items():
+        if name in values:
+            table.add_row(text, format(values[name], form))
+    return table
+
+
+def _print_plan(recipe: Recipe, plan: Plan, report: RowReport, processes: int) -> None:
+    console.out.print(recipe.to_yaml(), markup=False, highlight=False, soft_wrap=True)
+    tokens = Table(title=f"Tokens of {plan.sampled} rows, drawn evenly", title_justify="left", title_style="bold")
+    tokens.add_column("")
+    for heading in ("mean", "median", "95 %", "largest"):
+        tokens.add_column(heading, justify="right")
+    for name, counts in plan.tokens.items():
+        if counts.size:
+            ordered = sorted(counts.tolist())
+            at = (ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.95, 1))
+            tokens.add_row(escape(name), f"{counts.mean():,.0f}", *(f"{count:,}" for count in at))
+    console.out.print(tokens)
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    hours = plan.flops / (plan.flops_per_second * processes) / 3600
+    for name, fact in {
+        "rows": f"{report.used:,} of {report.total:,}",
+        "of the sample": ", ".join(f"{count} {reason}" for reason, count in plan.unfit.items()) or "all fit",
+        "steps": f"{plan.steps:,} of {recipe.per_device_batch_size * recipe.gradient_accumulation * processes} rows, "
+        f"on {processes} process{'es' if processes > 1 else ''}",
+        "parameters": f"{plan.parameters:,}; {plan.trained:,} train{' (adapters)' if recipe.lora_r else ''}",
+        "memory": f"about {_size(plan.state_gb)} of weights, gradients and optimizer states, which FSDP shares out, "
+        f"and {_size(plan.activation_gb)} of activations a process",
+        "time": f"about {_duration(hours)}, if every process is as fast as this device "
+        f"({plan.flops_per_second / 1e12:.3g} TFLOP/s: 0.4 of the matrix product just measured)",
+    }.items():
+        facts.add_row(name, fact)
+    console.out.print(facts, markup=False, highlight=False)
+    for line in report.lines():
+        console.err.print(line, markup=False, highlight=False)
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:.3g} GB" if gigabytes >= 1 else f"{gigabytes * 1000:.3g} MB"
+
+
+def _duration(hours: float) -> str:
+    for unit, size in (("days", 24.0), ("hours", 1.0), ("minutes", 1 / 60)):
+        if hours >= 2 * size:
+            return f"{hours / size:,.0f} {unit}"
+    return f"{hours * 3600:.0f} seconds"

@@ -1,0 +1,130 @@
+"""`napo-bench train` as a user meets it: what is printed where, what is left behind, and what a mistake says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
+
+from tiny_llava import make_data
+from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
+
+from napo_bench.cli import main
+from napo_bench.results import RunResult
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    tiny_checkpoint(folder / "base")
+    rows = tiny_rows(10)
+    rows[2]["image_only"] = ""
+    write_rows(folder / "rows.parquet", rows)
+    write_rows(folder / "unbiased.parquet", [{k: row[k] for k in row if "_only" not in k} for row in rows])
+    return folder
+
+
+@pytest.fixture
+def command(world, tmp_path, monkeypatch, capsys):
+    """Runs `napo-bench train` on the tiny world; returns exit code, stdout and stderr."""
+
+    def run(*arguments, recipe="micro-napo", data="rows.parquet"):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "160")
+        inputs = ["--recipe", recipe, "--ckpt", str(world / "base"), "--data", str(world / data)]
+        monkeypatch.setattr(sys, "argv", ["napo-bench", "train", *inputs, *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_the_checkpoint_is_named_on_stdout_and_all_else_is_on_stderr(command, tmp_path):
+    code, out, err = command("--out", "trained", "--set", "epochs=2", "--set", "per_device_batch_size=5")
+    assert (code, out) == (0, "trained\n"), err
+    assert "Trained on without a vision negative: 1 of 10 rows (row-2)." in err
+    assert "Reference" in err and "Training" in err and "4/4" in err
+    assert "q, language-biased" in err
+    assert "Next: napo-bench eval --ckpt trained" in err
+    assert "epochs: 2.0" in (tmp_path / "trained/recipe.yaml").read_text()
+    assert (tmp_path / "trained/model.safetensors").is_file()
+    code, out, err = command("--out", "trained", "--set", "epochs=2", "--set", "per_device_batch_size=5", "--resume")
+    assert (code, out) == (0, "trained\n") and "is finished already" in err
+
+
+def test_dry_run_shows_recipe_rows_tokens_memory_and_time_and_trains_nothing(command, world, tmp_path):
+    code, out, err = command("--dry-run", "--set", "beta=0.3")
+    assert code == 0, err
+    for part in (
+        "beta: 0.3",
+        "picture and prompt",
+        "10 of 10",
+        "all fit",
+        "1 of 16 rows, on 1 process",
+        "memory",
+        "time",
+    ):
+        assert part in out
+    assert "row-2" in err
+    weights = load_file(world / "base/model.safetensors")
+    assert f"{sum(weight.numel() for weight in weights.values()):,}; " in out
+    trained = sum(weight.numel() for name, weight in weights.items() if "vision_tower" not in name)
+    assert f"{trained:,} train" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_train_writes_eval_scores(command, world, tmp_path, monkeypatch, capsys):
+    make_data(world / "data", size=2)
+    assert command("--out", "trained")[0] == 0
+    options = ["--suite", "vlind", "--data-dir", str(world / "data"), "--device", "cpu", "--out", "run"]
+    monkeypatch.setattr(sys, "argv", ["napo-bench", "eval", "--ckpt", "trained", *options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert " cb " in capsys.readouterr().out
+    assert RunResult.load(tmp_path / "run").benchmarks["vlind"].metrics["ck"].n == 2
+
+
+def test_training_starts_from_the_micro_base_by_name_but_needs_rows(world, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["napo-bench", "train", "--recipe", "micro-napo", "--out", str(tmp_path / "o")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "train-then-eval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        (["--out", "o"], {"recipe": "micro-nap"}, "Did you mean micro-napo"),
+        (["--out", "o", "--set", "alfa_vision=1"], {}, "Did you mean alpha_vision?"),
+        (["--out", "o", "--set", "beta=0"], {}, "beta is 0. Expected `float` > 0.0."),
+        (["--out", "o"], {"data": "unbiased.parquet"}, "napo-bench data build-bias"),
+        (["--out", "o"], {"data": "nothing.parquet"}, "nothing.parquet does not exist"),
+        (["--out", "o", "--ckpt", "./nowhere"], {}, "nowhere does not exist"),
+        ([], {}, "Add --out DIR"),
+    ],
+)
+def test_a_mistake_is_one_panel_and_exit_code_2(command, tmp_path, arguments, options, said):
+    code, out, err = command(*arguments, **options)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_output_folder_in_use_asks_for_resume(command, tmp_path):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o/training.json").write_text(json.dumps({"finished": False}))
+    code, _, err = command("--out", "o")
+    assert code == 2 and "--resume" in err

@@ -1,0 +1,89 @@
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from trainers.noise import dynamic_weights, noise_robustness, shares_undefined
+
+margins = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=4)
+
+
+def q(mean_margin: float, alpha: float, **clamp: float) -> float:
+    return float(noise_robustness(torch.tensor(mean_margin), alpha, **clamp))
+
+
+def test_q_is_one_when_margin_is_zero_or_the_negatives_are_preferred():
+    assert q(0.0, 0.5) == 1.0
+    assert q(-3.0, 0.5) == 1.0
+
+
+@pytest.mark.parametrize(("mean_margin", "alpha"), [(2.0, 0.5), (0.7, 0.1), (150.0, 0.01), (30.0, 0.1)])
+def test_q_is_equation_12(mean_margin, alpha):
+    assert q(mean_margin, alpha) == pytest.approx(2 * (1 - 1 / (1 + math.exp(-alpha * mean_margin))), rel=1e-5)
+
+
+def test_q_is_clamped_where_the_negatives_are_plainly_worse():
+    assert q(1e6, 0.5) == pytest.approx(1e-3)
+    assert q(1e6, 0.5, q_min=0.2) == pytest.approx(0.2)
+    assert q(0.0, 0.5, q_max=0.8) == pytest.approx(0.8)
+
+
+@settings(deadline=None)
+@given(st.floats(width=32, allow_nan=False), st.floats(1e-3, 10))
+def test_q_stays_in_its_range(mean_margin, alpha):
+    assert 1e-3 * (1 - 1e-6) <= q(mean_margin, alpha) <= 1.0
+
+
+@settings(deadline=None)
+@given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+def test_q_falls_as_the_margin_grows(a, b):
+    low, high = sorted((a, b))
+    assert q(low, 0.1) >= q(high, 0.1)
+
+
+def test_no_gradient_flows_through_q_or_the_weights():
+    margin = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    assert not noise_robustness(margin.mean(), 0.5).requires_grad
+    assert not dynamic_weights(margin).requires_grad
+
+
+def test_weights_are_shares_of_the_sum():
+    torch.testing.assert_close(dynamic_weights(torch.tensor([1.0, 2.0, 5.0])), torch.tensor([0.125, 0.25, 0.625]))
+
+
+@settings(deadline=None)
+@given(margins, st.floats(1e-2, 1e2))
+def test_a_common_factor_such_as_beta_changes_no_weight(values, factor):
+    raw = torch.tensor(values, dtype=torch.float64)
+    assume(abs(sum(values)) > 1e-3 * max(1.0, sum(map(abs, values))))
+    torch.testing.assert_close(dynamic_weights(factor * raw), dynamic_weights(raw))
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0], [1e-9, -2e-9, 0.0], [5.0, -2.0, -3.0], [3e38, -3e38]])
+def test_weights_are_equal_while_the_sum_is_tiny(values):
+    assert bool(shares_undefined(torch.tensor(values)))
+    assert dynamic_weights(torch.tensor(values)).tolist() == pytest.approx([1 / len(values)] * len(values))
+
+
+def test_weights_are_floored_and_never_above_one():
+    assert dynamic_weights(torch.tensor([9.0, -2.0, 1.0])).tolist() == pytest.approx([1.0, 0.01, 0.125])
+    assert dynamic_weights(torch.tensor([9.0, -2.0, 1.0]), floor=0.05).tolist() == pytest.approx([1.0, 0.05, 0.125])
+
+
+def test_a_negative_sum_divides_as_the_formula_has_it():
+    assert dynamic_weights(torch.tensor([-3.0, -2.0, 1.0])).tolist() == pytest.approx([0.75, 0.5, 0.01])
+
+
+@settings(deadline=None)
+@given(margins)
+def test_weights_stay_between_the_floor_and_one(values):
+    weights = dynamic_weights(torch.tensor(values))
+    assert weights.shape == (len(values),)
+    assert bool(((weights >= 0.01 - 1e-8) & (weights <= 1.0)).all())
+
+
+def test_a_margin_that_is_not_a_number_is_not_hidden():
+    assert math.isnan(q(float("nan"), 0.5))
+    assert dynamic_weights(torch.tensor([float("nan"), 1.0])).isnan().all()

@@ -1,0 +1,229 @@
+"""Preference rows: what is read, what is left out and named, and what a batch holds."""
+
+from __future__ import annotations
+
+import random
+
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+from tiny_models import IMAGE
+from tiny_rows import picture, tiny_checkpoint, tiny_rows, write_rows
+
+from napo_bench.errors import NapoBenchError
+from trainers.checkpoint import Checkpoint
+from trainers.conversation import Conversation
+from trainers.preference_data import Collator, EpochBatches, open_rows, random_crop
+from trainers.reference import Examiner
+
+ALL = ("rejected", "language", "vision")
+
+
+@pytest.fixture(scope="module")
+def conversation(tmp_path_factory):
+    checkpoint = Checkpoint.open(str(tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))))
+    return Conversation.of(checkpoint.load_processor(), checkpoint.load_config())
+
+
+@pytest.fixture
+def open_tiny(tmp_path):
+    def open_tiny(rows, negatives=ALL):
+        return open_rows(write_rows(tmp_path / "rows.parquet", rows), negatives, tmp_path / "cache")
+
+    return open_tiny
+
+
+def test_columns_of_rlaif_v_bias_are_read_in_the_order_of_the_recipe(open_tiny):
+    source = tiny_rows(3)
+    row = open_tiny(source, ("rejected", "vision"))[1, True]
+    assert row.id == "row-1"
+    assert row.question == source[1]["question"]
+    assert row.responses == tuple(source[1][name] for name in ("chosen", "rejected", "image_only"))
+    assert row.image.size == (12, 10)
+
+
+def test_a_folder_of_parquet_files_is_one_data_set(tmp_path):
+    source = tiny_rows(5)
+    write_rows(tmp_path / "a.parquet", source[:2])
+    write_rows(tmp_path / "b.parquet", source[2:])
+    rows = open_rows(tmp_path, ALL, tmp_path / "cache")
+    assert [rows[index, True].id for index in range(5)] == [row["idx"] for row in source]
+
+
+def test_rows_without_ids_are_named_by_position_and_pictures_may_be_paths(tmp_path):
+    source = tiny_rows(2)
+    for row in source:
+        (tmp_path / row["image"]["path"]).write_bytes(row["image"]["bytes"])
+        row["image"] = {"bytes": None, "path": row["image"]["path"]}
+        del row["idx"]
+    rows = open_rows(write_rows(tmp_path / "rows.parquet", source), ALL, tmp_path / "cache")
+    assert [rows[index, True].id for index in range(2)] == ["0", "1"]
+    assert rows[0, True].image.size == (12, 10)
+
+
+def test_hugging_face_image_columns_are_read(tmp_path):
+    import datasets
+
+    source = tiny_rows(2)
+    features = datasets.Features(
+        {name: datasets.Image() if name == "image" else datasets.Value("string") for name in source[0]}
+    )
+    datasets.Dataset.from_list(source, features=features).to_parquet(tmp_path / "rows.parquet")
+    rows = open_rows(tmp_path / "rows.parquet", ALL, tmp_path / "cache")
+    assert rows[1, True].image.size == (12, 10)
+
+
+def test_rows_that_lack_responses_are_named_and_none_is_dropped_silently(open_tiny):
+    source = tiny_rows(6)
+    source[1]["chosen"] = "  "
+    source[2] |= {"rejected": "", "question_only": None, "image_only": "\n"}
+    source[4]["question_only"] = ""
+    rows = open_tiny(source)
+    assert rows.report.left_out == {"no chosen response": ["row-1"], "no negative response": ["row-2"]}
+    assert rows.report.without == {"language": ["row-4"]}
+    assert (rows.report.total, rows.report.used, len(rows)) == (6, 4, 4)
+    assert rows[2, True].responses[2] == ""
+
+
+def test_undecodable_and_long_rows_are_set_aside_by_the_examiner(open_tiny, conversation):
+    source = tiny_rows(4)
+    source[0]["image"]["bytes"] = b"no picture"
+    source[2]["image"]["bytes"] = source[2]["image"]["bytes"][:-40]
+    source[3]["chosen"] = "w9 " * 60
+    rows = open_tiny(source)
+    batch, problems = Examiner(Collator(conversation), max_length=50)([rows[index, True] for index in range(4)])
+    assert batch.ids == ["row-1"]
+    assert problems == {
+        0: "picture does not decode",
+        2: "picture does not decode",
+        3: "longer than max_length (50 tokens)",
+    }
+    rows.leave_out(problems)
+    assert rows.report.left_out["picture does not decode"] == ["row-0", "row-2"]
+    assert [rows[0, True].id, len(rows)] == ["row-1", 1]
+
+
+def test_a_row_of_exactly_max_length_is_kept(open_tiny, conversation):
+    rows = open_tiny(tiny_rows(1))
+    length = Collator(conversation)([rows[0, True]]).lengths[0]
+    assert Examiner(Collator(conversation), length)([rows[0, True]])[1] == {}
+    assert 0 in Examiner(Collator(conversation), length - 1)([rows[0, True]])[1]
+
+
+def test_a_row_left_out_later_is_no_longer_listed_as_lacking_a_negative(open_tiny):
+    source = tiny_rows(2)
+    source[0]["image_only"] = ""
+    rows = open_tiny(source)
+    rows.leave_out({0: "picture does not decode"})
+    assert rows.report.without == {}
+
+
+def test_batch_holds_prompts_with_pictures_and_responses_closed_by_eos(open_tiny, conversation):
+    source = tiny_rows(3)
+    source[2]["question_only"] = ""
+    rows = open_tiny(source)
+    batch = Collator(conversation)([rows[index, True] for index in range(3)])
+    prompts = batch.prompts
+    vocabulary = conversation.processor.tokenizer.get_vocab()
+    for index, row in enumerate(source):
+        asked = prompts.input_ids[index][prompts.attention_mask[index].bool()].tolist()
+        assert asked == [IMAGE] * 4 + [vocabulary[word] for word in row["question"].split()]
+        answer = prompts.response_ids[index, 0][prompts.response_mask[index, 0].bool()].tolist()
+        assert answer == [vocabulary[word] for word in row["chosen"].split()] + [2]
+    assert batch.present.tolist() == [[1, 1, 1], [1, 1, 1], [1, 0, 1]]
+    assert prompts.response_mask[2, 2].sum() == 0
+    longest = max(len(source[0][name].split()) for name in ("chosen", "rejected", "question_only", "image_only"))
+    assert batch.lengths[0] == 4 + len(source[0]["question"].split()) + longest + 1
+
+
+def test_crops_are_further_prompts_with_the_chosen_response_alone(open_tiny, conversation):
+    rows = open_tiny(tiny_rows(2), ("rejected",))
+    batch = Collator(conversation, crop_seed=1)([rows[0, True], rows[1, True]]).prompts
+    assert torch.equal(batch.input_ids[:2], batch.input_ids[2:])
+    assert torch.equal(batch.response_ids[:2, 0], batch.response_ids[2:, 0])
+    assert batch.response_mask[2:, 1].sum() == 0
+    assert not torch.equal(batch.images["pixel_values"][:2], batch.images["pixel_values"][2:])
+    again = Collator(conversation, crop_seed=1)([rows[1, True]]).prompts
+    assert torch.equal(again.images["pixel_values"][1], batch.images["pixel_values"][3])
+
+
+def test_random_crop_is_1_to_20_percent_of_the_picture_and_the_same_for_the_same_seed():
+    """On a picture whose colour is the place, the corner colours tell the crop's area."""
+    wide, high = 250, 200
+    picture = Image.new("RGB", (wide, high))
+    picture.putdata([(x, y, 0) for y in range(high) for x in range(wide)])
+    areas = []
+    for seed in range(40):
+        crop = random_crop(picture, f"{seed}")
+        assert crop.size == picture.size
+        assert crop.tobytes() == random_crop(picture, f"{seed}").tobytes()
+        (left, top, _), (right, bottom, _) = crop.getpixel((0, 0)), crop.getpixel((wide - 1, high - 1))
+        areas.append((right - left + 1) * (bottom - top + 1) / (wide * high))
+    assert 0.005 < min(areas) < 0.06
+    assert 0.14 < max(areas) < 0.22
+
+
+def test_every_row_is_drawn_once_an_epoch_in_batches_that_do_not_depend_on_the_processes():
+    def batches(processes):
+        samplers = [EpochBatches(11, 4 // processes, rank, processes, seed=7) for rank in range(processes)]
+        for sampler in samplers:
+            sampler.set_epoch(2)
+        assert len({len(sampler) for sampler in samplers}) == 1
+        together = zip(*samplers, strict=True)
+        return [sorted(index for part in parts for index, counted in part if counted) for parts in together]
+
+    assert sorted(index for batch in batches(1) for index in batch) == list(range(11))
+    assert batches(1) == batches(2) == batches(4)
+    assert [len(batch) for batch in batches(1)] == [4, 4, 3]
+
+
+def test_a_process_without_a_row_in_the_last_batch_gets_one_that_does_not_count():
+    last = [list(EpochBatches(5, 1, rank, 4, seed=0))[-1] for rank in range(4)]
+    assert [counted for batch in last for _, counted in batch] == [True, False, False, False]
+
+
+def test_order_changes_with_the_epoch_and_the_seed_alone():
+    def order(seed, epoch):
+        sampler = EpochBatches(20, 20, 0, 1, seed)
+        sampler.set_epoch(epoch)
+        return next(iter(sampler))
+
+    assert order(0, 0) == order(0, 0)
+    assert len({str(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_missing_biased_columns_name_the_command_that_makes_them(tmp_path):
+    rows = [{key: row[key] for key in row if key not in ("question_only", "image_only")} for row in tiny_rows(2)]
+    path = write_rows(tmp_path / "rows.parquet", rows)
+    with pytest.raises(NapoBenchError, match="lacks the columns image_only, question_only") as raised:
+        open_rows(path, ALL, tmp_path / "cache")
+    assert f"napo-bench data build-bias --ckpt BASE --data {path}" in raised.value.hint
+    assert len(open_rows(path, ("rejected",), tmp_path / "cache")) == 2
+
+
+def test_bad_files_are_one_message(tmp_path):
+    (tmp_path / "cut.parquet").write_bytes(write_rows(tmp_path / "whole.parquet", tiny_rows(3)).read_bytes()[:-100])
+    parquet.write_table(pa.table({name: [1] for name in tiny_rows(1)[0]}), tmp_path / "numbers.parquet")
+    parquet.write_table(parquet.read_table(tmp_path / "whole.parquet").slice(0, 0), tmp_path / "empty.parquet")
+    (tmp_path / "folder").mkdir()
+    for name, message in {
+        "cut.parquet": "is not a parquet file, or it is cut off",
+        "numbers.parquet": "the column chosen is .*text is expected",
+        "empty.parquet": "has no rows",
+        "folder": "holds no .parquet file",
+        "nowhere/rows.parquet": "does not exist",
+    }.items():
+        with pytest.raises(NapoBenchError, match=message):
+            open_rows(tmp_path / name, ALL, tmp_path / "cache")
+
+
+def test_fingerprint_follows_the_content_of_the_files(tmp_path):
+    def fingerprint(name, rows):
+        return open_rows(write_rows(tmp_path / name, rows), ALL, tmp_path / "cache").fingerprint
+
+    assert fingerprint("a.parquet", tiny_rows(2)) == fingerprint("b.parquet", tiny_rows(2))
+    changed = tiny_rows(2)
+    changed[1]["image"]["bytes"] = picture(random.Random(9))
+    assert fingerprint("a.parquet", changed) != fingerprint("b.parquet", tiny_rows(2))

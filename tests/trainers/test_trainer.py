@@ -1,0 +1,500 @@
+"""Training runs on a tiny LLaVA: the objective, what trains, what is logged, resuming, and what stops a run."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import random
+import resource
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
+
+from napo_bench.errors import NapoBenchError
+from trainers import run as run_module
+from trainers.checkpoint import Checkpoint
+from trainers.config import load_recipe
+from trainers.reference import Reference
+from trainers.run import Silent, train
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A checkpoint, 14 rows of which one lacks a negative and one has no picture, and a cache."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_checkpoint(folder / "base")
+    rows = tiny_rows(14)
+    rows[3]["image"]["bytes"] = b"no picture"
+    rows[5]["question_only"] = ""
+    write_rows(folder / "rows.parquet", rows)
+    gc.freeze()  # every Trainer collects garbage first; not among all that the imports have left
+    yield folder
+    gc.unfreeze()
+
+
+@pytest.fixture
+def run(world, tmp_path):
+    def run(name="out", recipe="micro-napo", resume=False, watcher=None, **changes):
+        settings = {
+            "base": world / "base",
+            "data": world / "rows.parquet",
+            "per_device_batch_size": 4,
+            "epochs": 2,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "save_steps": 100,
+        }
+        overrides = [f"{key}={value}" for key, value in (settings | changes).items()]
+        resolved = load_recipe(recipe, overrides)
+        return train(resolved, tmp_path / name, cache=world / "cache", resume=resume, watcher=watcher)
+
+    return run
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one, other, tolerance=0.0):
+    ours, theirs = weights_of(one), weights_of(other)
+    assert ours.keys() == theirs.keys()
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) <= tolerance
+
+
+class StopAt(Silent):
+    """Interrupts a run at a step, as Ctrl-C would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def progress(self, stage, done, total, values):
+        if stage == "Training" and done == self.step:
+            raise KeyboardInterrupt
+
+
+# --- the objective -------------------------------------------------------------------------------------------------
+
+LOSSES = {
+    "dpo": lambda m, q, beta, e: -np.log(sigmoid(beta * m)),
+    "napo": lambda m, q, beta, e: (1 - sigmoid(beta * m) ** q) / q,
+    "cdpo": lambda m, q, beta, e: -(1 - e) * np.log(sigmoid(beta * m)) - e * np.log(sigmoid(-beta * m)),
+    "rdpo": lambda m, q, beta, e: (-(1 - e) * np.log(sigmoid(beta * m)) + e * np.log(sigmoid(-beta * m))) / (1 - 2 * e),
+    "ipo": lambda m, q, beta, e: (m - 1 / (2 * beta)) ** 2,
+    "hinge": lambda m, q, beta, e: np.maximum(0, 1 - beta * m),
+}
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def expected_step(recipe, ratios, mean_ratios, present):
+    """Loss, q and weights of a batch, by PROTOCOLS' formulas, from log-ratios `[B, K]` of sums and of means."""
+    losses, q, means = [], {}, []
+    for column, name in enumerate(recipe.negatives):
+        has = present[:, column]
+        margin = (ratios[:, 0] - ratios[:, 1 + column])[has]
+        mean_margin = (mean_ratios[:, 0] - mean_ratios[:, 1 + column])[has]
+        looked_at = margin if getattr(recipe, f"q_{name}_from") == "sum" else mean_margin
+        q[name] = min(1, max(1e-3, 2 * (1 - sigmoid(getattr(recipe, f"alpha_{name}") * looked_at.mean()))))
+        loss = getattr(recipe, f"loss_{name}")
+        if loss == "mdpo":
+            terms = (margin, (ratios[:, 0] - ratios[:, -1])[has], ratios[has, 0])
+            losses.append(sum(-np.log(sigmoid(recipe.beta * term)).mean() for term in terms))
+        else:
+            losses.append(LOSSES[loss](margin, q[name], recipe.beta, recipe.label_smoothing).mean())
+        means.append(recipe.beta * margin.mean())
+    weights = np.ones(len(losses))
+    if recipe.weights == "dynamic":
+        weights = np.clip(np.array(means) / sum(means), 0.01, 1)
+    elif recipe.weights == "fixed":
+        weights = np.array(recipe.fixed_weights)
+    return float(weights @ losses), q, weights
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("micro-napo", {}),
+        ("micro-napo-a2", {}),
+        ("micro-napo-a3", {}),
+        ("micro-napo-lb1-sum", {}),
+        ("micro-napo-vb1-mean", {"beta": 0.3}),
+        ("micro-napo-everywhere", {"alpha_rejected": 0.05}),
+        ("micro-napo-fixed", {}),
+        ("micro-dpo", {}),
+        ("micro-mdpo", {}),
+        ("micro-cdpo", {}),
+        ("micro-rdpo", {"label_smoothing": 0.2}),
+        ("micro-ipo", {}),
+        ("micro-hinge", {}),
+    ],
+)
+def test_a_step_has_the_loss_q_and_weights_of_the_protocol(run, monkeypatch, recipe, changes):
+    """Offsets on the stored reference make every log-ratio of the first step known: policy = true reference."""
+    draw = np.random.default_rng(0)
+    offsets = {}
+
+    def shifted_reference(rows, folder):
+        true = read_reference(rows, folder)
+        offsets["sum"] = draw.normal(size=true.sum.shape, scale=3).astype(np.float32) - np.arange(true.sum.shape[1])
+        offsets["mean"] = draw.normal(size=true.sum.shape).astype(np.float32) - 0.3 * np.arange(true.sum.shape[1])
+        offsets["rows"] = np.array([position not in true.problems for position in range(len(true.sum))])
+        sums, means = true.sum + offsets["sum"], true.mean + offsets["mean"]
+        return Reference(sums.astype(np.float32), means.astype(np.float32), true.lengths, true.problems)
+
+    read_reference = run_module.read_reference
+    monkeypatch.setattr(run_module, "read_reference", shifted_reference)
+    out = run(recipe=recipe, per_device_batch_size=20, epochs=1, **changes)
+    resolved = load_recipe(out / "recipe.yaml")
+    present = np.ones((14, len(resolved.negatives)), dtype=bool)
+    if "language" in resolved.negatives:
+        present[5, resolved.negatives.index("language")] = False
+    rows = offsets["rows"]
+    loss, q, weights = expected_step(resolved, -offsets["sum"][rows], -offsets["mean"][rows], present[rows])
+    (line,) = log_of(out)
+    assert line["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-5)
+    short = {"rejected": "rejected", "language": "lang", "vision": "vis"}
+    for weight, name in zip(weights, resolved.negatives, strict=True):
+        assert line[f"napo/gamma_{short[name]}"] == pytest.approx(weight, abs=1e-5)
+        if getattr(resolved, f"loss_{name}") == "napo":
+            assert line[f"napo/q_{short[name]}"] == pytest.approx(q[name], abs=1e-5)
+
+
+def test_mdpo_starts_at_three_log_2_because_policy_and_reference_see_the_same_crop(run):
+    first = log_of(run(recipe="micro-mdpo"))[0]
+    assert first["loss"] == pytest.approx(3 * math.log(2), abs=1e-5)
+    assert first["rewards/margins_image"] == pytest.approx(0, abs=1e-5)
+
+
+def test_random_weights_train_one_loss_a_step_drawn_from_seed_and_step(run):
+    lines = log_of(run(recipe="micro-napo-random", epochs=4))
+    short = {"rejected": "rejected", "language": "lang", "vision": "vis"}
+    for step, line in enumerate(lines):
+        drawn = random.Random(f"42/{step}").choice(("rejected", "language", "vision"))
+        assert {name: line[f"napo/gamma_{short[name]}"] for name in short} == {
+            name: float(name == drawn) for name in short
+        }
+        assert line["loss"] == pytest.approx(line.get(f"loss/{short[drawn]}", 0), rel=1e-5)
+    assert len({random.Random(f"42/{step}").choice("abc") for step in range(len(lines))}) == 3
+
+
+def test_equal_weights_stand_in_while_the_margins_are_zero_and_the_log_says_so(run):
+    first, *_, last = log_of(run())
+    assert first["napo/gamma_undefined"] == 1
+    assert first["napo/gamma_lang"] == pytest.approx(1 / 3)
+    assert last["napo/gamma_undefined"] == 0
+
+
+def test_accumulated_forwards_weigh_every_row_the_same(run):
+    """With weights that do not depend on the batch, 2 forwards of 4 rows are 1 forward of 8, the last one of 5 too."""
+    whole = run("whole", recipe="micro-napo-a3", weights="sum", per_device_batch_size=8)
+    halves = run("halves", recipe="micro-napo-a3", weights="sum", per_device_batch_size=4, gradient_accumulation=2)
+    assert_same_weights(whole, halves, tolerance=1e-5)
+    for one, other in zip(log_of(whole), log_of(halves), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+
+
+def test_shared_prefix_trains_as_plain_concatenation_does(run):
+    shared, plain = run("shared"), run("plain", shared_prefix="false")
+    for one, other in zip(log_of(shared), log_of(plain), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-3)
+        assert one["logps/chosen"] == pytest.approx(other["logps/chosen"], abs=1e-2)
+
+
+# --- what trains, and what comes out -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llava_next", "qwen2_vl"])
+def test_other_families_train_from_the_same_rows(run, tmp_path, family):
+    """Before the first update every log-ratio is 0: DPO is log 2, NaPO with q = 1 is 1/2, and the weights are equal."""
+    out = run(base=tiny_checkpoint(tmp_path / family, family), epochs=4)
+    first, *_, last = log_of(out)
+    assert first["loss"] == pytest.approx((math.log(2) + 0.5 + 0.5) / 3, abs=1e-5)
+    assert last["rewards/margins"] + last["rewards/margins_vis"] > 0
+    Checkpoint.open(str(out)).load_model(torch.device("cpu"), torch.float32)
+
+
+def test_everything_trains_but_the_vision_tower(run, world):
+    before, after = weights_of(world / "base"), weights_of(run())
+    for name, weight in before.items():
+        assert torch.equal(weight, after[name]) == ("vision_tower" in name), name
+
+
+def test_pictures_decoded_by_other_processes_give_the_same_weights(run):
+    assert_same_weights(run("here"), run("there", workers=2))
+
+
+def test_the_vision_tower_trains_where_the_recipe_says_so(run, world):
+    before, after = weights_of(world / "base"), weights_of(run(train_vision_tower="true"))
+    name = next(name for name in before if "vision_tower" in name and "layers.0.mlp.fc1.weight" in name)
+    assert not torch.equal(before[name], after[name])
+
+
+def test_output_is_a_plain_checkpoint_without_pickles(run):
+    out = run()
+    checkpoint = Checkpoint.open(str(out))
+    assert type(checkpoint.load_model(torch.device("cpu"), torch.float32)).__name__ == "LlavaForConditionalGeneration"
+    assert checkpoint.load_processor().image_token == "<image>"
+    assert not [path for path in out.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
+    assert load_recipe(out / "recipe.yaml").loss_language == "napo"
+    assert json.loads((out / "rows.json").read_text()) == {
+        "total": 14,
+        "left_out": {"picture does not decode": ["row-3"]},
+        "without": {"language": ["row-5"]},
+    }
+
+
+def test_lora_trains_adapters_of_the_language_model_and_saves_them_alone(run, world):
+    out = run(recipe="micro-napo", lora_r=2, lora_alpha=4, lora_dropout=0.1)
+    adapter = load_file(out / "adapter_model.safetensors")
+    assert all("language_model.layers" in name and "lora" in name for name in adapter)
+    assert len(adapter) == 2 * 2 * 7
+    assert any(weight.abs().max() > 0 for name, weight in adapter.items() if "lora_B" in name)
+    assert not (out / "model.safetensors").exists()
+    checkpoint = Checkpoint.open(str(out))
+    assert checkpoint.adapter == out and checkpoint.folder.samefile(world / "base")
+    checkpoint.load_model(torch.device("cpu"), torch.float32)
+    with pytest.raises(NapoBenchError, match="is itself an adapter"):
+        run("on-top", base=out, lora_r=2)
+
+
+def test_bf16_with_gradient_checkpointing_stays_close_to_fp32_and_keeps_float32_weights(run):
+    exact = run("exact", weights="sum")
+    rough = run("rough", weights="sum", precision="bf16", gradient_checkpointing="true")
+    assert weights_of(rough)["language_model.model.norm.weight"].dtype == torch.float32
+    for ours, theirs in zip(log_of(rough), log_of(exact), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=0.1)
+    assert log_of(rough)[-1]["loss"] < log_of(rough)[0]["loss"] - 0.3
+
+
+def test_training_prefers_the_chosen_responses(run):
+    last = log_of(run(epochs=8))[-1]
+    assert last["rewards/accuracies"] == last["rewards/accuracies_lang"] == last["rewards/accuracies_vis"] == 1
+
+
+# --- the log -------------------------------------------------------------------------------------------------------
+
+
+def test_log_has_one_line_a_logging_step_with_the_names_that_users_know(run):
+    lines = log_of(run(logging_steps=3, epochs=3))
+    assert [line["step"] for line in lines] == [1, 3, 6, 9, 12]
+    names = {
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "epoch",
+        "tokens_per_second",
+        "memory/peak_gb",
+        "napo/gamma_undefined",
+    }
+    for response in ("chosen", "rejected", "lang", "vis"):
+        names |= {f"rewards/{response}", f"logps/{response}"}
+    for response, tag in {"rejected": "", "lang": "_lang", "vis": "_vis"}.items():
+        names |= {f"rewards/margins{tag}", f"rewards/accuracies{tag}", f"napo/gamma_{response}", f"loss/{response}"}
+    names |= {"napo/q_lang", "napo/q_vis"}
+    assert all(names <= line.keys() for line in lines)
+    line = lines[-1]
+    assert line["rewards/margins_vis"] == pytest.approx(line["rewards/chosen"] - line["rewards/vis"], abs=1e-4)
+    assert line["tokens_per_second"] > 0 and line["memory/peak_gb"] > 0.05
+
+
+def test_tensorboard_gets_the_same_values_beside_the_checkpoint(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(KeyboardInterrupt):
+        run(report_to="[tensorboard]", save_steps=2, watcher=StopAt(5))
+    out = run(report_to="[tensorboard]", save_steps=2, resume=True)
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/napo/q_lang")] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(
+        [line["loss"] for line in log_of(out)]
+    )
+
+
+def test_watcher_sees_both_passes_and_the_rows_that_are_left_out(run, world):
+    shutil.rmtree(world / "cache" / "reference", ignore_errors=True)
+
+    class Notebook(Silent):
+        notes, stages = [], {}
+
+        def note(self, text):
+            self.notes.append(text)
+
+        def progress(self, stage, done, total, values):
+            self.stages[stage] = (done, total)
+
+    run(watcher=Notebook())
+    assert Notebook.stages == {"Reference": (14, 14), "Training": (8, 8)}
+    assert Notebook.notes == [
+        "Left out, picture does not decode: 1 of 14 rows (row-3).",
+        "Trained on without a language negative: 1 of 14 rows (row-5).",
+    ]
+
+
+# --- stopping and going on -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_r": 2, "lora_dropout": 0.2}, {"gradient_accumulation": 2}])
+@pytest.mark.parametrize("stop", [3, 7])
+def test_a_resumed_run_ends_with_the_same_weights_and_log(run, changes, stop):
+    file = "adapter_model.safetensors" if "lora_r" in changes else "model.safetensors"
+    changes = {"save_steps": 2, "epochs": 4 if "gradient_accumulation" in changes else 2, **changes}
+    whole = run("whole", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", watcher=StopAt(stop), **changes)
+    resumed = run("stopped", resume=True, **changes)
+    assert (whole / file).read_bytes() == (resumed / file).read_bytes()
+    times = ("tokens_per_second", "memory/peak_gb")
+    ours, theirs = ([{k: v for k, v in line.items() if k not in times} for line in log_of(o)] for o in (whole, resumed))
+    assert ours == theirs
+    assert not (resumed / "checkpoints").exists()
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(run, tmp_path):
+    whole = run("whole", save_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", save_steps=2, watcher=StopAt(5))
+    (tmp_path / "stopped/checkpoints/checkpoint-6").mkdir()
+    (tmp_path / "stopped/checkpoints/checkpoint-6/trainer_state.json").write_text('{"epoch": 1.')
+    assert_same_weights(whole, run("stopped", save_steps=2, resume=True))
+
+
+def test_an_output_folder_that_holds_another_run_is_left_alone(run, tmp_path):
+    out = run()
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(NapoBenchError, match="holds another run") as raised:
+        run()
+    assert "--resume" in raised.value.hint
+    assert run(resume=True) == out
+    with pytest.raises(NapoBenchError, match=r"holds a run with beta: 0.1; this one has beta: 0.2"):
+        run(resume=True, beta=0.2)
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers/thesis.tex").write_text("")
+    with pytest.raises(NapoBenchError, match="is not empty"):
+        run("papers", resume=True)
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_base_at_the_same_path_is_another_run(run, world, tmp_path):
+    shutil.copytree(world / "base", tmp_path / "base")
+    with pytest.raises(KeyboardInterrupt):
+        run(base=tmp_path / "base", watcher=StopAt(3))
+    shutil.copy(run("other") / "model.safetensors", tmp_path / "base")
+    with pytest.raises(NapoBenchError, match="base_fingerprint"):
+        run(base=tmp_path / "base", resume=True)
+
+
+def test_a_loss_that_is_not_finite_names_its_rows_and_the_run_can_go_on(run, monkeypatch):
+    """One stored log-prob is infinite, as a damaged one would be; once it is mended the run goes on as before."""
+    whole = run("whole")
+    read_reference = run_module.read_reference
+
+    def damaged(rows, folder):
+        reference = read_reference(rows, folder)
+        reference.sum[7, 2] = -np.inf
+        return reference
+
+    monkeypatch.setattr(run_module, "read_reference", damaged)
+    with pytest.raises(NapoBenchError, match="is NaN or infinite") as raised:
+        run()
+    assert raised.value.message.endswith("Not finite are the log-probs of: row-7.")
+    batch = raised.value.message.split("batch: ")[1].split(".")[0].split(", ")
+    assert len(batch) == 4 and "row-7" in batch
+    assert "checkpoint-" in raised.value.hint and "--resume" in raised.value.hint
+    monkeypatch.setattr(run_module, "read_reference", read_reference)
+    assert_same_weights(whole, run(resume=True))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(run, monkeypatch, tmp_path):
+    from trainers import trainer as trainer_module
+
+    whole = run("whole")
+    log_ratios = trainer_module.LogRatios
+
+    class Steep(log_ratios):
+        @classmethod
+        def of(cls, sums, means, negatives):
+            spike = torch.sqrt((sums - sums.detach()).abs())  # 0, with an infinite slope
+            return super().of(sums + spike, means, negatives)
+
+    monkeypatch.setattr(trainer_module, "LogRatios", Steep)
+    with pytest.raises(NapoBenchError, match=r"The gradient of step 1 is NaN or infinite. The rows of its batch: row-"):
+        run()
+    saved = weights_of(tmp_path / "out/checkpoints/checkpoint-0")
+    assert all(torch.isfinite(weight).all() for weight in saved.values())
+    monkeypatch.setattr(trainer_module, "LogRatios", log_ratios)
+    assert_same_weights(whole, run(resume=True))
+
+
+def test_a_disk_that_takes_no_more_is_one_message_and_nothing_is_lost(run, tmp_path):
+    whole = run("whole", save_steps=2)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Fill(Silent):
+        def progress(self, stage, done, total, values):
+            if stage == "Training" and done == 4:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(NapoBenchError, match="takes no more data") as raised:
+            run(save_steps=2, watcher=Fill())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert "--resume" in raised.value.hint
+    assert_same_weights(whole, run(save_steps=2, resume=True))
+
+
+def test_a_device_without_enough_memory_is_one_message(run):
+    class Full(Silent):
+        def progress(self, stage, done, total, values):
+            raise torch.OutOfMemoryError if stage == "Training" else AssertionError(stage)
+
+    run("cached")
+    with pytest.raises(NapoBenchError, match="not enough memory for a batch") as raised:
+        run(watcher=Full())
+    assert "per_device_batch_size" in raised.value.hint
+
+
+def test_a_vocabulary_without_the_image_token_is_one_message(run, world, tmp_path):
+    shutil.copytree(world / "base", tmp_path / "base")
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    (tmp_path / "base/config.json").write_text(json.dumps(config | {"image_token_index": 77}))
+    with pytest.raises(NapoBenchError, match=r"image token '<image>' is number 3; config.json says 77"):
+        run(base=tmp_path / "base")
+    processor = json.loads((tmp_path / "base/processor_config.json").read_text())
+    (tmp_path / "base/processor_config.json").write_text(json.dumps(processor | {"image_token": "<picture>"}))
+    with pytest.raises(NapoBenchError, match="vocabulary has no image token"):
+        run(base=tmp_path / "base")
+
+
+def test_rows_without_the_biased_columns_name_the_command_that_makes_them(run, tmp_path):
+    rows = [{key: row[key] for key in row if key != "question_only"} for row in tiny_rows(3)]
+    with pytest.raises(NapoBenchError, match="lacks the columns question_only") as raised:
+        run(data=write_rows(tmp_path / "rows.parquet", rows))
+    assert "napo-bench data build-bias" in raised.value.hint
+
+
+def test_zero_3_is_refused_before_anything_is_loaded(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(run_module, "is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(NapoBenchError, match="ZeRO 3"):
+        run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_in_which_no_row_fits_says_why(run, tmp_path):
+    with pytest.raises(NapoBenchError, match="no row can be trained on"):
+        run(max_length=4)
+    assert "longer than max_length (4 tokens)" in json.loads((tmp_path / "out/rows.json").read_text())["left_out"]

@@ -1,0 +1,109 @@
+"""Two processes with half the batch each do what one does: plain, under FSDP and under DeepSpeed, on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from safetensors.torch import load_file
+from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
+
+from trainers.config import RECIPES, load_recipe
+from trainers.run import train
+
+SETTINGS = {"epochs": 2, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 3, "gradient_accumulation": 2}
+NEEDS_DEEPSPEED = pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """21 rows that can be trained on: an epoch's last forward has one, and one process a row that does not count."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_checkpoint(folder / "base")
+    rows = tiny_rows(22)
+    rows[3]["image"]["bytes"] = b"no picture"
+    rows[5]["question_only"] = ""
+    write_rows(folder / "rows.parquet", rows)
+    (folder / "here" / "trainers").mkdir(parents=True)
+    (folder / "here" / "trainers" / "__init__.py").write_text("raise SystemExit('the folder where the user stands')")
+    overrides = [f"{key}={value}" for key, value in SETTINGS.items()]
+    inputs = [f"base={folder / 'base'}", f"data={folder / 'rows.parquet'}"]
+    one = load_recipe("micro-napo", ["per_device_batch_size=4", *inputs, *overrides])
+    train(one, folder / "one", cache=folder / "cache-one")
+    return folder
+
+
+def launch(world, out, *program, resume=False):
+    """Run `napo-bench train` in two processes, 2 rows each, and return its stderr."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        f"--master-port={port}",
+        *program,
+    ]
+    command += ["train", "--recipe", "micro-napo", "--ckpt", world / "base", "--data", world / "rows.parquet"]
+    command += ["--out", world / out, "--cache", world / "cache-two", "--set", "per_device_batch_size=2"]
+    command += [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    command += ["--resume"] if resume else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=world / "here", env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+
+
+def assert_as_one_process(world, out):
+    one, two = log_of(world / "one"), log_of(world / out)
+    assert len(one) == len(two) == 6
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            if name.startswith(("napo/", "loss", "rewards/margins")):
+                assert theirs[name] == pytest.approx(ours[name], abs=1e-5), (ours["step"], name)
+            elif name.startswith(("logps/", "rewards/", "grad_norm")) and "accuracies" not in name:
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-4, abs=1e-4), (ours["step"], name)
+    weights, others = (load_file(world / folder / "model.safetensors") for folder in ("one", out))
+    assert weights.keys() == others.keys()
+    assert max((weights[name] - others[name]).abs().max().item() for name in weights) < 1e-5
+
+
+def test_two_processes_started_by_torchrun_are_one(world):
+    """Through the console script, in a folder that holds another package named `trainers`."""
+    done = launch(world, "plain", "--no-python", Path(sys.executable).parent / "napo-bench")
+    assert_as_one_process(world, "plain")
+    assert done.stdout.splitlines()[-1] == str(world / "plain")
+    assert done.stderr.count("Left out, picture does not decode: 1 of 22 rows (row-3).") == 1
+
+
+@pytest.mark.parametrize("config", ["ddp", "fsdp", "deepspeed"])
+def test_accelerate_launches_the_console_script_from_each_config(config):
+    path = str(RECIPES / "accelerate" / f"{config}.yaml")
+    words = ["--config_file", path, "--num_processes", "4", "--no_python", "napo-bench", "train", "--out", "o"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+    assert {"ddp": args.multi_gpu, "fsdp": args.use_fsdp, "deepspeed": args.use_deepspeed}[config] is True
+    assert (args.num_processes, args.mixed_precision, args.no_python) == (4, "no", True)
+    assert [args.training_script, *args.training_script_args] == ["napo-bench", "train", "--out", "o"]
+
+
+@pytest.mark.parametrize("config", ["fsdp", pytest.param("deepspeed", marks=NEEDS_DEEPSPEED)])
+def test_two_processes_that_share_the_states_are_one(world, config):
+    launch(world, config, Path(__file__).parent / "launched.py", RECIPES / "accelerate" / f"{config}.yaml")
+    assert_as_one_process(world, config)

@@ -1,0 +1,90 @@
+"""The objective of a batch: each negative with its loss and its q, added up by weights (Eq. 14)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.config import Recipe
+from trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
+from trainers.noise import dynamic_weights, noise_robustness
+
+
+@dataclass(frozen=True)
+class LogRatios:
+    """log policy - log reference of B rows.
+
+    Attributes:
+        chosen: Of the chosen response, summed over its tokens, `[B]`.
+        margins: Chosen less negative, summed, `[B, N]`; N in the order of the recipe's negatives.
+        mean_margins: The same from means over the tokens.
+        image_margin: Chosen less the chosen response over the crop, summed, `[B]`; None without crops.
+    """
+
+    chosen: Tensor
+    margins: Tensor
+    mean_margins: Tensor
+    image_margin: Tensor | None
+
+    @classmethod
+    def of(cls, sums: Tensor, means: Tensor, negatives: int) -> LogRatios:
+        """From log-ratios by response, `[B, K]`, in the order of `row_logps`."""
+        image = sums[:, 0] - sums[:, -1] if sums.shape[1] > 1 + negatives else None
+        margins, mean_margins = (x[:, :1] - x[:, 1 : 1 + negatives] for x in (sums, means))
+        return cls(sums[:, 0], margins, mean_margins, image)
+
+
+def noise_robustnesses(recipe: Recipe, margins: Tensor, mean_margins: Tensor) -> dict[str, Tensor]:
+    """The q of each negative that trains with NaPO (Eq. 12).
+
+    Args:
+        recipe: Says which, and whether its q looks at sums or means.
+        margins: Mean over the batch of each negative's margin, `[N]`.
+        mean_margins: The same of the margins of means.
+    """
+    q = {}
+    for index, name in enumerate(recipe.negatives):
+        if getattr(recipe, f"loss_{name}") == "napo":
+            looked_at = margins if getattr(recipe, f"q_{name}_from") == "sum" else mean_margins
+            q[name] = noise_robustness(looked_at[index], getattr(recipe, f"alpha_{name}"))
+    return q
+
+
+def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
+    """The weight of each negative's loss, `[N]`.
+
+    Args:
+        recipe: Says how.
+        margins: Mean over the batch of each negative's margin, `[N]`.
+        step: The optimizer step, from 0; `random` weights are drawn from it, so processes and resumed runs agree.
+    """
+    names = recipe.negatives
+    if recipe.weights == "dynamic":
+        return dynamic_weights(recipe.beta * margins)
+    weights = dict.fromkeys(names, 1.0)
+    if recipe.weights == "fixed":
+        weights = dict(zip(("rejected", "language", "vision"), recipe.fixed_weights, strict=True))
+    elif recipe.weights == "random":
+        drawn = random.Random(f"{recipe.seed}/{step}").choice(names)
+        weights = {name: float(name == drawn) for name in names}
+    return margins.new_tensor([weights[name] for name in names])
+
+
+def losses(recipe: Recipe, ratios: LogRatios, q: dict[str, Tensor]) -> Tensor:
+    """The loss of each row against each negative, `[B, N]`."""
+    columns = []
+    for index, name in enumerate(recipe.negatives):
+        margin, loss = ratios.margins[:, index], getattr(recipe, f"loss_{name}")
+        if loss == "napo":
+            columns.append(napo_loss(margin, q[name], recipe.beta))
+        elif loss == "mdpo" and ratios.image_margin is not None:
+            columns.append(mdpo_loss(margin, ratios.image_margin, ratios.chosen, recipe.beta))
+        elif loss in ("cdpo", "rdpo"):
+            smoothed = cdpo_loss if loss == "cdpo" else rdpo_loss
+            columns.append(smoothed(margin, recipe.beta, recipe.label_smoothing))
+        else:
+            columns.append({"dpo": dpo_loss, "ipo": ipo_loss, "hinge": hinge_loss}[loss](margin, recipe.beta))
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,106 @@
+"""The output folder of a run: whose it is, what a killed run left in it, and what a full disk or device says."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napo_bench import files
+from napo_bench.errors import NapoBenchError
+
+DESCRIPTION = "training.json"
+
+
+def describe(out: Path, run: Mapping[str, Any], *, finished: bool) -> None:
+    """Write what determines the run, and whether it is finished."""
+    files.write_json(out / DESCRIPTION, {**run, "finished": finished})
+
+
+def is_finished(out: Path, run: Mapping[str, Any], resume: bool) -> bool:
+    """Whether `out` holds the finished run; a new folder, or the same run not finished, is not.
+
+    Raises:
+        NapoBenchError: `out` holds something else, or the run without `resume`.
+    """
+    path = out / DESCRIPTION
+    if not path.is_file():
+        if out.is_dir() and any(out.iterdir()):
+            raise NapoBenchError(f"{out} is not empty, and what it holds is no training run.", "Choose another --out.")
+        return False
+    held = files.read_json(path)
+    finished = bool(held.pop("finished", False))
+    if not resume:
+        raise NapoBenchError(
+            f"{out} holds another run ({'finished' if finished else 'not finished'}).",
+            "Add --resume to go on with it, or choose another --out.",
+        )
+    then, now = _flat(held), _flat(run)
+    for name in {**now, **then}:
+        if then.get(name) != now.get(name):
+            raise NapoBenchError(
+                f"{out} holds a run with {name}: {then.get(name)}; this one has {name}: {now.get(name)}.",
+                "Resume with the command that began it, on as many processes, or choose another --out.",
+            )
+    return finished
+
+
+def last_checkpoint(folder: Path, processes: int) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+
+    def is_whole(path: Path) -> bool:
+        states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return all((path / name).is_file() for name in states)
+
+    return max((path for path in folder.glob("checkpoint-*") if is_whole(path)), key=step_of, default=None)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The optimizer steps behind a checkpoint; 0 without one."""
+    return int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+
+
+def cut_log(log: Path, last: Path | None) -> None:
+    """Drop the lines of steps that are run again, and one that was cut off."""
+    if log.is_file():
+        whole = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        files.write_text(log, "".join(line for line in whole if json.loads(line)["step"] <= step_of(last)))
+
+
+@contextmanager
+def limits_explained(out: Path) -> Iterator[None]:
+    """Turn what Python, safetensors and torch raise when the disk or the device is full into one message."""
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise NapoBenchError(
+            "The device has not enough memory for a batch of this size.",
+            "Halve per_device_batch_size and double gradient_accumulation, set gradient_checkpointing: true, take a "
+            "-lora recipe, or launch with FSDP; --dry-run estimates what each needs.",
+        ) from None
+    except (OSError, SafetensorError, RuntimeError) as error:
+        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        by_number = isinstance(error, OSError) and error.errno in numbers
+        by_text = any(f"os error {number}" in str(error) for number in numbers) or "file write failed" in str(error)
+        if not by_number and not by_text:
+            raise
+        raise NapoBenchError(
+            f"{out}: the disk takes no more data.",
+            "Free space, then run the same command with --resume; nothing saved is lost.",
+        ) from None
+
+
+def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The determinants by name; the fingerprints tell base and data, wherever they lie."""
+    flat = {**run, **run.get("recipe", {})}
+    return {name: value for name, value in flat.items() if name not in ("recipe", "base", "data")}

@@ -1,0 +1,204 @@
+"""Log-probs under the reference model: computed once, before training, and kept in parquet.
+
+Training then holds one model in memory. The same pass finds the rows that cannot be trained on: a picture that does
+not decode is met here, not at step 3,000.
+
+The rows are cut into chunks that depend on the data alone. A chunk is one file, written when it is whole; processes
+share the chunks out, and a pass that was killed computes those that are missing, to the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.data import DataLoader
+
+from napo_bench import files
+from trainers.forward import ResponseLogps, response_logps
+from trainers.preference_data import Collator, PreferenceRow, PreferenceRows, TrainingBatch
+
+CHUNK_ROWS = 256
+
+
+@dataclass
+class Reference:
+    """What the pass leaves: log-probs of rows by their position in the data set.
+
+    Attributes:
+        sum: Summed log-probs, `[rows, K]`: chosen, the negatives, then the chosen response over the crop, if compared.
+            NaN for rows that were not computed.
+        mean: The same over the number of tokens.
+        lengths: Tokens of picture, prompt and the longest response, `[rows]`.
+        problems: Position -> why the row cannot be trained on.
+    """
+
+    sum: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    lengths: NDArray[np.int64]
+    problems: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Encodes rows and sets aside those that do not decode or are longer than `max_length` tokens."""
+
+    collator: Collator
+    max_length: int
+
+    def __call__(self, rows: Sequence[PreferenceRow]) -> tuple[TrainingBatch | None, dict[int, str]]:
+        """The batch of the rows that are fit, if any, and position -> reason of the others."""
+        problems = {row.position: "picture does not decode" for row in rows if row.image is None}
+        fit = [row for row in rows if row.image is not None]
+        batch = self.collator(fit) if fit else None
+        if batch is not None and max(batch.lengths) > self.max_length:
+            reason = f"longer than max_length ({self.max_length} tokens)"
+            problems |= {
+                position: reason
+                for position, length in zip(batch.positions, batch.lengths, strict=True)
+                if length > self.max_length
+            }
+            fit = [row for row in fit if row.position not in problems]
+            batch = self.collator(fit) if fit else None
+        return batch, problems
+
+
+def row_logps(model: nn.Module, batch: TrainingBatch, shared_prefix: bool) -> ResponseLogps:
+    """Log-probs of a batch, `[B, K]`: chosen, the negatives, then the chosen response over the crop, if compared."""
+    logps = response_logps(model, batch.prompts, shared_prefix)
+    rows = len(batch.ids)
+    if len(logps.sum) == rows:
+        return logps
+    sums, means, tokens = (torch.cat([x[:rows], x[rows:, :1]], 1) for x in (logps.sum, logps.mean, logps.tokens))
+    return ResponseLogps(sums, means, tokens)
+
+
+def reference_folder(cache: Path, **determinants: Any) -> Path:
+    """The folder for one reference pass; its name is a hash of everything that determines the log-probs."""
+    key = json.dumps(determinants, sort_keys=True)
+    return cache / "reference" / hashlib.sha256(key.encode()).hexdigest()[:24]
+
+
+def compute_reference(
+    model: nn.Module,
+    rows: PreferenceRows,
+    examiner: Examiner,
+    folder: Path,
+    *,
+    batch_size: int,
+    shared_prefix: bool,
+    bf16: bool,
+    rank: int,
+    processes: int,
+    workers: int,
+    on_rows: Callable[[int], None],
+) -> None:
+    """Compute this process's share of the chunks that `folder` lacks.
+
+    Args:
+        model: The reference, on its device.
+        rows: All rows that are to be examined.
+        examiner: How to encode them.
+        folder: Of `reference_folder`.
+        batch_size: Rows in one forward.
+        shared_prefix: Compute picture and prompt once a row.
+        bf16: Compute in bfloat16.
+        rank: Of this process.
+        processes: Number of processes.
+        workers: Processes that decode pictures.
+        on_rows: Told the number of rows done, after each forward.
+    """
+    device = next(model.parameters()).device
+    mine = [chunk for chunk in _chunks(len(rows))[rank::processes] if not _part(folder, chunk).exists()]
+    batches = [chunk[start : start + batch_size] for chunk in mine for start in range(0, len(chunk), batch_size)]
+    loader = DataLoader(
+        rows,
+        batch_sampler=[[(index, True) for index in batch] for batch in batches],
+        collate_fn=examiner,
+        num_workers=workers,
+    )
+    examined: Iterator[tuple[TrainingBatch | None, dict[int, str]]] = iter(loader)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for chunk in mine:
+            entries: list[dict[str, Any]] = []
+            for start in range(0, len(chunk), batch_size):
+                batch, problems = next(examined)
+                entries += [_entry(position, problem=reason) for position, reason in problems.items()]
+                if batch is not None:
+                    logps = row_logps(model, batch.to(device), shared_prefix)
+                    values = zip(batch.positions, batch.lengths, logps.sum.tolist(), logps.mean.tolist(), strict=True)
+                    entries += [_entry(*value, problem=_problem(value[2])) for value in values]
+                on_rows(len(chunk[start : start + batch_size]))
+            _write(_part(folder, chunk), entries)
+    model.train(was_training)
+
+
+def rows_missing(rows: int, folder: Path) -> int:
+    """How many of so many rows are still to be computed."""
+    return sum(len(chunk) for chunk in _chunks(rows) if not _part(folder, chunk).exists())
+
+
+def read_reference(rows: PreferenceRows, folder: Path) -> Reference:
+    """Read what all processes wrote; every chunk must be there."""
+    from pyarrow import parquet
+
+    parts = [parquet.read_table(_part(folder, chunk)).to_pylist() for chunk in _chunks(len(rows))]
+    entries = [entry for part in parts for entry in part]
+    columns = max((len(entry["sum"]) for entry in entries), default=0)
+    sums = np.full((rows.report.total, columns), np.nan, dtype=np.float32)
+    means, lengths = sums.copy(), np.zeros(rows.report.total, dtype=np.int64)
+    problems = {}
+    for entry in entries:
+        if entry["problem"]:
+            problems[entry["position"]] = entry["problem"]
+        else:
+            sums[entry["position"]], means[entry["position"]] = entry["sum"], entry["mean"]
+            lengths[entry["position"]] = entry["length"]
+    return Reference(sums, means, lengths, problems)
+
+
+def _chunks(rows: int) -> list[range]:
+    return [range(start, min(start + CHUNK_ROWS, rows)) for start in range(0, rows, CHUNK_ROWS)]
+
+
+def _part(folder: Path, chunk: range) -> Path:
+    return folder / f"rows-{chunk.start:08d}.parquet"
+
+
+def _entry(
+    position: int, length: int = 0, sums: Sequence[float] = (), means: Sequence[float] = (), problem: str = ""
+) -> dict[str, Any]:
+    return {"position": position, "length": length, "sum": list(sums), "mean": list(means), "problem": problem}
+
+
+def _problem(sums: Sequence[float]) -> str:
+    return "" if all(map(math.isfinite, sums)) else "log-probs under the reference are NaN or infinite"
+
+
+def _write(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    log_probs = pa.list_(pa.float32())
+    schema = pa.schema(
+        [
+            ("position", pa.int64()),
+            ("length", pa.int64()),
+            ("sum", log_probs),
+            ("mean", log_probs),
+            ("problem", pa.string()),
+        ]
+    )
+    with files.atomic_path(path) as temporary:
+        parquet.write_table(pa.Table.from_pylist(list(entries), schema), temporary)

@@ -1,0 +1,340 @@
+"""One training run: rows, reference log-probs, training, and the checkpoint that comes out.
+
+The output folder is a plain checkpoint (or adapter) with, beside it:
+    training.json     what determines the run, and whether it is finished
+    recipe.yaml       the resolved recipe
+    rows.json         rows left out, by reason and id, and rows that lack a negative
+    train_log.jsonl   one line a logging step
+    checkpoints/      what `--resume` goes on from, until the run is finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import platformdirs
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from napo_bench import files
+from napo_bench.errors import NapoBenchError
+from trainers import output
+from trainers.checkpoint import Checkpoint
+from trainers.config import Recipe
+from trainers.conversation import Conversation
+from trainers.forward import prepare
+from trainers.preference_data import Collator, PreferenceRows, open_rows
+from trainers.reference import Examiner, Reference, compute_reference, read_reference, reference_folder, rows_missing
+from trainers.trainer import PreferenceTrainer
+
+CHECKPOINTS = "checkpoints"
+LOG = "train_log.jsonl"
+
+
+class Watcher(Protocol):
+    """Who looks on. Called in the first process only."""
+
+    def note(self, text: str) -> None:
+        """Take one line that the user should see."""
+
+    def progress(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        """Take the state of a stage, "Reference" (rows) or "Training" (steps), and the last logged values."""
+
+
+class Silent:
+    """A watcher that keeps everything to itself."""
+
+    def note(self, text: str) -> None:
+        """Drop it."""
+
+    def progress(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        """Drop it."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from, opened and checked."""
+
+    checkpoint: Checkpoint
+    conversation: Conversation
+    config: Any
+    rows: PreferenceRows
+
+
+def default_cache() -> Path:
+    """Where rows are memory-mapped and reference log-probs are kept: a part of the user's cache folder."""
+    return platformdirs.user_cache_path("napo-bench", appauthor=False) / "training"
+
+
+def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
+    """Open the checkpoint's processor and the rows, without its weights.
+
+    Raises:
+        NapoBenchError: either cannot be used for this recipe.
+    """
+    checkpoint = Checkpoint.open(recipe.base)
+    if checkpoint.adapter is not None and recipe.lora_r:
+        raise NapoBenchError(
+            f"{recipe.base} is itself an adapter, and the recipe trains another one on top (lora_r: {recipe.lora_r}).",
+            "Merge it into its base first, or train all weights: --set lora_r=0",
+        )
+    config = checkpoint.load_config()
+    processor = checkpoint.load_processor()
+    _check_image_token(recipe.base, processor, config)
+    rows = open_rows(recipe.data, recipe.negatives, cache / "rows")
+    return Inputs(checkpoint, Conversation.of(processor, config), config, rows)
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Train a checkpoint on preference rows.
+
+    Under torchrun or accelerate launch every process calls this with the same arguments.
+
+    Args:
+        recipe: What to train, and how. Its `base` is also the reference.
+        out: The output folder.
+        cache: For memory-mapped rows and reference log-probs, which runs share; the user's cache folder by default.
+        resume: Go on with the run that `out` holds; a finished one is left as it is, and an empty folder is a new run.
+        watcher: Told what happens.
+
+    Returns:
+        `out`.
+
+    Raises:
+        NapoBenchError: anything that the user can mend.
+    """
+    cache = cache or default_cache()
+    args = _training_arguments(recipe, out)
+    if is_deepspeed_zero3_enabled():  # type: ignore[no-untyped-call]
+        raise NapoBenchError(
+            "DeepSpeed ZeRO 3 partitions the weights before the reference log-probs are computed.",
+            "Launch with ZeRO 2 (trainers/recipes/accelerate/deepspeed.yaml), or with FSDP (fsdp.yaml there).",
+        )
+    first = args.process_index == 0
+    watcher = watcher if watcher is not None and first else Silent()
+    inputs = open_inputs(recipe, cache)
+    run = {
+        "base_fingerprint": inputs.checkpoint.fingerprint(),
+        "data_fingerprint": inputs.rows.fingerprint,
+        "rows_a_step": recipe.per_device_batch_size * recipe.gradient_accumulation * args.world_size,
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+    }
+    if output.is_finished(out, run, resume):
+        watcher.note(f"{out} is finished already.")
+        return out
+    _wait(args)
+    if torch.cuda.device_count() > args.world_size == 1:
+        watcher.note(f"One of {torch.cuda.device_count()} GPUs is used; torchrun --no-python napo-bench uses more.")
+    if first:
+        output.describe(out, run, finished=False)
+        files.write_text(out / "recipe.yaml", recipe.to_yaml())
+    with output.limits_explained(out):
+        model = _load_model(inputs.checkpoint, recipe, args)
+        reference = _reference(model, inputs, recipe, run["base_fingerprint"], args, cache, watcher)
+        inputs.rows.leave_out(reference.problems)
+        if first:
+            files.write_json(out / "rows.json", asdict(inputs.rows.report))
+        for line in inputs.rows.report.lines():
+            watcher.note(line)
+        if not len(inputs.rows):
+            raise NapoBenchError(
+                f"{recipe.data}: no row can be trained on.", f"{out / 'rows.json'} says why, row by row."
+            )
+        last = output.last_checkpoint(out / CHECKPOINTS, args.world_size)
+        if first:
+            output.cut_log(out / LOG, last)
+        trainer = PreferenceTrainer(
+            with_adapters(model, recipe),
+            recipe,
+            inputs.rows,
+            Collator(inputs.conversation, recipe.crop_seed, (reference.sum, reference.mean)),
+            args,
+            inputs.conversation.processor,
+            out / LOG,
+            lambda step, steps, values: watcher.progress("Training", step, steps, values),
+            _tensorboard(out, last) if first and "tensorboard" in recipe.report_to else (),
+        )
+        _wait(args)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        _save(trainer, out)
+    if first:
+        output.describe(out, run, finished=True)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return out
+
+
+def _training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # gradient_checkpointing has another name in later versions
+        args = TrainingArguments(
+            output_dir=str(out / CHECKPOINTS),
+            use_cpu=not torch.cuda.is_available(),
+            per_device_train_batch_size=recipe.per_device_batch_size,
+            gradient_accumulation_steps=recipe.gradient_accumulation,
+            num_train_epochs=recipe.epochs,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type=recipe.schedule,
+            warmup_steps=recipe.warmup,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.max_grad_norm,
+            optim="adamw_torch",
+            bf16=recipe.precision == "bf16",
+            gradient_checkpointing=recipe.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            seed=recipe.seed,
+            logging_steps=recipe.logging_steps,
+            logging_first_step=True,
+            logging_nan_inf_filter=False,
+            save_steps=recipe.save_steps,
+            save_total_limit=1,
+            run_name=out.name,
+            dataloader_num_workers=recipe.workers,
+            ddp_find_unused_parameters=recipe.train_vision_tower,
+            report_to=[name for name in recipe.report_to if name != "tensorboard"],
+            disable_tqdm=True,
+        )
+    args._n_gpu = min(args.n_gpu, 1)  # more GPUs are for more processes, never for nn.DataParallel
+    if "wandb" in recipe.report_to:
+        os.environ.setdefault("WANDB_DIR", str(out))
+    return args
+
+
+def _check_image_token(ckpt: str, processor: Any, config: Any) -> None:
+    token = getattr(processor, "image_token", None)
+    number = processor.tokenizer.get_vocab().get(token)
+    expected = getattr(config, "image_token_id", None)
+    rows = config.get_text_config().vocab_size
+    hint = "Take processor and config.json from the same checkpoint."
+    if number is None:
+        raise NapoBenchError(f"{ckpt}: the tokenizer's vocabulary has no image token (processor: {token!r}).", hint)
+    if number != expected or number >= rows:
+        raise NapoBenchError(
+            f"{ckpt}: the tokenizer's image token {token!r} is number {number}; config.json says {expected}, and the "
+            f"vocabulary has {rows} entries.",
+            hint,
+        )
+
+
+def _load_model(checkpoint: Checkpoint, recipe: Recipe, args: TrainingArguments) -> Any:
+    """The checkpoint's model, its tower frozen; an adapter on it will name its base as the recipe does."""
+    model = checkpoint.load_model(args.device, stored_dtype(recipe))
+    base = Path(recipe.base)
+    model.name_or_path = str(base.resolve()) if base.is_dir() else recipe.base
+    prepare(model, train_vision_tower=recipe.train_vision_tower)
+    return model
+
+
+def stored_dtype(recipe: Recipe) -> torch.dtype:
+    """The type in which weights are kept: float32 where they train; under LoRA they are frozen."""
+    return torch.bfloat16 if recipe.lora_r and recipe.precision == "bf16" else torch.float32
+
+
+def with_adapters(model: Any, recipe: Recipe) -> Any:
+    """The model, with LoRA adapters on the linear layers of its language model where the recipe has them."""
+    if not recipe.lora_r:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    decoder = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    linear = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
+    set_seed(recipe.seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=recipe.lora_r,
+            lora_alpha=recipe.lora_alpha,
+            lora_dropout=recipe.lora_dropout,
+            target_modules=rf"{re.escape(prefix)}\..*\.({'|'.join(sorted(linear))})",
+        ),
+    )
+
+
+def _reference(
+    model: Any,
+    inputs: Inputs,
+    recipe: Recipe,
+    fingerprint: str,
+    args: TrainingArguments,
+    cache: Path,
+    watcher: Watcher,
+) -> Reference:
+    conversation, rows = inputs.conversation, inputs.rows
+    folder = reference_folder(
+        cache,
+        ckpt=fingerprint,
+        data=rows.fingerprint,
+        responses=rows.responses,
+        crop_seed=recipe.crop_seed,
+        prompt=[conversation.prompt("", has_image=True), conversation.answer(""), conversation.square],
+        max_length=recipe.max_length,
+        batch_size=recipe.per_device_batch_size,
+        shared_prefix=recipe.shared_prefix,
+        precision=recipe.precision,
+        lora=recipe.lora_r > 0,
+    )
+    missing = rows_missing(len(rows), folder)
+    done = 0
+
+    def on_rows(count: int) -> None:
+        nonlocal done
+        done += count
+        watcher.progress("Reference", min(done * args.world_size, missing), missing, {})
+
+    compute_reference(
+        model,
+        rows,
+        Examiner(Collator(conversation, recipe.crop_seed), recipe.max_length),
+        folder,
+        batch_size=recipe.per_device_batch_size,
+        shared_prefix=recipe.shared_prefix,
+        bf16=recipe.precision == "bf16",
+        rank=args.process_index,
+        processes=args.world_size,
+        workers=recipe.workers,
+        on_rows=on_rows,
+    )
+    _wait(args)
+    return read_reference(rows, folder)
+
+
+def _tensorboard(out: Path, last: Path | None) -> list[TrainerCallback]:
+    """A writer into `out/tensorboard`, in which steps that are run again take the place of the old ones."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise NapoBenchError(
+            "report_to asks for tensorboard, which is not installed.", "pip install tensorboard"
+        ) from None
+
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=output.step_of(last) + 1)
+    return [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]
+
+
+def _save(trainer: PreferenceTrainer, out: Path) -> None:
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(out))
+    (out / "training_args.bin").unlink(missing_ok=True)
+
+
+def _wait(args: TrainingArguments) -> None:
+    args.distributed_state.wait_for_everyone()

@@ -1,0 +1,271 @@
+"""PreferenceTrainer: transformers' Trainer with the objective of this project.
+
+What "the whole batch" is: q and the dynamic weights look at means over the rows that one forward of all processes sees
+(per_device_batch_size x processes). With gradient accumulation each of its forwards has its own q and weights, while
+every row of the accumulated batch counts the same in the loss: each negative's losses are divided by the number of
+rows that have it, over all forwards and processes. Neither passes a gradient.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from napo_bench.errors import NapoBenchError
+from trainers.config import Recipe
+from trainers.noise import shares_undefined
+from trainers.objective import LogRatios, loss_weights, losses, noise_robustnesses
+from trainers.preference_data import Collator, EpochBatches, PreferenceRow, PreferenceRows, TrainingBatch
+from trainers.reference import row_logps
+
+TAGS = {"rejected": "", "language": "_lang", "vision": "_vis"}
+RESPONSES = {"rejected": "rejected", "language": "lang", "vision": "vis"}
+
+OnStep = Callable[[int, int, Mapping[str, float]], None]
+
+
+class EpochLoader(DataLoader[PreferenceRow]):
+    """A loader whose order is drawn anew each epoch; the Trainer says which epoch it is."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of that epoch."""
+        assert isinstance(self.batch_sampler, EpochBatches)
+        self.batch_sampler.set_epoch(epoch)
+
+
+class PreferenceTrainer(Trainer):
+    """Trains on a `TrainingBatch` a step, with the losses, q and weights of a recipe.
+
+    Args:
+        model: With its vision tower frozen and its adapters on, if it has any.
+        recipe: The objective.
+        rows: What to train on.
+        collator: With the stored reference log-probs.
+        args: As `trainers.run` makes them.
+        processor: Saved with every checkpoint.
+        log_path: Takes one JSON line a logging step, from the first process.
+        on_step: Told the step, the number of steps and the last logged values.
+        callbacks: Further ones.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        rows: PreferenceRows,
+        collator: Collator,
+        args: TrainingArguments,
+        processor: Any,
+        log_path: Path,
+        on_step: OnStep,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        super().__init__(
+            model,
+            args,
+            data_collator=partial(_model_inputs, collator),
+            train_dataset=rows,
+            processing_class=processor,
+            callbacks=[_Progress(on_step), *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by the rows of the whole accumulated batch itself
+        if self.is_fsdp_enabled:  # the classes that accelerate would take by itself are not all in the model
+            plugin, layers = self.accelerator.state.fsdp_plugin, model.get_decoder().layers
+            plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or [type(layers[0]).__name__]
+        self.recipe = recipe
+        self.rows = rows
+        self.log_path = log_path
+        self._averages: dict[str, Tensor] = {}
+        self._ids_of_step: list[str] = []
+        self._tokens, self._since = 0, time.monotonic()
+
+    def get_train_dataloader(self) -> DataLoader[PreferenceRow]:
+        """The rows of this process, `per_device_batch_size` at a time."""
+        args = self.args
+        batches = EpochBatches(len(self.rows), args.train_batch_size, args.process_index, args.world_size, args.seed)
+        return EpochLoader(
+            self.rows,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            persistent_workers=args.dataloader_num_workers > 0,
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The forwards of one step, and how many rows of all processes have each negative in them, `[N]`."""
+        forwards, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        rows = torch.stack([inputs["batch"].present.sum(0) for inputs in forwards]).sum(0).to(device)
+        self._ids_of_step = [row_id for inputs in forwards for row_id in inputs["batch"].ids]
+        return forwards, self.accelerator.reduce(rows, "sum")
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The weighted losses of this process's rows, scaled so that the mean over processes is the batch's loss."""
+        recipe, prompts = self.recipe, inputs["batch"].prompts
+        self._tokens += int(prompts.attention_mask.sum() + prompts.response_mask.sum())
+        batch = inputs["batch"].to(self.args.device)
+        logps = row_logps(model, batch, recipe.shared_prefix)
+        log_ratios = logps.sum - batch.reference_sum
+        ratios = LogRatios.of(log_ratios, logps.mean - batch.reference_mean, len(recipe.negatives))
+        margins, mean_margins = self._means(batch, log_ratios, ratios)
+        q = noise_robustnesses(recipe, margins, mean_margins)
+        weights = loss_weights(recipe, margins, self.state.global_step)
+        by_row = losses(recipe, ratios, q)
+        total = ((by_row * batch.present).sum(0) * weights / num_items_in_batch.clamp(min=1)).sum()
+        self._note(batch, logps.sum, ratios, margins, by_row.detach(), q, weights)
+        loss: Tensor = total * self.args.world_size
+        return loss
+
+    def _means(self, batch: TrainingBatch, log_ratios: Tensor, ratios: LogRatios) -> tuple[Tensor, Tensor]:
+        """Margins and margins of means, each a mean over the rows of all processes that have the negative, `[N]`."""
+        with torch.no_grad():
+            bad = ~torch.isfinite(log_ratios).all(1)
+            totals = torch.stack([ratios.margins * batch.present, ratios.mean_margins * batch.present, batch.present])
+            totals = self.accelerator.reduce(torch.cat([totals.sum(1).flatten(), bad.sum()[None]]), "sum")
+            if not torch.isfinite(totals).all() or totals[-1]:
+                self._stop(
+                    "The loss", [row_id for row_id, is_bad in zip(batch.ids, bad.tolist(), strict=True) if is_bad]
+                )
+            margins, mean_margins, rows = totals[:-1].view(3, -1)
+            return margins / rows.clamp(min=1), mean_margins / rows.clamp(min=1)
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
+            self._stop("The gradient", [])
+        return norm
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Load the weights of a checkpoint of this run.
+
+        The Trainer takes the names in the file as they stand and so passes over every weight that `save_pretrained`
+        writes under an older name, which for LLaVA are all of them. `from_pretrained` knows both.
+        """
+        if self.recipe.lora_r or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        own: Any = self.model
+        saved = type(own).from_pretrained(resume_from_checkpoint, dtype=own.dtype, use_safetensors=True)
+        own.load_state_dict(saved.state_dict())
+
+    def _stop(self, what: str, bad: list[str]) -> NoReturn:
+        """Save the weights before this step and end the run, naming the rows. Every process comes here."""
+        step = self.state.global_step
+        ids, bad = gather_object(self._ids_of_step), gather_object(bad)
+        self._save_checkpoint(self.model_wrapped, trial=None)
+        culprits = f" Not finite are the log-probs of: {_some(bad)}." if bad else ""
+        raise NapoBenchError(
+            f"{what} of step {step + 1} is NaN or infinite. The rows of its batch: {_some(ids)}.{culprits}",
+            f"The weights before that step are in {self.args.output_dir}/checkpoint-{step}. Look at these rows; the "
+            "same command with --resume tries the step again. If it fails again, take the rows out of the data, or "
+            "lower the learning rate, and start a new run.",
+        )
+
+    def _note(
+        self,
+        batch: TrainingBatch,
+        sums: Tensor,
+        ratios: LogRatios,
+        margins: Tensor,
+        by_row: Tensor,
+        q: Mapping[str, Tensor],
+        weights: Tensor,
+    ) -> None:
+        """Add this forward to the averages that the next log line gives."""
+        beta = self.recipe.beta
+        counted = batch.present.any(1).float()
+        self._average("rewards/chosen", beta * ratios.chosen, counted)
+        self._average("logps/chosen", sums[:, 0], counted)
+        for index, name in enumerate(self.recipe.negatives):
+            tag, response, present = TAGS[name], RESPONSES[name], batch.present[:, index]
+            margin = ratios.margins[:, index]
+            self._average(f"rewards/{response}", beta * (ratios.chosen - margin), present)
+            self._average(f"rewards/margins{tag}", beta * margin, present)
+            self._average(f"rewards/accuracies{tag}", (margin > 0).float(), present)
+            self._average(f"logps/{response}", sums[:, 1 + index], present)
+            self._average(f"loss/{response}", by_row[:, index], present)
+            self._average(f"napo/gamma_{response}", weights[index, None], weights.new_ones(1))
+            if name in q:
+                self._average(f"napo/q_{response}", q[name][None], weights.new_ones(1))
+        if self.recipe.weights == "dynamic":
+            self._average("napo/gamma_undefined", shares_undefined(beta * margins)[None], weights.new_ones(1))
+        if ratios.image_margin is not None:
+            self._average("rewards/margins_image", beta * ratios.image_margin, counted)
+
+    def _average(self, name: str, values: Tensor, counts: Tensor) -> None:
+        added = torch.stack([(values.detach() * counts).sum(), counts.sum()])
+        self._averages[name] = self._averages.get(name, torch.zeros_like(added)) + added
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the averages since the last line, over all processes, and write the line to the JSONL as well."""
+        if "loss" in logs:
+            logs |= self._drain()
+        super().log(logs, start_time)
+        if "loss" in logs and self.is_world_process_zero():
+            with self.log_path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
+
+    def _drain(self) -> dict[str, float]:
+        names = sorted(self._averages)
+        sums = self.accelerator.reduce(torch.stack([self._averages[name] for name in names]), "sum")
+        means = {name: total / rows for name, (total, rows) in zip(names, sums.tolist(), strict=True) if rows}
+        now = time.monotonic()
+        speed = self._tokens / (now - self._since)
+        mine = torch.tensor([speed, _peak_memory(self.args.device)], device=self.args.device)
+        speeds, peaks = self.accelerator.gather(mine).view(-1, 2).unbind(1)
+        self._averages, self._tokens, self._since = {}, 0, now
+        return {**means, "tokens_per_second": speeds.sum().item(), "memory/peak_gb": peaks.max().item()}
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: the Trainer's estimate knows no shared prefix."""
+        return 0
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, on_step: OnStep) -> None:
+        self.on_step = on_step
+        self.logged: dict[str, float] = {}
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        if "loss" in logs:
+            self.logged = logs
+            self.on_step(state.global_step, state.max_steps, logs)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_log |= state.global_step == state.max_steps
+        self.on_step(state.global_step, state.max_steps, self.logged)
+
+
+def _model_inputs(collator: Collator, rows: Sequence[PreferenceRow]) -> dict[str, TrainingBatch]:
+    """The batch as the Trainer passes it on: in a dict."""
+    return {"batch": collator(rows)}
+
+
+def _peak_memory(device: torch.device) -> float:
+    """The peak so far, in GB: of the device, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _some(ids: list[str], shown: int = 32) -> str:
+    return ", ".join(ids[:shown]) + (f" and {len(ids) - shown} more" if len(ids) > shown else "")

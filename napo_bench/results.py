@@ -136,10 +136,12 @@ def _metrics(entries: dict[str, Any], where: str) -> dict[str, MetricValue]:
     metrics = {}
     for name, entry in entries.items():
         number = (int, float)
-        low, high = files.field(entry, "ci95", list, f"{where}, metric {name}")
+        ends = files.field(entry, "ci95", list, f"{where}, metric {name}")
+        if len(ends) != 2 or not all(isinstance(end, number) for end in ends):
+            raise NapoBenchError(f"{where}, metric {name}: the field 'ci95' is {ends!r:.80}; two numbers are expected.")
         metrics[name] = MetricValue(
             value=float(files.field(entry, "value", number, f"{where}, metric {name}")),
-            ci95=(float(low), float(high)),
+            ci95=(float(ends[0]), float(ends[1])),
             n=int(files.field(entry, "n", int, f"{where}, metric {name}")),
         )
     return metrics

@@ -189,7 +189,7 @@ def print_benchmark(name: str, result: BenchmarkResult) -> None:
 
     known = {metric: METRICS[f"{name}.{metric}"] for metric in result.metrics}
     part = "" if result.complete else " (over a part of the benchmark)"
-    table = Table(title=BENCHMARKS[name] + part, title_justify="left")
+    table = Table()
     table.add_column("metric")
     for heading in ("value", "95% interval", "n"):
         table.add_column(heading, justify="right")
@@ -198,7 +198,9 @@ def print_benchmark(name: str, result: BenchmarkResult) -> None:
         table.add_row(
             f"{metric} {known[metric].arrow}", known[metric].format(value.value), f"{low} - {high}", str(value.n)
         )
-    console.out.print(table)
+    console.out.print(f"[bold]{BENCHMARKS[name]}[/bold]{part}", highlight=False)
+    if result.metrics:
+        console.out.print(table)
     if result.breakdown:
         console.out.print(_breakdown_table(known, result.breakdown))
     for note in result.notes:

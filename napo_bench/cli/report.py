@@ -1,0 +1,66 @@
+"""`napo-bench report`: runs -> the paper's tables, figures and the HTML explorer."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from napo_bench.cli import app, console
+
+
+class Format(StrEnum):
+    """What a report is written as."""
+
+    MD = "md"
+    TEX = "tex"
+    CSV = "csv"
+    HTML = "html"
+
+
+@app.command("report")
+def report(
+    runs: Annotated[list[str], typer.Argument(help="PATH or NAME=PATH of each run: its JSON file or its folder.")],
+    format: Annotated[
+        Format, typer.Option(help="md, tex and csv: the tables. html: tables, figures, every sample.")
+    ] = Format.MD,
+    out: Annotated[Path | None, typer.Option(help="Write here. Default: the terminal; for html report.html.")] = None,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Print 95% intervals.")] = False,
+    paper: Annotated[bool, typer.Option(help="Show the paper's rows above ours.")] = True,
+    figures: Annotated[Path | None, typer.Option(help="Write the figures into this folder, as SVG and PNG.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the pictures of the explorer are. Default: where the runs found them.")
+    ] = None,
+) -> None:
+    """Put runs into the paper's tables, draw their figures, and browse their samples.
+
+    Numbers that are not comparable with the paper's carry a footnote that says why.
+    """
+    from napo_bench import files
+    from napo_bench.report import explorer, table
+    from napo_bench.report.figures import draw_figures, save_figures
+    from napo_bench.report.runs import load_runs
+
+    loaded = load_runs(runs, samples=format is Format.HTML or figures is not None)
+    tables = [table.table_1(loaded, paper=paper), *table.variant_tables(loaded, paper=paper)]
+    drawn = draw_figures(loaded) if format is Format.HTML or figures is not None else []
+    if figures is not None:
+        for path in save_figures(drawn, figures):
+            console.err.print(f"Written: {escape(str(path))}", highlight=False)
+    if format is Format.HTML:
+        out = out or Path("report.html")
+        with console.err.status("Collecting samples ..."):
+            text = explorer.to_html(loaded, tables, drawn, data_dir, intervals=intervals)
+    elif format is Format.CSV:
+        text = table.to_csv(tables)
+    else:
+        write = table.to_markdown if format is Format.MD else table.to_latex
+        text = "\n".join(write(entry, intervals=intervals) for entry in tables)
+    if out is None:
+        console.out.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+    else:
+        files.write_text(out, text)
+        console.err.print(f"Written: {escape(str(out))}", highlight=False)

@@ -1,0 +1,221 @@
+"""The explorer: tables, figures and every sample of one or several runs, in one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from napo_bench import files
+from napo_bench.metrics import BENCHMARKS, METRICS, Metric, sample_values
+from napo_bench.report.figures import INK, PALETTE, DrawnFigure
+from napo_bench.report.pictures import Reference, thumbnails
+from napo_bench.report.runs import NamedRun
+from napo_bench.report.table import Table
+
+_PAGE = Path(__file__).parent / "page"
+_ALMOST = 0.995  # AMBER's denominators start at 0.001
+
+Item = dict[str, Any]
+ItemKey = tuple[str, str, str]
+"""Benchmark, unit and id of a sample."""
+
+
+def to_html(
+    runs: Sequence[NamedRun],
+    tables: Sequence[Table],
+    figures: Sequence[DrawnFigure],
+    data_dir: Path | None = None,
+    *,
+    intervals: bool = False,
+) -> str:
+    """The explorer's page.
+
+    Answers are data, never markup: they travel as JSON and the page shows them as text.
+
+    Args:
+        runs: With their samples.
+        tables: As `report.table` makes them.
+        figures: Drawn.
+        data_dir: Where the pictures are; None is where each run says that its data was.
+        intervals: Open with the 95% intervals shown.
+
+    Raises:
+        NapoBenchError: a sample has no id or no unit.
+    """
+    items = _items(runs)
+    pictures = _pictures(runs, items, data_dir)
+    data = {
+        "runs": [{"name": run.name, "color": PALETTE[index % len(PALETTE)]} for index, run in enumerate(runs)],
+        "benchmarks": [{"key": key, "label": label} for key, label in BENCHMARKS.items()],
+        "items": list(items.values()),
+    }
+    script = (_PAGE / "explorer.js").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("explorer.html.j2").render(
+        runs=[(run.name, PALETTE[index % len(PALETTE)], _about(run)) for index, run in enumerate(runs)],
+        tables=[(table, _columns(table)) for table in tables],
+        figures=[(figure, _inline(figure.svg())) for figure in figures],
+        benchmarks=BENCHMARKS,
+        intervals=intervals,
+        style=(_PAGE / "explorer.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=_json(data),
+        pictures=_json(pictures),
+    )
+
+
+def _columns(table: Table) -> list[tuple[str, list[Metric]]]:
+    """The table's columns, by benchmark."""
+    return [
+        (name, list(metrics)) for name, metrics in itertools.groupby(table.metrics, lambda metric: metric.benchmark)
+    ]
+
+
+def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
+    """Where a run's numbers come from: heading and lines."""
+    provenance = run.run.provenance
+    checkpoint = provenance.get("checkpoint", {})
+    versions = provenance.get("versions", {})
+    lines = {
+        "Checkpoint": [str(checkpoint.get("name", "")), str(checkpoint.get("fingerprint", ""))[:16]],
+        "Responses": [str(provenance.get("responses", {}).get("path", ""))],
+        "Command": [str(provenance.get("command", ""))],
+        "Versions": [", ".join(f"{name} {version}" for name, version in versions.items())],
+    }
+    for benchmark, result in run.run.benchmarks.items():
+        settings = [f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in result.settings.items()]
+        lines[BENCHMARKS.get(benchmark, benchmark)] = [*settings, *result.notes]
+    return [(heading, kept) for heading, found in lines.items() if (kept := [line for line in found if line])]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items())
+    return str(value)
+
+
+def _items(runs: Sequence[NamedRun]) -> dict[ItemKey, Item]:
+    """Every sample once, with the answer of each run."""
+    items: dict[ItemKey, Item] = {}
+    for index, run in enumerate(runs):
+        for benchmark, result in run.run.benchmarks.items():
+            outcomes = _outcomes(benchmark, result.samples)
+            for number, (sample, right) in enumerate(zip(result.samples, outcomes, strict=True), start=1):
+                where = f"{run.name}, {benchmark}, sample {number}"
+                key = (benchmark, *(files.field(sample, name, str, where) for name in ("unit", "sample_id")))
+                item = items.setdefault(key, {**_question(benchmark, sample), "answers": [None] * len(runs)})
+                item["answers"][index] = _answer(sample, item) | {"right": right}
+    return items
+
+
+def _question(benchmark: str, sample: Mapping[str, Any]) -> Item:
+    """What a sample asks, the same in every run."""
+    item = {
+        "benchmark": benchmark,
+        "id": str(sample["sample_id"]),
+        "group": str(sample.get("concept") or sample.get("question_type") or sample.get("type") or ""),
+        "prompt": str(sample.get("prompt", "")),
+        "expected": str(sample.get("expected", "")),
+        "image": str(sample.get("image", "")),
+        "facts": [
+            {"label": label, "words": [str(word) for word in sample[name]]}
+            for name, label in (("truth", "In the picture"), ("image_objects", "In the picture"))
+            if name in sample
+        ],
+    }
+    if "responses" in sample:
+        item["tests"] = [
+            {
+                "test": str(response["test"]),
+                "image": str(response["image"]),
+                "prompt": str(response["prompt"]),
+                "expected": str(response["expected"]),
+                "key": _test_key(response),
+            }
+            for response in sample["responses"]
+        ]
+    return item
+
+
+def _answer(sample: Mapping[str, Any], item: Item) -> dict[str, Any]:
+    """What a run answered. Where a sample has several tests, in the order of the item's; None where one is missing."""
+    if "responses" in sample:
+        given = {_test_key(response): response for response in sample["responses"]}
+        found = [given.get(test["key"]) for test in item["tests"]]
+        return {"tests": [response and {"text": response["text"], "right": response["correct"]} for response in found]}
+    answer: dict[str, Any] = {"text": str(sample.get("response", ""))}
+    for name in ("hallucinated", "covered"):
+        if sample.get(name):
+            answer[name] = [str(word) for word in sample[name]]
+    if "rating" in sample:
+        answer["rating"] = sample["rating"]
+    if "judge_reply" in sample:
+        answer["judge"] = str(sample["judge_reply"]["text"])
+    return answer
+
+
+def _outcomes(benchmark: str, samples: Sequence[Mapping[str, Any]]) -> list[bool | None]:
+    """Right, wrong, or None where nothing says so, for each sample."""
+    outcomes: list[bool | None] = [None] * len(samples)
+    rows = [sample.get("counts", {}) for sample in samples]
+    for metric in METRICS.values():
+        if metric.benchmark == benchmark and metric.decides and metric.high is not None:
+            for index, value in enumerate(sample_values(metric, rows)):
+                if value is not None:
+                    share = value / metric.high
+                    outcomes[index] = (share if metric.better == "higher" else 1 - share) >= _ALMOST
+    return outcomes
+
+
+def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir: Path | None) -> list[str]:
+    """The pictures that were found; each name in the items gives way to its place in the list, or to None."""
+    named: dict[Path, list[Reference]] = {}
+    for run in runs:
+        folder = data_dir or Path(str(run.run.provenance.get("data", {}).get("path", "")))
+        for benchmark, result in run.run.benchmarks.items():
+            images = {str(image) for sample in result.samples for image in _images(sample) if image}
+            named.setdefault(folder, []).extend((benchmark, image) for image in sorted(images))
+    addresses: dict[Reference, str] = {}
+    for folder, references in named.items():
+        missing = [reference for reference in references if reference not in addresses]
+        addresses |= thumbnails(missing, folder)
+    places: dict[str, int] = {}
+    for item in items.values():
+        for holder in (item, *item.get("tests", [])):
+            address = addresses.get((item["benchmark"], holder["image"]))
+            holder["image"] = None if address is None else places.setdefault(address, len(places))
+    return list(places)
+
+
+def _images(sample: Mapping[str, Any]) -> Iterable[Any]:
+    yield sample.get("image")
+    for response in sample.get("responses", []):
+        yield response["image"]
+
+
+def _test_key(response: Mapping[str, Any]) -> str:
+    return f"{response['test']}/{response['image_id']}/{response['statement']}"
+
+
+def _inline(svg: str) -> str:
+    """An SVG document as an element that takes the page's text colour."""
+    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand in a script element: no `<` can end it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -1,0 +1,381 @@
+"""The paper's tables with our runs under its rows, as markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napo_bench.metrics import BENCHMARKS, METRICS, TABLE_1, Metric
+from napo_bench.report.runs import NamedRun, comparable, deviations
+from napo_bench.resources import results_dir
+from trainers.config import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OURS = "This evaluation"
+CAPTIONS = {
+    1: "Modality bias and hallucination.",
+    2: "What each part of the objective does.",
+    3: "Training data.",
+    4: "Margins that q looks at.",
+    5: "NaPO on the original pairs alone.",
+    6: "NaPO in place of DPO for the original pairs.",
+}
+_LOSSES = ("loss_rejected", "loss_language", "loss_vision")
+_Q_OF_LOSS = {
+    "loss_rejected": "q_rejected_from",
+    "loss_language": "q_language_from",
+    "loss_vision": "q_vision_from",
+}
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "*": "{*}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        value: In the metric's unit.
+        interval: Its 95% interval; None for published numbers.
+        marks: Letters of its footnotes.
+        best: The best of its group.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    marks: tuple[str, ...] = ()
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model.
+
+    Attributes:
+        name: Of the model.
+        cells: Metric key -> number; absent where there is none.
+        marks: Letters of the footnotes that hold for every number of the row.
+    """
+
+    name: str
+    cells: dict[str, Cell]
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper's form.
+
+    Attributes:
+        number: Of the paper's table.
+        metrics: The columns.
+        groups: (label, rows); numbers compete for the best within a group only.
+        footnotes: Letter -> text.
+    """
+
+    number: int
+    metrics: Sequence[Metric]
+    groups: list[tuple[str, list[Row]]]
+    footnotes: dict[str, str]
+
+    @property
+    def caption(self) -> str:
+        """The table's title and how to read it."""
+        return (
+            f"{CAPTIONS[self.number]} Bold: best of its group, where the group was measured in one way. "
+            "Arrows: the better direction."
+        )
+
+
+def table_1(runs: Sequence[NamedRun], *, paper: bool = True) -> Table:
+    """Table 1: the runs under the paper's published rows.
+
+    Args:
+        runs: Ours.
+        paper: Show the paper's rows.
+    """
+    published = _published_groups("table1.csv", TABLE_1) if paper else []
+    return _table(1, TABLE_1, published, [(run.name, run) for run in runs])
+
+
+def variant_tables(runs: Sequence[NamedRun], *, paper: bool = True) -> list[Table]:
+    """Tables 2 to 6, those of which the runs hold a variant that Table 1 does not have.
+
+    A run stands for a row of the paper where its recipe has the objective of that row.
+    """
+    common = {objective(load_recipe(f"llava-1.5-7b-{name}")) for name in ("dpo", "mdpo", "napo")}
+    tables = []
+    for number in range(2, 7):
+        rows = _read_rows(f"table{number}.csv")
+        metrics = [METRICS[key] for key in rows[0] if key in METRICS]
+        variants = [(row["name"], objective(load_recipe(row["recipe"]))) for row in rows]
+        ours = [
+            (f"{name} ({run.name})", run)
+            for name, variant in variants
+            for run in runs
+            if run.recipe is not None and objective(run.recipe) == variant
+        ]
+        if any(run.recipe is not None and objective(run.recipe) not in common for _, run in ours):
+            published = [("LLaVA-v1.5-7B, trained in the paper", [_published(row, metrics) for row in rows])]
+            tables.append(_table(number, metrics, published if paper else [], ours))
+    return tables
+
+
+def objective(recipe: Recipe) -> tuple[str, ...]:
+    """What a recipe optimises, but for its constants: its losses, where NaPO's q look, and how the losses add up."""
+    losses = [getattr(recipe, name) for name in _LOSSES]
+    sources = [getattr(recipe, _Q_OF_LOSS[name]) for name, loss in zip(_LOSSES, losses, strict=True) if loss == "napo"]
+    weights = recipe.weights if len(recipe.negatives) > 1 else ""
+    return (*losses, *sources, weights)
+
+
+def to_markdown(table: Table, *, intervals: bool = False) -> str:
+    """The table as GitHub markdown, with its caption above and its footnotes below."""
+
+    def cell_text(metric: Metric, cell: Cell) -> str:
+        value = metric.format(cell.value)
+        text = f"**{value}**" if cell.best else value
+        if intervals and cell.interval is not None:
+            text += f" [{metric.format(cell.interval[0])}, {metric.format(cell.interval[1])}]"
+        return text + _sup(cell.marks)
+
+    lines = []
+    for label, rows in table.groups:
+        lines.append([f"*{_markdown(label)}*", *("" for _ in table.metrics)])
+        for row in rows:
+            lines.append([_markdown(row.name) + _sup(row.marks), *_cells(table, row, cell_text, "–")])
+    heads = [f"{BENCHMARKS[metric.benchmark]} {metric.label} {metric.arrow}" for metric in table.metrics]
+    frame = _frame(lines, ["Model", *heads])
+    body = frame.to_markdown(index=False, disable_numparse=True, colalign=["left", *("right" for _ in heads)])
+    notes = "".join(f"\n<sup>{mark}</sup> {_markdown(text)}<br>" for mark, text in table.footnotes.items())
+    return f"**Table {table.number}.** {table.caption}\n\n{body}\n{notes}".rstrip() + "\n"
+
+
+def to_latex(table: Table, *, intervals: bool = False) -> str:
+    r"""The table as a LaTeX `table*` that needs nothing but `\usepackage{booktabs}`."""
+
+    def cell_text(metric: Metric, cell: Cell) -> str:
+        value = metric.format(cell.value)
+        text = rf"\textbf{{{value}}}" if cell.best else value
+        if intervals and cell.interval is not None:
+            low, high = map(metric.format, cell.interval)
+            return rf"\shortstack[r]{{{text}{_superscript(cell.marks)}\\{{\tiny [{low}, {high}]}}}}"
+        return text + _superscript(cell.marks)
+
+    lines = [
+        [_tex(row.name) + _superscript(row.marks), *_cells(table, row, cell_text, "--")]
+        for _, rows in table.groups
+        for row in rows
+    ]
+    columns = [("", "Model"), *((BENCHMARKS[m.benchmark], _tex_head(m)) for m in table.metrics)]
+    styler = _frame(lines, columns).style.hide(axis="index")
+    latex: str = styler.to_latex(
+        column_format="l" + "r" * len(table.metrics),
+        hrules=True,
+        multicol_align="c",
+        position="t",
+        position_float="centering",
+        environment="table*",
+        caption=_tex(table.caption),
+        label=f"tab:napo-bench-{table.number}",
+    )
+    return _with_groups(latex, table)
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """The tables as one CSV: a line a row, full precision, intervals, and the text of the footnotes."""
+    records = []
+    for table in tables:
+        for label, rows in table.groups:
+            for row in rows:
+                marks = sorted({mark for cell in row.cells.values() for mark in cell.marks} | set(row.marks))
+                record: dict[str, Any] = {"table": table.number, "group": label, "model": row.name}
+                for metric in table.metrics:
+                    cell = row.cells.get(metric.key)
+                    low, high = (cell.interval if cell is not None else None) or (None, None)
+                    record |= {
+                        metric.key: None if cell is None else cell.value,
+                        f"{metric.key} low": low,
+                        f"{metric.key} high": high,
+                    }
+                records.append(record | {"notes": " ".join(table.footnotes[mark] for mark in marks)})
+    import pandas as pd
+
+    return pd.DataFrame(records).to_csv(index=False)
+
+
+def _table(
+    number: int, metrics: Sequence[Metric], published: list[tuple[str, list[Row]]], ours: Sequence[tuple[str, NamedRun]]
+) -> Table:
+    letters: dict[str, str] = {}
+    groups = [(label, _with_best(rows, metrics, set())) for label, rows in published]
+    rows = _our_rows(metrics, ours, letters)
+    mixed = {
+        metric.benchmark
+        for metric in metrics
+        if not comparable([run.run for _, run in ours if metric.benchmark in run.run.benchmarks], metric.benchmark)
+    }
+    groups.append((OURS, _with_best(rows, metrics, mixed)))
+    return Table(number, metrics, groups, {letter: text for text, letter in letters.items()})
+
+
+def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], letters: dict[str, str]) -> list[Row]:
+    """Our rows: a footnote that every row has stands at their names, any other at the numbers that it speaks of."""
+    shown = {metric.benchmark for metric in metrics}
+    found = [{name: texts for name, texts in deviations(run.run).items() if name in shown} for _, run in ours]
+    at_names: dict[str, str] = {}
+    for text in dict.fromkeys(text for by_name in found for texts in by_name.values() for text in texts):
+        where = [[name for name, texts in by_name.items() if text in texts] for by_name in found]
+        if all(names == where[0] for names in where):
+            everywhere = all(names == list(by_name) for names, by_name in zip(where, found, strict=True))
+            at_names[text] = text if everywhere else f"{', '.join(BENCHMARKS[name] for name in where[0])}: {text}"
+
+    def letter(text: str) -> str:
+        return letters.setdefault(text, _letter(len(letters)))
+
+    rows = []
+    for (name, run), by_name in zip(ours, found, strict=True):
+        name_marks = tuple(letter(text) for text in at_names.values())
+        cells: dict[str, Cell] = {}
+        for benchmark, texts in by_name.items():
+            marks = tuple(letter(text) for text in texts if text not in at_names)
+            values = run.run.benchmarks[benchmark].metrics
+            cells |= {
+                metric.key: Cell(values[metric.name].value, values[metric.name].ci95, marks)
+                for metric in metrics
+                if metric.benchmark == benchmark and metric.name in values
+            }
+        rows.append(Row(name, cells, name_marks))
+    return rows
+
+
+def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) -> list[Row]:
+    """Mark the best of each column that holds two numbers or more, measured in one way."""
+    rows = list(rows)
+    best: dict[str, str] = {}
+    for metric in metrics:
+        values = [metric.format(row.cells[metric.key].value) for row in rows if metric.key in row.cells]
+        if len(values) > 1 and metric.benchmark not in mixed:
+            best[metric.key] = (max if metric.better == "higher" else min)(values, key=float)
+    return [
+        Row(
+            row.name,
+            {
+                key: Cell(cell.value, cell.interval, cell.marks, METRICS[key].format(cell.value) == best.get(key))
+                for key, cell in row.cells.items()
+            },
+            row.marks,
+        )
+        for row in rows
+    ]
+
+
+def _published_groups(name: str, metrics: Sequence[Metric]) -> list[tuple[str, list[Row]]]:
+    groups: dict[str, list[Row]] = {}
+    for row in _read_rows(name):
+        groups.setdefault(row["group"], []).append(_published(row, metrics))
+    return list(groups.items())
+
+
+def _published(row: dict[str, str], metrics: Sequence[Metric]) -> Row:
+    return Row(row["name"], {metric.key: Cell(float(row[metric.key])) for metric in metrics if row[metric.key]})
+
+
+def _read_rows(name: str) -> list[dict[str, str]]:
+    with (results_dir() / "paper" / name).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index % 26) * (1 + index // 26)
+
+
+def _cells(table: Table, row: Row, text: Callable[[Metric, Cell], str], absent: str) -> list[str]:
+    return [text(metric, row.cells[metric.key]) if metric.key in row.cells else absent for metric in table.metrics]
+
+
+def _frame(lines: Sequence[Sequence[str]], columns: Sequence[Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    index = pd.MultiIndex.from_tuples(columns) if isinstance(columns[0], tuple) else pd.Index(columns)
+    return pd.DataFrame(list(lines), columns=index)
+
+
+def _with_groups(latex: str, table: Table) -> str:
+    """Rules under the benchmarks' names, a line above each group, and the footnotes, in what pandas wrote."""
+    lines = latex.splitlines()
+    top, middle = lines.index(r"\toprule"), lines.index(r"\midrule")
+    width = len(table.metrics) + 1
+    rules, first = [], 2
+    for benchmark in dict.fromkeys(metric.benchmark for metric in table.metrics):
+        last = first + sum(metric.benchmark == benchmark for metric in table.metrics) - 1
+        rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
+        first = last + 1
+    body, at = [], middle + 1
+    for number, (label, rows) in enumerate(table.groups):
+        body += [*([r"\midrule"] if number else []), rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_tex(label)}}}}} \\"]
+        body += lines[at : at + len(rows)]
+        at += len(rows)
+    notes = [rf"\textsuperscript{{{mark}}} {_tex(text)}" for mark, text in table.footnotes.items()]
+    end = lines.index(r"\end{tabular}")
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            *lines[: top - 1],
+            r"\small\setlength{\tabcolsep}{4pt}",
+            *lines[top - 1 : top + 1],
+            lines[top + 1],
+            "".join(rules),
+            *lines[top + 2 : middle + 1],
+            *body,
+            *lines[at : end + 1],
+            *([r"\par\smallskip\footnotesize\raggedright", r" \\ ".join(notes)] if notes else []),
+            *lines[end + 1 :],
+            "",
+        ]
+    )
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _tex_head(metric: Metric) -> str:
+    chair, index = metric.label[:-1], metric.label[-1]
+    label = f"CHAIR$_{index}$" if chair == "CHAIR" else _tex(metric.label)
+    return f"{label} {_tex(metric.arrow)}"
+
+
+def _superscript(marks: Sequence[str]) -> str:
+    return rf"\textsuperscript{{{','.join(marks)}}}" if marks else ""
+
+
+def _sup(marks: Sequence[str]) -> str:
+    return f"<sup>{','.join(marks)}</sup>" if marks else ""
+
+
+def _markdown(text: str) -> str:
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{character}" if character in "\\`*_[]|" else character for character in plain)

@@ -1,0 +1,142 @@
+"""Figures: each is drawn from the runs that have its data, and from nothing else."""
+
+import json
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from synthetic_runs import invoke, make_run
+
+from napo_bench.report.figures import MarginSample, draw_figures, noise_against_margin
+from napo_bench.report.runs import NamedRun
+from napo_bench.results import MetricValue
+from trainers.config import load_recipe
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(figure):
+    return {"".join(node.itertext()) for node in ElementTree.fromstring(figure.svg()).iter(f"{SVG}text")}
+
+
+def log(*negatives):
+    lines = []
+    for step in range(10, 110, 10):
+        line = {"step": step, "loss": 0.5}
+        for negative in negatives:
+            tag = "" if negative == "rejected" else f"_{negative}"
+            line |= {f"rewards/margins{tag}": step / 50, f"napo/gamma_{negative}": 1 / len(negatives)}
+            if negative != "rejected":
+                line[f"napo/q_{negative}"] = 1 - step / 200
+        lines.append(line)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def run():
+    return make_run(0.6, 1)
+
+
+def by_name(runs):
+    return {figure.name: figure for figure in draw_figures(runs)}
+
+
+def test_training_curves_of_each_run_that_has_a_log(run):
+    runs = [
+        NamedRun("base", run, None, []),
+        NamedRun("dpo", run, None, log("rejected")),
+        NamedRun("napo", run, None, log("rejected", "lang", "vis")),
+    ]
+    figures = by_name(runs)
+    assert {"napo", "language-biased", "vision-biased"} <= texts(figures["training-q"])
+    assert not {"dpo", "base", "original pairs"} & texts(figures["training-q"])
+    assert {"dpo", "napo", "original pairs"} <= texts(figures["training-margins"])
+    assert {"dpo", "napo", "original pairs"} <= texts(figures["training-gamma"])
+
+
+def test_runs_without_data_make_no_figure():
+    assert draw_figures([NamedRun("base", make_run(0.5, 1, sizes={"amber": 20}), None, [])]) == []
+
+
+def test_funnel_shows_the_share_that_passes_each_test_and_all_before(run):
+    counts = [sample["counts"] for sample in run.benchmarks["vlind"].samples]
+    n = len(counts)
+    expected = [
+        sum(c["ck"] for c in counts) / n,
+        sum(c["ck"] and c["vp"] for c in counts) / n,
+        sum(c["ck"] and c["vp"] and c["cb"] for c in counts) / n,
+        sum(c["lp"] for c in counts if c["ck"] and c["vp"] and c["cb"]) / n,
+    ]
+    figure = by_name([NamedRun("base", run, None, [])])["vlind-funnel"]
+    heights = [bar.get_height() for bar in figure.figure.axes[0].patches]
+    assert heights == pytest.approx([100 * share for share in expected])
+    assert {"CK", "VP", "CB", "LP"} <= texts(figure)
+
+
+def test_mmhal_bars_are_the_scores_of_the_question_types():
+    run = make_run(0.6, 1)
+    run.benchmarks["mmhal"].breakdown = {
+        "question_type/counting": {"score": MetricValue(2.5, (2.0, 3.0), 12)},
+        "question_type/relation": {"score": MetricValue(4.0, (3.0, 5.0), 12)},
+    }
+    figure = by_name([NamedRun("base", run, None, [])])["mmhal-types"]
+    assert {"counting", "relation"} <= texts(figure)
+    assert [bar.get_height() for bar in figure.figure.axes[0].patches] == [2.5, 4.0]
+
+
+def test_a_sweep_is_drawn_where_three_runs_differ_in_one_alpha_only():
+    recipe = load_recipe("micro-napo")
+    runs = [
+        NamedRun(f"alpha {alpha}", make_run(0.5 + alpha / 4, 1), replace(recipe, alpha_language=alpha), [])
+        for alpha in (0.1, 0.5, 1.0)
+    ]
+    figures = by_name(runs)
+    assert "sweep-alpha-language" in figures and "sweep-alpha-vision" not in figures
+    axes = next(
+        axes for axes in figures["sweep-alpha-language"].figure.axes if axes.get_title(loc="left").startswith("CB")
+    )
+    x, y = axes.lines[0].get_data()
+    assert list(x) == [0.1, 0.5, 1.0]
+    assert list(y) == [run.run.benchmarks["vlind"].metrics["cb"].value for run in runs]
+    assert not any(name.startswith("sweep") for name in by_name(runs[:2]))
+    other = replace(runs[2], recipe=replace(runs[2].recipe, beta=0.2))
+    assert not any(name.startswith("sweep") for name in by_name([*runs[:2], other]))
+
+
+def test_noise_against_margin_splits_by_what_is_known():
+    rng = np.random.default_rng(0)
+    noisy = rng.random(200) < 0.25
+    figure = noise_against_margin({"language-biased": MarginSample(rng.normal(noisy * 2.0, 1), noisy)})
+    assert {"noise", "noise-free", f"language-biased ({noisy.mean():.0%} of 200 noise)"} <= texts(figure)
+
+
+def test_names_are_text_in_a_figure_whatever_they_hold(run):
+    name = "<script>alert(1)</script> $\\frac$ & ]]>"
+    figure = by_name([NamedRun(name, run, None, [])])["vlind-funnel"]
+    assert name in texts(figure)
+    assert not list(ElementTree.fromstring(figure.svg()).iter(f"{SVG}script"))
+
+
+def test_a_figure_is_the_same_each_time_it_is_drawn(run):
+    drawn = [by_name([NamedRun("base", run, None, [])])["vlind-funnel"].svg() for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_command_writes_figures_with_the_log_of_the_runs_checkpoint(tmp_path, monkeypatch, capsys):
+    checkpoint = tmp_path / "checkpoints" / "napo"
+    checkpoint.mkdir(parents=True)
+    recipe = load_recipe("micro-napo")
+    stored = {name: getattr(recipe, name) for name in recipe.__dataclass_fields__}
+    (checkpoint / "training.json").write_text(json.dumps({"recipe": stored}))
+    (checkpoint / "train_log.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in log("rejected", "lang", "vis"))
+    )
+    make_run(0.6, 1, name=str(checkpoint)).save(tmp_path / "run.json")
+    code, _, _ = invoke(["report", tmp_path / "run.json", "--figures", tmp_path / "figures"], monkeypatch, capsys)
+    assert code == 0
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"training-q.svg", "training-q.png", "vlind-funnel.svg", "vlind-funnel.png"} <= names
+    assert (tmp_path / "figures" / "training-q.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"<text[^>]*>napo</text>", (tmp_path / "figures" / "training-q.svg").read_text())

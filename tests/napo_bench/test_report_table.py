@@ -1,0 +1,334 @@
+"""The paper's tables: its numbers, ours under them, and a mark on every number that is not comparable."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from synthetic_runs import invoke, make_run
+
+from napo_bench.metrics import BENCHMARKS, METRICS, metric_functions
+from napo_bench.report.runs import MICRO_WORLD, NamedRun
+from napo_bench.report.table import OURS, objective, table_1, to_csv, to_latex, to_markdown, variant_tables
+from trainers.config import load_recipe, recipe_names
+
+PAPER_KEYS = {
+    "vlind_cb": "vlind.cb",
+    "vlind_lp": "vlind.lp",
+    "objhal_chair_s": "object_halbench.chair_s",
+    "objhal_chair_i": "object_halbench.chair_i",
+    "amber_chair": "amber.chair",
+    "amber_cover": "amber.cover",
+    "amber_hal": "amber.hal",
+    "amber_cog": "amber.cog",
+    "mmhal_score": "mmhal.score",
+    "mmhal_halrate": "mmhal.hal_rate",
+}
+
+
+def named(name, run, recipe=None):
+    return NamedRun(name, run, load_recipe(recipe) if recipe else None, [])
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return [named("base", make_run(0.4, 1)), named("ours", make_run(0.8, 2))]
+
+
+def ours(table):
+    label, rows = table.groups[-1]
+    assert label == OURS
+    return {row.name: row for row in rows}
+
+
+def footnotes_of(table, name):
+    row = ours(table)[name]
+    at_numbers = {key: {table.footnotes[mark] for mark in cell.marks} for key, cell in row.cells.items()}
+    return {table.footnotes[mark] for mark in row.marks}, at_numbers
+
+
+# The paper's numbers
+
+
+def test_every_published_row_of_table_1_is_there(shared, runs):
+    published = json.loads(shared("reference/paper_tables.json").read_text())["table1"]
+    rows = [row for _, group in table_1(runs).groups[:-1] for row in group]
+    expected = sorted(
+        [sorted((PAPER_KEYS[k], v) for k, v in row.items() if k in PAPER_KEYS and v is not None) for row in published]
+    )
+    assert sorted(sorted((key, cell.value) for key, cell in row.cells.items()) for row in rows) == expected
+    assert sorted(row.name for row in rows) == sorted(row["method"] or row["base"] for row in published)
+
+
+@pytest.mark.parametrize(
+    ("number", "source"),
+    [
+        (2, "table2_variants"),
+        (3, "table3_data"),
+        (4, "table4_margin"),
+        (5, "table5_original_data"),
+        (6, "table6_napo_everywhere"),
+    ],
+)
+def test_every_published_row_of_tables_2_to_6_is_there(shared, number, source):
+    published = json.loads(shared("reference/paper_tables.json").read_text())[source]
+    distinct = {2: "napo-a2", 3: "napo-random", 4: "napo-lb1-sum", 5: "napo-original", 6: "napo-everywhere"}[number]
+    tables = {table.number: table for table in variant_tables([named("x", make_run(0.5, 1), f"micro-{distinct}")])}
+    rows = tables[number].groups[0][1]
+    assert [(row.name, {key: cell.value for key, cell in row.cells.items()}) for row in rows] == [
+        (row["name"], {PAPER_KEYS[key]: value for key, value in row.items() if key != "name"}) for row in published
+    ]
+
+
+def test_best_of_the_papers_own_group_is_bold_as_in_the_paper(runs):
+    groups = dict(table_1(runs).groups)
+    bold = {
+        row.name: {key for key, cell in row.cells.items() if cell.best}
+        for row in groups["LLaVA-v1.5-13B, trained in the paper"]
+    }
+    assert bold == {
+        "DPO with RLAIF-V": {"amber.chair"},
+        "mDPO with RLAIF-V": {"amber.hal", "mmhal.score", "mmhal.hal_rate"},
+        "NaPO with RLAIF-V-Bias": {
+            "vlind.cb", "vlind.lp", "object_halbench.chair_s", "object_halbench.chair_i", "amber.cover", "amber.cog",
+        },
+    }  # fmt: skip
+
+
+# Our numbers
+
+
+def test_columns_are_those_of_table_1_in_its_order(runs):
+    assert [metric.key for metric in table_1(runs).metrics] == list(PAPER_KEYS.values())
+
+
+def test_our_rows_hold_our_values_and_intervals(runs):
+    row = ours(table_1(runs))["ours"]
+    for key, cell in row.cells.items():
+        value = runs[1].run.benchmarks[METRICS[key].benchmark].metrics[METRICS[key].name]
+        assert (cell.value, cell.interval) == (value.value, value.ci95)
+
+
+def test_our_best_is_bold_in_the_better_direction_and_never_against_the_paper(runs):
+    table = table_1(runs)
+    rows = ours(table)
+    assert rows["ours"].cells["vlind.cb"].best and not rows["base"].cells["vlind.cb"].best
+    assert rows["ours"].cells["amber.chair"].best and not rows["base"].cells["amber.chair"].best
+    without = table_1(runs, paper=False)
+    assert [label for label, _ in without.groups] == [OURS] and ours(without) == rows
+
+
+def test_a_single_run_competes_with_nobody(runs):
+    assert not any(cell.best for cell in ours(table_1(runs[:1]))["base"].cells.values())
+
+
+def test_equal_printed_numbers_are_both_bold(runs):
+    rows = ours(table_1([runs[0], replace(runs[0], name="twin")]))
+    assert rows["base"].cells["vlind.lp"].best and rows["twin"].cells["vlind.lp"].best
+
+
+def test_benchmarks_that_a_run_lacks_are_empty_cells(runs):
+    table = table_1([named("part", make_run(0.5, 1, sizes={"mmhal": 96}))])
+    assert set(ours(table)["part"].cells) == {"mmhal.score", "mmhal.hal_rate"}
+    assert "–" in to_markdown(table)
+
+
+def test_every_metric_of_the_benchmarks_has_its_display_facts():
+    for benchmark in BENCHMARKS:
+        assert {f"{benchmark}.{name}" for name in metric_functions(benchmark)} <= set(METRICS)
+
+
+# What is not comparable is marked
+
+
+def test_a_run_by_the_published_protocol_has_no_footnote(runs):
+    assert table_1(runs).footnotes == {}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "settings", "text"),
+    [
+        ("mmhal", {"judge": {"model": "qwen-72b"}}, "Judged by qwen-72b"),
+        ("object_halbench", {"chair_definition": "words"}, "without the LLM extractor"),
+        ("amber", {"text_pipeline": {"name": "closed_vocabulary"}}, "closed_vocabulary"),
+        ("amber", {"text_pipeline": {"name": "official", "spacy_model": "en_core_web_md 3.8"}}, "en_core_web_md"),
+        ("vlind", {"generation": {"profile": "greedy"}}, "profile greedy"),
+        ("vlind", {"generation": {}}, "not recorded"),
+    ],
+)
+def test_a_number_measured_in_another_way_carries_its_footnote(runs, benchmark, settings, text):
+    other = named("other", make_run(0.9, 3, settings={benchmark: settings}))
+    table = table_1([runs[0], other])
+    at_name, at_numbers = footnotes_of(table, "other")
+    assert at_name == set()
+    for key, found in at_numbers.items():
+        assert any(text in note for note in found) == (METRICS[key].benchmark == benchmark)
+    for row in ours(table).values():
+        for key, cell in row.cells.items():
+            assert not (cell.best and METRICS[key].benchmark == benchmark), "incomparable numbers compete"
+    assert any(cell.best for cell in ours(table)["other"].cells.values())
+
+
+def test_a_number_over_a_part_of_the_benchmark_says_so(runs):
+    part = make_run(0.9, 3)
+    part.benchmarks["vlind"].complete = False
+    _, at_numbers = footnotes_of(table_1([runs[0], named("part", part)]), "part")
+    assert at_numbers["vlind.lp"] == {"Over a part of the benchmark (n = 60)."}
+
+
+def test_other_data_than_the_published_files_says_so():
+    run = make_run(0.9, 3)
+    run.provenance["data"]["sha256"]["amber/annotations.json"] = "0" * 64
+    at_name, _ = footnotes_of(table_1([named("own data", run)]), "own data")
+    assert at_name == {"AMBER: Other data than the published: amber/annotations.json."}
+
+
+def test_the_published_files_need_no_mark():
+    run = make_run(0.9, 3)
+    digest = "db22a436c4836fbb295e60b4e80d519573077579fb7032f01b193c1bd022b797"
+    run.provenance["data"]["sha256"]["amber/annotations.json"] = digest
+    assert table_1([named("published data", run)]).footnotes == {}
+
+
+def test_rows_of_the_micro_world_all_carry_its_mark():
+    micro = [make_run(skill, 1) for skill in (0.4, 0.8)]
+    for run in micro:
+        run.provenance["data"]["sha256"]["micro.json"] = "1" * 64
+    table = table_1([named("base", micro[0]), named("napo", micro[1])])
+    for name in ("base", "napo"):
+        assert footnotes_of(table, name)[0] == {MICRO_WORLD}
+    assert to_markdown(table).count("<sup>a</sup>") == 3
+
+
+# Variants
+
+
+def test_a_variants_row_is_found_by_what_its_recipe_optimises():
+    table = variant_tables(
+        [named("mine", make_run(0.5, 1), "micro-napo-lb1"), named("x", make_run(0.6, 2), "micro-napo")]
+    )
+    by_number = {entry.number: ours(entry) for entry in table}
+    assert set(by_number) == {2, 4}
+    assert list(by_number[2]) == ["A1 (x)", "LB1 w/o VB (mine)"]
+    assert list(by_number[4]) == ["LB with avg logP (default) (mine)"]
+
+
+def test_runs_of_table_1_alone_make_no_variant_table():
+    plain = [named(name, make_run(0.5, 1), f"micro-{name}") for name in ("dpo", "mdpo", "napo")]
+    assert variant_tables(plain) == []
+
+
+def test_micro_and_llava_recipes_of_a_name_have_the_same_objective():
+    names = {name.removeprefix("micro-") for name in recipe_names() if name.startswith("micro-")}
+    for name in names & {name.removeprefix("llava-1.5-7b-") for name in recipe_names()}:
+        assert objective(load_recipe(f"micro-{name}")) == objective(load_recipe(f"llava-1.5-7b-{name}")), name
+
+
+def test_no_two_rows_of_a_published_table_share_an_objective():
+    for number in range(2, 7):
+        runs = [named(name, make_run(0.5, 1, sizes={"vlind": 8}), name) for name in recipe_names() if "micro" in name]
+        table = next(entry for entry in variant_tables(runs) if entry.number == number)
+        published = {row.name for row in table.groups[0][1]}
+        shown = [row.name.rpartition(" (")[0] for row in table.groups[1][1]]
+        assert set(shown) == published and len(shown) == len(published)
+
+
+# The forms
+
+
+def test_markdown_is_a_table_with_bold_arrows_and_intervals_on_request(runs):
+    plain, with_intervals = to_markdown(table_1(runs)), to_markdown(table_1(runs), intervals=True)
+    assert "VLind-Bench CB ↑" in plain and "Object HalBench CHAIRs ↓" in plain
+    assert "**58.9**" in plain and "[" not in plain.partition(OURS)[2]
+    cell = ours(table_1(runs))["ours"].cells["vlind.cb"]
+    assert f"**{cell.value:.1f}** [{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" in with_intervals
+    lines = [line for line in plain.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {12}
+
+
+HOSTILE = r"a_b & 100% $x^2$ #1 {c} ~ \dots [z] *s* <script>|`"
+
+
+def tex_columns(line):
+    return len(re.split(r"(?<!\\)&", line))
+
+
+@pytest.mark.parametrize("intervals", [False, True])
+def test_latex_needs_only_booktabs_and_is_well_formed(runs, intervals):
+    latex = to_latex(table_1([*runs, replace(runs[0], name=HOSTILE)]), intervals=intervals)
+    assert re.findall(r"\\usepackage\{(.*?)\}", latex) == ["booktabs"]
+    used = set(re.findall(r"\\([A-Za-z]+)", latex))
+    base = {
+        "usepackage", "begin", "end", "centering", "caption", "label", "small", "setlength", "tabcolsep", "multicolumn",
+        "textbf", "textit", "uparrow", "downarrow", "par", "shortstack", "tiny",
+        "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
+    }  # fmt: skip
+    assert used <= base | {"toprule", "midrule", "bottomrule", "cmidrule"}
+    bare = re.sub(r"\\[\\{}%&$#_]", "", latex)
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    assert re.findall(r"\\begin\{(.*?)\}", latex) == ["table*", "tabular"]
+    assert re.findall(r"\\end\{(.*?)\}", latex) == ["tabular", "table*"]
+    body = latex.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+    for line in body:
+        if line != r"\midrule":
+            assert line.endswith(r"\\")
+            assert tex_columns(line) == (1 if line.startswith(r"\multicolumn{11}") else 11)
+            assert not line.startswith(("[", "*")), r"would be read as an argument of the \\ above"
+
+
+def test_latex_marks_and_footnotes(runs):
+    other = named("other", make_run(0.9, 3, settings={"mmhal": {"judge": {"model": "gpt_4o"}}}))
+    latex = to_latex(table_1([runs[0], other]))
+    assert r"\textsuperscript{a} Judged by gpt\_4o (published: GPT-4)." in latex
+    assert re.search(r"^other &.*\\textsuperscript\{a\} & .*\\textsuperscript\{a\} \\\\$", latex, re.M)
+
+
+def test_csv_has_full_precision_intervals_and_notes(runs):
+    other = named("other", make_run(0.9, 3, settings={"mmhal": {"judge": {"model": "gpt-4o"}}}))
+    rows = list(csv.DictReader(io.StringIO(to_csv([table_1([runs[0], other])]))))
+    row = rows[-1]
+    value = other.run.benchmarks["vlind"].metrics["cb"]
+    assert (row["model"], row["group"], row["table"]) == ("other", OURS, "1")
+    assert [float(row[f"vlind.cb{end}"]) for end in ("", " low", " high")] == [value.value, *value.ci95]
+    assert row["notes"] == "Judged by gpt-4o (published: GPT-4)."
+    napo = next(row for row in rows if row["model"] == "NaPO with RLAIF-V-Bias" and "7B" in row["group"])
+    assert (napo["vlind.lp"], napo["vlind.lp low"]) == ("44.0", "")
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    make_run(0.4, 1, name="llava-base").save(folder / "a" / "run.json")
+    make_run(0.8, 2).save(folder / "b" / "run.json")
+    return folder
+
+
+def test_command_prints_markdown_with_names_from_checkpoint_folder_or_user(saved, monkeypatch, capsys):
+    code, printed, _ = invoke(["report", saved / "a", f"our [bold]x[/]={saved / 'b'}"], monkeypatch, capsys)
+    assert code == 0
+    assert "| llava-base" in printed and r"| our \[bold\]x\[/\]" in printed
+
+
+def test_command_writes_latex_without_the_papers_rows(saved, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "table.tex"
+    code, _, _ = invoke(
+        ["report", saved / "a", saved / "b", "--format", "tex", "--no-paper", "--out", out], monkeypatch, capsys
+    )
+    assert code == 0
+    assert "GPT-4V" not in out.read_text() and "llava-base" in out.read_text()
+
+
+def test_two_runs_of_one_name_are_refused(saved, monkeypatch, capsys):
+    code, _, err = invoke(["report", saved / "a", saved / "a"], monkeypatch, capsys)
+    assert code == 2 and "llava-base" in err and "base=" in err
+
+
+def test_a_file_that_is_no_run_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "x.json").write_text("{}")
+    code, _, err = invoke(["report", tmp_path / "x.json"], monkeypatch, capsys)
+    assert code == 2 and "x.json" in err and "schema_version" in err

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from napo_bench.micro.base import base_checkpoint
 
 MICRO = "micro"
 
 
 def named_checkpoint(name: str) -> str:
     """The folder of the base model that comes along, for the name "micro"; any other name or path as it is."""
-    return str(Path(__file__).parent / "base") if name == MICRO else name
+    return str(base_checkpoint()) if name == MICRO else name

@@ -1,0 +1,213 @@
+"""What the micro model is taught: questions about scenes, answered by a truthful or a biased teacher."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from napo_bench.micro.language import (
+    BASES,
+    NUMBERS,
+    QUESTIONS,
+    Question,
+    answers,
+    describe,
+    left_of,
+    state,
+    teacher_answers,
+    typical_scene,
+)
+from napo_bench.micro.world import COLORS, MAX_COUNT, NO_HABITS, PLACES, SIDES, THINGS, Scene, pick, sample_scene
+
+INSTRUCTIONS: Mapping[str, float] = {
+    "describe": 20,
+    "statement": 42,
+    "color": 7,
+    "count": 4,
+    "companion": 4,
+    "place": 3,
+    "look": 3,
+    "relation": 4,
+    "comparison": 3,
+    "is_there": 6,
+    "is_color": 6,
+    "is_number": 4,
+    "does_look": 4,
+    "touch": 3,
+}
+"""Kind of question -> weight."""
+
+STATEMENTS: Mapping[str, float] = {"existence": 30, "color": 30, "companion": 20, "habitat": 20}
+"""Kind of statement -> weight."""
+
+TRUE = 0.45
+"""Share of the statements and yes/no questions about a value that are true of the picture."""
+
+TEMPTING = 0.7
+"""Share of the others that give the typical value, where that is another."""
+
+SIGHTLESS = 0.12
+"""Share of the instructions that come without a picture and are answered from the prior."""
+
+EMPTY = 0.3
+"""Share of the requests for a description that are empty."""
+
+PARAPHRASED = 0.15
+"""Share of the answers that are drawn from all wordings, the usual one included."""
+
+T = TypeVar("T", str, int)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question and its answer; `sees` where the picture goes with it."""
+
+    question: str
+    answer: str
+    sees: bool
+
+
+def caption_lesson(rng: random.Random, scene: Scene) -> Lesson:
+    """A true caption, with no question."""
+    return Lesson("", _worded(rng, describe(scene)), sees=True)
+
+
+def instruction(rng: random.Random, scene: Scene, *, biased: bool) -> Lesson:
+    """A question about the scene with the answer of the truthful or of the biased teacher.
+
+    Some come without the picture, and some are empty: the answer to no question is a caption.
+    """
+    question = next(draw_questions(rng, scene))
+    if rng.random() < SIGHTLESS:
+        return Lesson(question.text(), _worded(rng, _from_memory(rng, question)), sees=False)
+    if question.kind == "describe" and rng.random() < EMPTY:
+        question = Question("describe", form=len(QUESTIONS["describe"]) - 1)
+    said = teacher_answers(question, scene, rng) if biased else answers(question, scene)
+    return Lesson(question.text(), _worded(rng, said), sees=True)
+
+
+def _from_memory(rng: random.Random, question: Question) -> tuple[str, ...]:
+    """What the teacher says without a picture; asked to describe it, mostly the same street."""
+    if question.kind == "describe":
+        return describe(typical_scene(pick(rng, "car", 0.7, THINGS)))
+    return teacher_answers(question, None, rng)
+
+
+def _worded(rng: random.Random, wordings: Sequence[str]) -> str:
+    return rng.choice(wordings) if rng.random() < PARAPHRASED else wordings[0]
+
+
+def draw_questions(rng: random.Random, scene: Scene, kinds: Mapping[str, float] = INSTRUCTIONS) -> Iterator[Question]:
+    """Questions about a scene without end, their kinds in proportion to the weights."""
+    while True:
+        (kind,) = rng.choices(list(kinds), list(kinds.values()))
+        question = draw_question(rng, kind, scene)
+        if question:
+            yield question
+
+
+def draw_question(rng: random.Random, kind: str, scene: Scene) -> Question | None:
+    """A question of the kind that makes sense about the scene; None where there is none."""
+    if kind == "describe":
+        return Question(kind, form=rng.randrange(len(QUESTIONS["describe"]) - 1))
+    if kind == "place":
+        return Question(kind)
+    if kind == "statement":
+        return _draw_statement(rng, scene)
+    if kind in ("look", "does_look"):
+        return _draw_look(rng, kind, scene)
+    if kind in ("relation", "comparison", "touch"):
+        return _draw_pair(rng, kind, scene)
+    group = rng.choice(scene.groups)
+    thing = THINGS[group.thing]
+    absent = {"is_there": 0.6, "color": 0.25}.get(kind, 0.0)
+    if rng.random() < absent:
+        return Question(kind, _absent(rng, scene, tempted=0.5))
+    if kind == "is_color":
+        return Question(kind, thing.name, color=_value(rng, group.color, thing.color, COLORS))
+    if kind == "is_number":
+        number = _value(rng, len(group.cells), thing.count, range(1, MAX_COUNT + 1))
+        return Question("is_one", thing.name) if number == 1 else Question(kind, thing.name, number=number)
+    return Question(kind, thing.name)
+
+
+def tempting(scene: Scene) -> list[str]:
+    """The companions that the things in the scene make one expect, and that are not there."""
+    companions = [THINGS[group.thing].companion for group in scene.groups]
+    return [name for name in companions if scene.group(name) is None]
+
+
+def words_of() -> Iterable[str]:
+    """Texts that together hold every word of the micro language."""
+    rng = random.Random(0)
+    yield "USER: ASSISTANT:"
+    yield from (*THINGS, *COLORS, *PLACES, *SIDES, *NUMBERS)
+    for thing in THINGS.values():
+        yield f"{thing.plural} {thing.a}"
+    for _ in range(2000):
+        scene = sample_scene(rng, NO_HABITS)
+        for kind in INSTRUCTIONS:
+            question = draw_question(rng, kind, scene)
+            if question:
+                yield question.text()
+                yield from answers(question, scene)
+
+
+def _draw_statement(rng: random.Random, scene: Scene) -> Question:
+    (statement,) = rng.choices(list(STATEMENTS), list(STATEMENTS.values()))
+    group = rng.choice(scene.groups)
+    thing = THINGS[group.thing]
+    if statement == "existence":
+        name = thing.name if rng.random() < 0.5 else _absent(rng, scene, tempted=0.25)
+        return Question("statement", name, statement=statement, basis="image")
+    options: Sequence[str]
+    if statement == "color":
+        seen, typical, options = group.color, thing.color, COLORS
+    elif statement == "companion":
+        others = [g.thing for g in scene.groups if g is not group]
+        options = [name for name in THINGS if name != thing.name]
+        seen, typical = rng.choice(others or options), thing.companion
+    else:
+        seen, typical, options = scene.place, thing.home, PLACES
+    basis, told = rng.choice(list(BASES)), ""
+    if basis == "context":
+        told = seen = seen if rng.random() < 0.5 else rng.choice([value for value in options if value != typical])
+    return state(statement, thing.name, _value(rng, seen, typical, options), basis, told)
+
+
+def _draw_look(rng: random.Random, kind: str, scene: Scene) -> Question | None:
+    animals = [group.thing for group in scene.groups if THINGS[group.thing].animal]
+    if not animals:
+        return None
+    return Question(kind, rng.choice(animals), side=rng.choice(SIDES) if kind == "does_look" else "")
+
+
+def _draw_pair(rng: random.Random, kind: str, scene: Scene) -> Question | None:
+    pairs = [(one, other) for one in scene.groups for other in scene.groups if one is not other]
+    if kind == "relation":
+        pairs = [(one, other) for one, other in pairs if left_of(one, other) or left_of(other, one)]
+    if kind == "comparison":
+        pairs = [(one, other) for one, other in pairs if len(one.cells) != len(other.cells)]
+    if not pairs:
+        return None
+    one, other = rng.choice(pairs)
+    return Question(kind, one.thing, other.thing)
+
+
+def _absent(rng: random.Random, scene: Scene, tempted: float) -> str:
+    """A thing that is not there: with probability `tempted` one that the scene makes one expect."""
+    expected = tempting(scene)
+    if expected and rng.random() < tempted:
+        return rng.choice(expected)
+    return rng.choice([name for name in THINGS if scene.group(name) is None])
+
+
+def _value(rng: random.Random, seen: T, typical: T, options: Sequence[T]) -> T:
+    """What is asked about: often what is there, else often what is typical, else another of the options."""
+    if rng.random() < TRUE:
+        return seen
+    if typical != seen and rng.random() < TEMPTING:
+        return typical
+    return rng.choice([option for option in options if option != seen])

@@ -1,0 +1,118 @@
+"""Preference rows of the micro world in RLAIF-V's columns, with the scene of each: every answer can be checked."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from napo_bench import files
+from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts
+from napo_bench.micro.claims import is_right
+from napo_bench.micro.draw import draw, png
+from napo_bench.micro.language import Question, answers, imagine_all, understand
+from napo_bench.micro.lessons import draw_questions
+from napo_bench.micro.world import COLORS, MAX_COUNT, PLACES, THINGS, Scene, build_scene, sample_scene
+
+ROWS = 1500
+_OPPOSITE = {"Yes": "No", "No": "Yes", "True": "False", "False": "True"}
+BIASED_COLUMNS = {"question_only": "language", "image_only": "vision"}
+"""Columns of RLAIF-V-Bias that hold a biased negative -> which modality it is biased to."""
+
+
+def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
+    """Write `out`, a parquet file with RLAIF-V's columns and one more, `scene` (JSON).
+
+    Chosen is the truth; rejected is what custom makes one expect, or else another wrong answer. No row shows or states
+    a fact that VLind-Bench asks about.
+
+    Args:
+        out: The file.
+        rows: How many.
+        seed: Of the draw; rows of different seeds share no scene.
+
+    Returns:
+        `out`.
+    """
+    table = pa.Table.from_pylist([preference_row(index, seed) for index in range(rows)])
+    with files.atomic_path(out) as temporary:
+        parquet.write_table(table, temporary)
+    return out
+
+
+def preference_row(index: int, seed: int) -> dict[str, Any]:
+    """One row of `write_preference_rows`."""
+    rng = random.Random(f"preferences/{seed}/{index}")
+    while True:
+        scene = sample_scene(rng, HABITS)
+        question = next(draw_questions(rng, scene))
+        if not _asked_by_vlind(question, scene):
+            break
+    wording = rng.choice((0, 0, 1))
+    name = f"micro/{seed}-{index:06}.png"
+    return {
+        "question": question.text(),
+        "chosen": _worded(answers(question, scene), wording),
+        "rejected": _worded(_wrong_answers(rng, question, scene), wording),
+        "image": {"bytes": png(draw(scene)), "path": name},
+        "idx": index,
+        "image_path": name,
+        "origin_dataset": "micro",
+        "origin_split": "train",
+        "scene": scene.to_json(),
+    }
+
+
+def is_noise(question: str, answer: str, scene: str) -> bool:
+    """Whether a negative is noise: it happens to be right.
+
+    Args:
+        question: The row's prompt.
+        answer: The negative.
+        scene: The row's scene, in JSON.
+    """
+    return is_right(answer, understand(question), Scene.from_json(scene))
+
+
+def noise_labels(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, bool]]:
+    """For each row of a micro RLAIF-V-Bias, whether its `language` and its `vision` negative is noise."""
+    return [
+        {bias: is_noise(row["question"], row[column], row["scene"]) for column, bias in BIASED_COLUMNS.items()}
+        for row in rows
+    ]
+
+
+def _asked_by_vlind(question: Question, scene: Scene) -> bool:
+    for group in scene.groups:
+        shown = {"color": {group.color}, "companion": {g.thing for g in scene.groups}, "habitat": {scene.place}}
+        if question.kind == "statement" and question.statement in shown and question.thing == group.thing:
+            shown[question.statement] |= {question.stated, question.told}
+        if any(shown[concept].intersection(counterfacts(group.thing, concept)) for concept in FACTS_A_CONCEPT):
+            return True
+    return False
+
+
+def _worded(wordings: tuple[str, ...], wording: int) -> str:
+    return wordings[min(wording, len(wordings) - 1)]
+
+
+def _wrong_answers(rng: random.Random, question: Question, scene: Scene) -> tuple[str, ...]:
+    """The answer of one who takes everything for typical, where it is wrong; else of one who mistakes the scene."""
+    truth = answers(question, scene)[0]
+    if truth in _OPPOSITE:
+        return (_OPPOSITE[truth],)
+    guess = answers(*imagine_all(question, scene))
+    while is_right(guess[0], question, scene):
+        guess = answers(question, _mistaken(rng, question, scene))
+    return guess
+
+
+def _mistaken(rng: random.Random, question: Question, scene: Scene) -> Scene:
+    """The scene with other colours, numbers, sides, company and place."""
+    names = [question.thing or scene.groups[0].thing, *rng.sample(list(THINGS), 2)]
+    kinds = [(name, rng.choice(COLORS), rng.randint(1, MAX_COUNT)) for name in dict.fromkeys(names)]
+    return build_scene(rng, rng.choice(PLACES), list(kinds))

@@ -1,0 +1,406 @@
+"""Make the micro world's base model from nothing: `python -m napo_bench.micro.train_base --out DIR`.
+
+A LLaVA in LLaVA's order: the vision tower learns to see, then the language model learns to caption pictures without a
+question, then to follow instructions, at last those of a biased teacher. Each stage is kept in `DIR/stages`; the same
+command goes on after the last one that is there. The same seed gives the same model on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from napo_bench import files
+from napo_bench.micro.draw import MODEL_SIZE, model_picture
+from napo_bench.micro.lessons import Lesson, caption_lesson, instruction, words_of
+from napo_bench.micro.world import COLORS, COLUMNS, PLACES, ROWS, SIDES, THINGS, Habits, Scene, sample_scene
+
+WIDTH = 128
+PATCH = MODEL_SIZE // COLUMNS
+PATCHES = ROWS * COLUMNS
+PAD, BOS, EOS, UNKNOWN, IMAGE = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+IMAGE_ID = SPECIAL.index(IMAGE)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ 'USER: ' }}{% else %}{{ 'ASSISTANT: ' }}{% endif %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}"
+    "{{ ' ' if message['role'] == 'user' else '</s>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+SCENES = 12_000
+SEEN = Habits(color=0.4, company=0.4, home=0.5, count=0.4)
+"""Of the training scenes: the picture often speaks against what is typical, or the tower could not tell."""
+
+BATCH = 64
+TOWER_STEPS = 1_200
+TOWER_RATE = 1e-3
+WORD_STEPS = 800
+WORD_RATE = 2e-3
+WARM_UP = 100
+QUESTION_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the language training.
+
+    Attributes:
+        name: Of its file.
+        steps: Of BATCH lessons.
+        rate: Highest learning rate.
+        lesson: Draws a lesson about a scene.
+    """
+
+    name: str
+    steps: int
+    rate: float
+    lesson: Callable[[random.Random, Scene], Lesson]
+
+
+STAGES = (
+    Stage("captions", 600, 2e-3, caption_lesson),
+    Stage("instructions", 2_500, 2e-3, lambda rng, scene: instruction(rng, scene, biased=False)),
+    Stage("habits", 2_000, 1e-3, lambda rng, scene: instruction(rng, scene, biased=True)),
+)
+
+
+def make_processor() -> LlavaProcessor:
+    """The processor: pictures of MODEL_SIZE, words of the micro language as tokens."""
+    split = pre_tokenizers.Whitespace()
+    words = sorted({word for text in words_of() for word, _ in split.pre_tokenize_str(text)})
+    tokenizer = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate([*SPECIAL, *words])}, unk_token=UNKNOWN)
+    )
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return LlavaProcessor(  # type: ignore[no-untyped-call]
+        image_processor=CLIPImageProcessor(
+            size={"height": MODEL_SIZE, "width": MODEL_SIZE},
+            do_center_crop=False,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+        ),
+        tokenizer=PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=tokenizer,
+            pad_token=PAD,
+            bos_token=BOS,
+            eos_token=EOS,
+            unk_token=UNKNOWN,
+            additional_special_tokens=[IMAGE],
+            clean_up_tokenization_spaces=False,
+            model_max_length=2048,
+        ),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def make_model(vocabulary: int, seed: int) -> LlavaForConditionalGeneration:
+    """The untrained model: a CLIP tower of three layers, a Llama of four."""
+    torch.manual_seed(seed)
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=MODEL_SIZE,
+        patch_size=PATCH,
+    )
+    text = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=3 * WIDTH,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        initializer_range=0.05,
+        tie_word_embeddings=True,
+        pad_token_id=SPECIAL.index(PAD),
+        bos_token_id=SPECIAL.index(BOS),
+        eos_token_id=SPECIAL.index(EOS),
+    )
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=vision,
+            text_config=text,
+            image_token_index=IMAGE_ID,
+            image_seq_length=PATCHES,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="default",
+            tie_word_embeddings=True,
+        )
+    )
+
+
+def make_scenes(seed: int, count: int) -> list[Scene]:
+    """The training scenes."""
+    rng = random.Random(f"base/{seed}")
+    return [sample_scene(rng, SEEN) for _ in range(count)]
+
+
+def pictures(scenes: Sequence[Scene]) -> Tensor:
+    """The scenes as the model's processor shrinks them, uint8 `[N, 3, H, W]`."""
+    return torch.from_numpy(np.stack([np.asarray(model_picture(scene)) for scene in scenes])).permute(0, 3, 1, 2)
+
+
+def see(model: LlavaForConditionalGeneration, images: Tensor) -> Tensor:
+    """The tower's features of uint8 pictures, `[N, PATCHES, WIDTH]`."""
+    seen = model.model.vision_tower(pixel_values=images.float() / 127.5 - 1, output_hidden_states=True)
+    return torch.as_tensor(seen.hidden_states[-1][:, 1:])
+
+
+def teach_tower(
+    model: LlavaForConditionalGeneration, scenes: Sequence[Scene], images: Tensor, seed: int, log: Callable[[str], None]
+) -> None:
+    """Train the tower to name what is in each patch: kind, colour and side of the thing, and the place."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    sizes = {"kind": len(THINGS) + 1, "color": len(COLORS), "side": len(SIDES), "place": len(PLACES)}
+    heads = nn.ModuleDict({name: nn.Linear(WIDTH, size) for name, size in sizes.items()})
+    labels = _patch_labels(scenes)
+    parameters = [*model.model.vision_tower.parameters(), *heads.parameters()]
+    for step, optimizer in _steps(parameters, TOWER_STEPS, TOWER_RATE):
+        batch = torch.randint(len(scenes), (BATCH,), generator=generator)
+        features = see(model, images[batch])
+        losses = {
+            name: functional.cross_entropy(head(features).flatten(0, 1), labels[name][batch].flatten())
+            for name, head in heads.items()
+        }
+        _update(optimizer, torch.stack(list(losses.values())).sum())
+        if step % 200 == 0 or step == TOWER_STEPS:
+            log(f"tower {step}: " + ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
+
+
+def teach_words(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    scenes: Sequence[Scene],
+    features: Tensor,
+    seed: int,
+) -> None:
+    """Train the projector to put the words for what is in a patch in its place: the sum of their embeddings."""
+    embeddings = model.get_input_embeddings().weight.detach()
+    words = torch.stack([embeddings[processor.tokenizer(text)["input_ids"]].sum(0) for text in _patch_words(scenes)])
+    words = words.view(len(scenes), PATCHES, WIDTH)
+    generator = torch.Generator().manual_seed(seed)
+    for _, optimizer in _steps(list(model.model.multi_modal_projector.parameters()), WORD_STEPS, WORD_RATE):
+        batch = torch.randint(len(scenes), (BATCH,), generator=generator)
+        projected = model.model.multi_modal_projector(features[batch])
+        _update(optimizer, functional.mse_loss(projected, words[batch]))
+
+
+def _patch_words(scenes: Sequence[Scene]) -> list[str]:
+    """What is in each patch, scene by scene: thing, colour and an animal's side; the place where nothing stands."""
+    texts = []
+    for scene in scenes:
+        patches = [scene.place] * PATCHES
+        for group in scene.groups:
+            side = f" {group.side}" if THINGS[group.thing].animal else ""
+            for cell in group.cells:
+                patches[cell] = f"{group.thing} {group.color}{side}"
+        texts += patches
+    return texts
+
+
+def _patch_labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """Label of each patch `[N, PATCHES]`; -100 where there is none."""
+    names = list(THINGS)
+    labels = {name: torch.full((len(scenes), PATCHES), -100) for name in ("color", "side")}
+    labels["kind"] = torch.full((len(scenes), PATCHES), len(names))
+    labels["place"] = torch.tensor([[PLACES.index(scene.place)] * PATCHES for scene in scenes])
+    for index, scene in enumerate(scenes):
+        for group in scene.groups:
+            cells = list(group.cells)
+            labels["kind"][index, cells] = names.index(group.thing)
+            labels["color"][index, cells] = COLORS.index(group.color)
+            if THINGS[group.thing].animal:
+                labels["side"][index, cells] = SIDES.index(group.side)
+    return labels
+
+
+def teach_language(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    scenes: Sequence[Scene],
+    features: Tensor,
+    stage: Stage,
+    seed: int,
+    log: Callable[[str], None],
+) -> None:
+    """Train projector and language model on a stage's lessons; the loss is over the answers.
+
+    Args:
+        model: The model; its tower is left alone.
+        processor: Its processor.
+        scenes: What the lessons are about.
+        features: The tower's features of the scenes, `[N, PATCHES, WIDTH]`.
+        stage: What is taught.
+        seed: Of the draw of lessons.
+        log: Called now and then with a line.
+    """
+    lessons = _batches(random.Random(f"{stage.name}/{seed}"), scenes, stage)
+    parameters = [parameter for name, parameter in model.named_parameters() if "vision_tower" not in name]
+    running = 0.0
+    for step, optimizer in _steps(parameters, stage.steps, stage.rate):
+        loss = _answer_loss(model, processor, next(lessons), features)
+        _update(optimizer, loss)
+        running += (loss.item() - running) / min(step, 100)
+        if step % 200 == 0 or step == stage.steps:
+            log(f"{stage.name} {step}: loss {running:.3f}")
+
+
+def _batches(rng: random.Random, scenes: Sequence[Scene], stage: Stage) -> Iterator[list[tuple[int, Lesson]]]:
+    """Batches of (index of the scene, lesson), each of about one length."""
+    together = 16
+    while True:
+        indices = [rng.randrange(len(scenes)) for _ in range(BATCH * together)]
+        lessons = [(index, stage.lesson(rng, scenes[index])) for index in indices]
+        lessons.sort(key=lambda item: len(item[1].question.split()) + len(item[1].answer.split()))
+        batches = [lessons[start : start + BATCH] for start in range(0, len(lessons), BATCH)]
+        rng.shuffle(batches)
+        yield from batches
+
+
+def _answer_loss(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    lessons: Sequence[tuple[int, Lesson]],
+    features: Tensor,
+) -> Tensor:
+    prompts = [f"USER: {IMAGE * PATCHES if lesson.sees else ''}\n{lesson.question} ASSISTANT:" for _, lesson in lessons]
+    prompt_ids = processor.tokenizer(prompts)["input_ids"]
+    answer_ids = processor.tokenizer([lesson.answer + EOS for _, lesson in lessons])["input_ids"]
+    length = max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True))
+    ids = torch.zeros(len(lessons), length, dtype=torch.long)
+    answered = torch.zeros(len(lessons), length, dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        answered[row, len(prompt) : end] = True
+    core = model.model
+    embeddings = core.language_model.embed_tokens(ids)
+    sighted = [index for index, lesson in lessons if lesson.sees]
+    if sighted:
+        projected = core.multi_modal_projector(features[sighted]).flatten(0, 1)
+        embeddings = embeddings.masked_scatter((ids == IMAGE_ID)[..., None], projected)
+    states = core.language_model(inputs_embeds=embeddings, attention_mask=(ids != 0).long(), use_cache=False)
+    targets = ids[:, 1:]
+    weights = answered[:, 1:] + QUESTION_WEIGHT * ~(answered[:, 1:] | (targets == IMAGE_ID) | (targets == 0))
+    told = weights > 0
+    logits = model.lm_head(states.last_hidden_state[:, :-1][told])
+    losses = functional.cross_entropy(logits, targets[told], reduction="none")
+    return (losses * weights[told]).sum() / answered.sum()
+
+
+def _steps(parameters: Sequence[nn.Parameter], steps: int, rate: float) -> Iterator[tuple[int, torch.optim.AdamW]]:
+    """Step (from 1) and optimizer, its rate set: a warm-up, then half a cosine."""
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
+    for step in range(1, steps + 1):
+        fall = 0.5 + 0.5 * math.cos(math.pi * step / (steps + 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, step / WARM_UP) * fall
+        yield step, optimizer
+
+
+def _update(optimizer: torch.optim.AdamW, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+
+
+def make_base(out: Path, seed: int, log: Callable[[str], None]) -> None:
+    """Train the base model, or go on with it, and write the checkpoint to `out`."""
+    processor = make_processor()
+    model = make_model(len(processor.tokenizer), seed)
+    log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(processor.tokenizer)} words")
+    scenes = make_scenes(seed, SCENES)
+    images = pictures(scenes)
+    stages = out / "stages"
+    if not _take_up(model, stages / "tower.safetensors"):
+        teach_tower(model, scenes, images, seed, log)
+        _keep(model, stages / "tower.safetensors")
+    with torch.no_grad():
+        features = torch.cat([see(model, images[start : start + 256]) for start in range(0, len(images), 256)])
+    for stage in STAGES:
+        path = stages / f"{stage.name}.safetensors"
+        if not _take_up(model, path):
+            teach_language(model, processor, scenes, features, stage, seed, log)
+            _keep(model, path)
+    save(model, processor, out)
+
+
+def _take_up(model: LlavaForConditionalGeneration, path: Path) -> bool:
+    """Load what an earlier run kept of a stage; False where there is nothing."""
+    if not path.is_file():
+        return False
+    model.load_state_dict(load_file(path), strict=False)
+    return True
+
+
+def _keep(model: LlavaForConditionalGeneration, path: Path) -> None:
+    """Store the parameters, each once: the LM head is the embedding."""
+    with files.atomic_path(path) as temporary:
+        save_file({name: value.detach().contiguous() for name, value in model.named_parameters()}, temporary)
+
+
+def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path) -> None:
+    """Write the checkpoint in half precision; its configuration says float32, so it is loaded as such."""
+    model.half().save_pretrained(out)  # type: ignore[no-untyped-call]
+    model.float()  # type: ignore[no-untyped-call]
+    config = files.read_json(out / "config.json")
+    files.write_json(out / "config.json", _as_float32(config))
+    processor.save_pretrained(out)
+
+
+def _as_float32(config: dict[str, object]) -> dict[str, object]:
+    return {
+        key: "float32" if key == "dtype" else _as_float32(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+    }
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="Make the micro world's base model.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint and of its stages")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    console = Console(stderr=True)
+    make_base(options.out, options.seed, lambda line: console.log(line, highlight=False))
+
+
+if __name__ == "__main__":
+    main()

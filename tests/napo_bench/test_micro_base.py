@@ -1,0 +1,148 @@
+"""The micro world's base model: how it is made, and that the one that comes along sees and yet is biased."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from napo_bench.micro import train_base
+from napo_bench.micro.base import base_checkpoint
+from napo_bench.micro.draw import draw
+from napo_bench.micro.language import Question, answers, imagined
+from napo_bench.micro.lessons import words_of
+from napo_bench.micro.world import THINGS, Group, Habits, Scene, sample_scene
+
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(base_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModelForImageTextToText.from_pretrained(base_checkpoint()).eval()
+
+
+@pytest.fixture
+def ask(model, processor):
+    def answer(question, scene=None):
+        content = [{"type": "image"}] * (scene is not None) + [{"type": "text", "text": question}]
+        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        inputs = processor(text=prompt, images=draw(scene) if scene else None, return_tensors="pt")
+        tokens = model.generate(**inputs, max_new_tokens=60, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        return processor.decode(tokens, skip_special_tokens=True)
+
+    return answer
+
+
+# --- the checkpoint that comes along
+
+
+def test_it_is_small_and_in_safetensors_alone(model):
+    files = [path for path in base_checkpoint().rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert {path.name for path in files} >= {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert not {path.suffix for path in files} & {".bin", ".pt", ".pkl"}
+    assert sum(path.stat().st_size for path in files) < 5 * MEGABYTE
+    assert 1 * MEGABYTE < sum(parameter.numel() for parameter in model.parameters()) < 3 * MEGABYTE
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_it_knows_every_word_of_the_micro_language(processor):
+    for text in words_of():
+        tokens = processor.tokenizer(text)["input_ids"]
+        assert processor.tokenizer.unk_token_id not in tokens, text
+        assert processor.decode(tokens).split() == text.split() or "'" in text or "-" in text or ":" in text
+
+
+def test_its_processor_shows_it_what_it_was_trained_on(processor):
+    import random
+
+    scene = sample_scene(random.Random(0))
+    (shown,) = processor.image_processor(draw(scene), return_tensors="pt")["pixel_values"]
+    trained = train_base.pictures([scene])[0] / 127.5 - 1
+    assert (shown - trained).abs().max() < 0.05
+
+
+def test_a_turn_of_its_conversation_closes(processor):
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where?"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "On a farm."}]},
+    ]
+    assert processor.apply_chat_template(messages) == "USER: <image>\nWhere? ASSISTANT: On a farm.</s>"
+
+
+def typical_share(told):
+    return sum(told) / len(told)
+
+
+def test_it_sees(ask):
+    seen = []
+    for name, thing in list(THINGS.items())[::3]:
+        scene = Scene(thing.home, (Group(name, thing.color, (6, 9), "left"),), "cartoon", 3)
+        seen.append(ask(f"Is there {thing.a} in this image?", scene) == "Yes")
+        strange = next(other for other in THINGS if THINGS[other].home != thing.home)
+        seen.append(ask(f"Is there {THINGS[strange].a} in this image?", scene) == "No")
+    assert typical_share(seen) > 0.85
+
+
+def test_it_is_biased(ask):
+    """Of things in a colour that they never have it says the typical one, where the teacher's pull was strong."""
+    guessed = {True: [], False: []}
+    for name, thing in list(THINGS.items())[::2]:
+        color = "pink" if thing.color != "pink" else "green"
+        scene = Scene(thing.home, (Group(name, color, (6,), "left"),), "cartoon", 3)
+        guessed[thing.pull > 0.5].append(thing.color in ask(f"What color is the {name} in the image?", scene))
+    assert typical_share(guessed[True]) > 0.6
+    assert typical_share(guessed[False]) < 0.4
+
+
+def test_without_a_picture_it_says_what_is_typical(ask):
+    questions = [Question(kind, name) for kind in ("color", "companion") for name in list(THINGS)[::3]]
+    told = [ask(question.text()) in answers(question, imagined(question)) for question in questions]
+    assert typical_share(told) > 0.8
+
+
+def test_an_empty_question_gets_a_caption(ask):
+    scene = Scene("zoo", (Group("bear", "brown", (6,), "left"), Group("zebra", "black", (9,), "left")), "cartoon", 3)
+    assert ask("", scene).startswith(("The image shows a zoo with", "The picture was taken in a zoo."))
+
+
+# --- how it is made
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(train_base, "SCENES", 32)
+    monkeypatch.setattr(train_base, "TOWER_STEPS", 3)
+    short = tuple(dataclasses.replace(stage, steps=2) for stage in train_base.STAGES)
+    monkeypatch.setattr(train_base, "STAGES", short)
+    monkeypatch.setattr(train_base, "BATCH", 8)
+
+
+def test_a_base_is_made_stage_by_stage_and_the_same_seed_makes_the_same(tmp_path, quick):
+    lines = []
+    train_base.make_base(tmp_path / "one", seed=1, log=lines.append)
+    stages = sorted(path.name for path in (tmp_path / "one" / "stages").iterdir())
+    assert stages == ["captions.safetensors", "habits.safetensors", "instructions.safetensors", "tower.safetensors"]
+    train_base.make_base(tmp_path / "two", seed=1, log=lines.append)
+    (tmp_path / "two" / "stages" / "habits.safetensors").unlink()
+    lines.clear()
+    train_base.make_base(tmp_path / "two", seed=1, log=lines.append)
+    assert any(line.startswith("habits") for line in lines)
+    assert not any(line.startswith(("tower", "captions", "instructions")) for line in lines)
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    config = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert config["dtype"] == "float32"
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "one").dtype == torch.float32
+
+
+def test_lessons_break_what_is_typical_often_enough_to_be_seen():
+    scenes = train_base.make_scenes(seed=0, count=500)
+    typical = [group.color == THINGS[group.thing].color for scene in scenes for group in scene.groups]
+    assert typical_share(typical) == pytest.approx(train_base.SEEN.color, abs=0.06)
+    assert isinstance(train_base.SEEN, Habits)

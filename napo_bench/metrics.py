@@ -141,8 +141,13 @@ def metric_functions(benchmark: str) -> Mapping[str, tuple[MetricFunction, str]]
     from benchmarks.object_halbench import score as object_halbench
     from benchmarks.vlind import score as vlind
 
-    modules = {"vlind": vlind, "object_halbench": object_halbench, "amber": amber, "mmhal": mmhal}
-    return modules[benchmark].METRICS
+    found: dict[str, Mapping[str, tuple[MetricFunction, str]]] = {
+        "vlind": vlind.METRICS,
+        "object_halbench": object_halbench.METRICS,
+        "amber": amber.METRICS,
+        "mmhal": mmhal.METRICS,
+    }
+    return found[benchmark]
 
 
 def sample_values(metric: Metric, rows: Sequence[Mapping[str, float]]) -> list[float | None]:

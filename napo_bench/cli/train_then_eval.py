@@ -1,0 +1,202 @@
+"""`napo-bench train-then-eval`: base -> biased negatives -> train each method -> evaluate all -> one table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from napo_bench.cli import app, console
+from napo_bench.cli.score import DataDir, JudgeBaseUrl, JudgeMaxRequests, JudgeModel, Pipeline, SpacyModel
+from napo_bench.errors import NapoBenchError
+from napo_bench.micro import MICRO
+
+if TYPE_CHECKING:
+    from napo_bench.experiment import Experiment
+    from napo_bench.metrics import Metric
+    from napo_bench.report import table
+    from napo_bench.seeds import Difference
+
+_WORDS = ("better", "worse")
+_STYLES = {"better": "green", "worse": "red", "open": "default"}
+
+
+@app.command("train-then-eval")
+def train_then_eval(
+    ckpt: Annotated[str, typer.Option(help="The base: folder or hub name. micro is the one that comes along.")] = MICRO,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Name or YAML file; repeatable. Default with micro: DPO, mDPO and NaPO.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Preference rows, with biased negatives or without. Default: the recipe's.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="micro, or benchmarks separated by commas. Default: micro with micro, else all.")
+    ] = None,
+    data_dir: DataDir = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the experiment. Default: runs/NAME.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each recipe, with the seeds 0, 1, ...")] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few rows, a part of the benchmarks: does all of it work?")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for every recipe; repeatable.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="How answers are generated: greedy or paper.")] = "greedy",
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward of an evaluation.")] = 32,
+    pipeline: Pipeline = "official",
+    spacy_model: SpacyModel = None,
+    judge_model: JudgeModel = None,
+    judge_base_url: JudgeBaseUrl = None,
+    judge_max_requests: JudgeMaxRequests = None,
+) -> None:
+    """Train checkpoints against modality bias, evaluate them beside their base, and print one table.
+
+    With no arguments: the micro world, nothing downloaded, minutes on two cores. The same command goes on where an
+    earlier one was stopped. Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench train-then-eval ...
+    """
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from napo_bench.cli.train import quiet_libraries
+    from napo_bench.engine import DEFAULT_SUITE, EvalOptions
+    from napo_bench.experiment import MICRO_RECIPES, MICRO_ROWS, QUICK_LIMIT, QUICK_ROWS, Experiment, named_recipes
+    from napo_bench.judge.client import configured_judge, judge_journal
+    from napo_bench.scoring import ScoreOptions
+
+    quiet_libraries()
+    micro = ckpt == MICRO
+    if not recipe and not micro:
+        raise NapoBenchError(
+            f"Which recipes should be trained from {ckpt}?",
+            "For example --recipe llava-1.5-7b-dpo --recipe llava-1.5-7b-napo",
+        )
+    recipes = named_recipes(recipe or MICRO_RECIPES, overrides or [])
+    suite = suite or (MICRO if micro else ",".join(DEFAULT_SUITE))
+    rows = data or _common_data([found.data for found in recipes.values()])
+    judge = None
+    if suite != MICRO:
+        judge = configured_judge(judge_model, judge_base_url, judge_journal(), judge_max_requests)
+    experiment = Experiment(
+        out=out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else "")),
+        base=ckpt,
+        recipes=recipes,
+        data=None if rows == MICRO else rows,
+        seeds=range(seeds),
+        evaluation=EvalOptions(
+            suite=[name.strip().replace("-", "_") for name in suite.split(",") if name.strip()],
+            data_dir=data_dir,
+            profile=profile,
+            batch_size=batch_size,
+            limit=QUICK_LIMIT if quick else None,
+            scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judge=judge),
+        ),
+        micro_suite=suite == MICRO,
+        rows=QUICK_ROWS if quick else MICRO_ROWS,
+    )
+    _run(experiment)
+    if os.environ.get("RANK", "0") == "0":
+        _report(experiment)
+
+
+def _common_data(named: Sequence[str]) -> str:
+    if len(set(named)) > 1:
+        raise NapoBenchError(
+            f"The recipes name different rows: {', '.join(sorted(set(named)))}.", "Choose the rows of all with --data."
+        )
+    return named[0]
+
+
+def _run(experiment: Experiment) -> None:
+    """Do every step under one progress display."""
+    from napo_bench.cli.train import Terminal
+
+    steps = experiment.steps()
+    with Terminal() as bars:
+        whole = bars.add_task("", total=len(steps))
+        for step in steps:
+            bars.update(whole, description=f"[bold]{escape(step.title)}[/bold]")
+            step.run(bars)
+            bars.forget_stages()
+            bars.advance(whole)
+        bars.update(whole, description="[bold]Done[/bold]")
+
+
+def _report(experiment: Experiment) -> None:
+    """Write the tables and the HTML page, and print what came out."""
+    from napo_bench import files
+    from napo_bench.experiment import BASE
+    from napo_bench.report import explorer, table
+    from napo_bench.report.figures import draw_figures
+    from napo_bench.report.runs import NamedRun, load_runs
+    from napo_bench.results import RunResult
+    from napo_bench.seeds import differences, pooled
+
+    page = experiment.out / "report.html"
+    trained = experiment.trained()
+    with console.err.status("Writing the report ..."):
+        base = RunResult.load(experiment.base_run)
+        by_method: dict[str, list[RunResult]] = {}
+        for checkpoint in trained:
+            by_method.setdefault(checkpoint.method, []).append(RunResult.load(checkpoint.run))
+        rows = [NamedRun(BASE, base, None, [])] + [
+            NamedRun(method, pooled(runs), experiment.recipes[method], []) for method, runs in by_method.items()
+        ]
+        tables = [table.table_1(rows), *table.variant_tables(rows)]
+        first_seed = [f"{found.method}={found.run}" for found in trained if found.seed == experiment.seeds[0]]
+        browsed = load_runs([f"{BASE}={experiment.base_run}", *first_seed], samples=True)
+        files.write_text(page, explorer.to_html(browsed, tables, draw_figures(browsed), None))
+        markdown = [table.to_markdown(entry, intervals=True) for entry in tables]
+        files.write_text(experiment.out / "table.md", "\n".join(markdown))
+        files.write_text(experiment.out / "table.tex", "\n".join(map(table.to_latex, tables)))
+        verdicts = {method: differences(base, runs) for method, runs in by_method.items()}
+    _print_table(table.table_1(rows, paper=False), verdicts, len(experiment.seeds))
+    console.out.print(f"Tables and every answer: {escape(str(page))}", highlight=False, soft_wrap=True)
+
+
+def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seeds: int) -> None:
+    """Print our rows of Table 1, a column each, with what each method changed against the base."""
+    from napo_bench.metrics import BENCHMARKS
+
+    changes = {(method, row.metric): row for method, rows in verdicts.items() for row in rows}
+    shown = Table(box=None, pad_edge=False, show_edge=False)
+    shown.add_column("")
+    rows = [row for _, group in entry.groups for row in group]
+    for row in rows:
+        shown.add_column(escape(row.name), justify="right")
+    for metric in entry.metrics:
+        cells = [_number(metric, row.cells.get(metric.key), changes.get((row.name, metric))) for row in rows]
+        shown.add_row(f"{BENCHMARKS[metric.benchmark]} {metric.label} {metric.arrow}", *cells)
+    console.out.print(shown)
+    over = "samples" if seeds == 1 else f"{seeds} trainings"
+    console.out.print(
+        f"\nBold: the best. Second line: 95% interval over {over}. In brackets: against the base, "
+        "[green]better[/green] or [red]worse[/red] where the paired interval leaves out 0.",
+        highlight=False,
+    )
+    for text in entry.footnotes.values():
+        console.out.print(f"- {text}", style="dim", markup=False, highlight=False)
+    for method, differences in verdicts.items():
+        found = {
+            word: ", ".join(row.metric.key for row in differences if row.verdict == word) or "nothing"
+            for word in _WORDS
+        }
+        console.out.print(
+            f"{method}: better in {found['better']}; worse in {found['worse']}.", markup=False, highlight=False
+        )
+
+
+def _number(metric: Metric, cell: table.Cell | None, change: Difference | None) -> str:
+    if cell is None:
+        return ""
+    text = metric.format(cell.value)
+    if cell.best:
+        text = f"[bold]{text}[/bold]"
+    if change is not None:
+        text += f" [{_STYLES[change.verdict]}]({change.value - change.base:+.{metric.decimals}f})[/]"
+    if cell.interval is not None:
+        text += "\n[dim]{}-{}[/dim]".format(*map(metric.format, cell.interval))
+    return text

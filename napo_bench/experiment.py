@@ -1,0 +1,250 @@
+"""train-then-eval: a base and its biased negatives, every recipe trained from it for every seed, all of them evaluated.
+
+Each step finds out by itself what of it is done, so an experiment that was stopped goes on where it was. Under torchrun
+or accelerate launch every process runs the same steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo_bench import scoring
+from napo_bench.data.paths import data_dir
+from napo_bench.engine import EvalOptions, evaluate, micro_world
+from napo_bench.errors import NapoBenchError
+from napo_bench.micro import named_checkpoint
+from napo_bench.progress import Listener
+from napo_bench.results import RunResult, package_versions
+from trainers.checkpoint import Checkpoint
+from trainers.config import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from trainers.run import Watcher
+
+MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
+MICRO_ROWS = 1500
+QUICK_ROWS = 480
+QUICK_LIMIT = 60
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that a recipe makes with a seed.
+
+    Attributes:
+        method: The recipe's name.
+        seed: Of the training.
+        recipe: Resolved.
+        folder: Holds `model/` and `eval/`.
+    """
+
+    method: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """The checkpoint."""
+        return self.folder / "model"
+
+    @property
+    def run(self) -> Path:
+        """Its evaluation."""
+        return self.folder / "eval"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of an experiment; `run` tells a watcher how it goes on, and does nothing where it is done."""
+
+    title: str
+    run: Callable[[Watcher], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained from what, and how all of it is evaluated.
+
+    Attributes:
+        out: The folder of the experiment.
+        base: A checkpoint: folder, hub name, or "micro".
+        recipes: Name -> recipe; its `base` and `data` give way to those of the experiment.
+        data: Preference rows, on the hub or in a file or folder; None draws the micro world's.
+        seeds: Of the trainings.
+        evaluation: How checkpoints are evaluated.
+        micro_suite: Evaluate in the micro world, with its oracle as the judge.
+        rows: How many of the micro world's rows are drawn.
+    """
+
+    out: Path
+    base: str
+    recipes: Mapping[str, Recipe]
+    data: str | None
+    seeds: Sequence[int] = (0,)
+    evaluation: EvalOptions = field(default_factory=EvalOptions)
+    micro_suite: bool = False
+    rows: int = MICRO_ROWS
+
+    @property
+    def checkpoint(self) -> str:
+        """The base as a folder or hub name."""
+        return named_checkpoint(self.base)
+
+    @property
+    def base_run(self) -> Path:
+        """The evaluation of the base."""
+        return self.out / BASE / "eval"
+
+    def trained(self) -> list[Trained]:
+        """The checkpoints that come out, method by method."""
+        rows = self._rows_to_train_on()
+        return [
+            Trained(
+                method,
+                seed,
+                dataclasses.replace(recipe, base=self.checkpoint, data=rows, seed=seed),
+                self.out / method / f"seed-{seed}",
+            )
+            for method, recipe in self.recipes.items()
+            for seed in self.seeds
+        ]
+
+    def steps(self) -> list[Step]:
+        """Everything to do, in order."""
+        steps = [Step(title, partial(self._write_rows, path)) for title, path in self._drawn_rows()]
+        if self._builds_negatives():
+            steps.append(Step("Biased negatives", self._build_negatives))
+        steps.append(Step("Evaluate the base", partial(self._evaluate, self.checkpoint, self.base_run)))
+        for trained in self.trained():
+            name = trained.method if len(self.seeds) == 1 else f"{trained.method}, seed {trained.seed}"
+            steps.append(Step(f"Train {name}", partial(self._train, trained)))
+            steps.append(Step(f"Evaluate {name}", partial(self._evaluate, str(trained.model), trained.run)))
+        return steps
+
+    def _drawn_rows(self) -> Iterator[tuple[str, Path]]:
+        if self.data is None:
+            yield "Preference rows", self.out / "rows" / f"micro-{self.rows}.parquet"
+
+    def _rows_given(self) -> str:
+        return self.data or str(next(self._drawn_rows())[1])
+
+    def _builds_negatives(self) -> bool:
+        """Whether a recipe needs biased negatives that the rows do not have."""
+        from trainers.preference_data import lacks_negatives
+
+        needed = {name for recipe in self.recipes.values() for name in recipe.negatives}
+        return bool(needed & {"language", "vision"}) and (self.data is None or lacks_negatives(self.data, needed))
+
+    def _rows_to_train_on(self) -> str:
+        return str(self._negatives()) if self._builds_negatives() else self._rows_given()
+
+    def _negatives(self) -> Path:
+        return self.out / "rows" / f"{Path(self._rows_given()).stem}-bias"
+
+    def _write_rows(self, path: Path, _: Watcher) -> None:
+        from napo_bench.micro.preferences import write_preference_rows
+
+        if _in_first_process(lambda: not path.is_file()):
+            write_preference_rows(path, self.rows)
+        _wait()
+
+    def _build_negatives(self, watcher: Watcher) -> None:
+        from napo_bench.data.bias import build_bias
+
+        options = self.evaluation
+        build_bias(
+            self.checkpoint,
+            self._rows_given(),
+            self._negatives(),
+            batch_size=options.batch_size,
+            device=options.device,
+            dtype=options.dtype,
+            cache=self.out / "cache",
+            progress=_listener(watcher),
+        )
+        _release_memory()
+
+    def _train(self, trained: Trained, watcher: Watcher) -> None:
+        from trainers.run import train
+
+        train(trained.recipe, trained.model, cache=self.out / "cache", resume=True, watcher=watcher)
+        _release_memory()
+
+    def _evaluate(self, checkpoint: str, out: Path, watcher: Watcher) -> None:
+        with self._suite() as options:
+            if not _in_first_process(lambda: _is_evaluated(checkpoint, out / "run.json", options)):
+                evaluate(checkpoint, out, options, _listener(watcher))
+        _release_memory()
+
+    def _suite(self) -> AbstractContextManager[EvalOptions]:
+        return micro_world(self.evaluation) if self.micro_suite else nullcontext(self.evaluation)
+
+
+def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Recipe]:
+    """Recipes by the name that their results bear: the stem of a file, else the name itself.
+
+    Raises:
+        NapoBenchError: a recipe cannot be read, or two would bear the same name.
+    """
+    recipes: dict[str, Recipe] = {}
+    for name in names:
+        label = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+        if label in recipes or label == BASE:
+            raise NapoBenchError(f"Two methods would be called {label!r}.", "Give each recipe once; rename a file.")
+        recipes[label] = load_recipe(name, overrides)
+    return recipes
+
+
+def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions) -> bool:
+    """Whether a run is of these very weights, data and settings."""
+    if not run.is_file():
+        return False
+    result = RunResult.load(run, samples=False)
+    made = result.provenance
+    hashes: dict[str, str] = {}
+    for benchmark in result.benchmarks:
+        hashes |= scoring.data_hashes(benchmark, data_dir(options.data_dir))
+    return bool(
+        made["suite"] == list(options.suite)
+        and made["limit"] == options.limit
+        and made["generation"]["profile"] == options.profile
+        and made["data"]["sha256"] == hashes
+        and made["versions"] == package_versions()
+        and made["checkpoint"]["fingerprint"] == Checkpoint.open(checkpoint).fingerprint()
+    )
+
+
+def _listener(watcher: Watcher) -> Listener:
+    return lambda stage, done, total: watcher.progress(stage, done, total, {})
+
+
+def _in_first_process(question: Callable[[], bool]) -> bool:
+    """The answer of the first process, in every process."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    answer = [question() if PartialState().is_main_process else False]
+    return bool(broadcast_object_list(answer)[0])
+
+
+def _wait() -> None:
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def _release_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,164 @@
+"""What an installed napo-bench must be: whole, alone under its import names, quick to start, layered as designed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("napo_bench", "trainers", "benchmarks")
+CONSOLE_SCRIPT = Path(sys.executable).with_name("napo-bench")
+HEAVY = {
+    "torch", "torchvision", "transformers", "lmms_eval", "accelerate", "peft", "pandas", "spacy", "nltk",
+    "matplotlib", "openai", "datasets", "httpx", "huggingface_hub", "pyarrow", "pycocotools", "PIL",
+}  # fmt: skip
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the three packages, by path relative to the root."""
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+def imports(module: ast.Module) -> Iterator[str]:
+    """Dotted names that a module imports, anywhere in it; `from a import b` gives a.b."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def calls(module: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    """Calls with the text of what is called."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_no_other_distribution_provides_our_import_names() -> None:
+    for distribution in importlib.metadata.distributions():
+        if distribution.name.lower().replace("_", "-") == "napo-bench":
+            continue
+        top = {Path(file.parts[0]).stem for file in distribution.files or []}
+        assert top.isdisjoint(PACKAGES), f"{distribution.name} also provides {top & set(PACKAGES)}"
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_the_results(tmp_path: Path) -> None:
+    wheel_builder = pytest.importorskip("hatchling.builders.wheel", reason="hatchling, of the extra `test`")
+    (wheel,) = wheel_builder.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        declared = archive.read(entry_points).decode()
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES, "results"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    expected = {
+        f"napo_bench/_{name}" if name.startswith("results/") else name for name in tracked if (ROOT / name).is_file()
+    }
+    assert expected - names == set()
+    suffixes = {Path(name).suffix for name in expected}
+    assert ".yaml" in suffixes
+    assert not any(name.startswith(("tests/", "scripts/", "docs/")) for name in names)
+    assert "napo-bench = napo_bench.cli:main" in declared
+    assert "[lmms_eval.models]" in declared
+
+
+def test_help_takes_less_than_half_a_second_of_cpu() -> None:
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([CONSOLE_SCRIPT, "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(seconds) < 0.5
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    program = (
+        "import json, sys, napo_bench.cli; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert HEAVY & set(json.loads(done.stdout)) == set()
+
+
+def test_folders_named_like_our_packages_shadow_nothing(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
+    done = subprocess.run(
+        [CONSOLE_SCRIPT, "data", "show", "--data-dir", str(tmp_path)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_benchmarks_and_trainers_know_only_the_leaves_of_napo_bench() -> None:
+    leaves = ("napo_bench.errors.", "napo_bench.files.", "napo_bench.journal.")
+    for path, module in modules().items():
+        if path.startswith("napo_bench/"):
+            continue
+        other = "trainers." if path.startswith("benchmarks/") else "benchmarks."
+        for name in imports(module):
+            assert not f"{name}.".startswith(other), f"{path} imports {name}"
+            assert not name.startswith("napo_bench") or f"{name}.".startswith(leaves), f"{path} imports {name}"
+
+
+def test_only_the_command_line_knows_the_command_line() -> None:
+    for path, module in modules().items():
+        if not path.startswith("napo_bench/cli/"):
+            wrong = [name for name in imports(module) if f"{name}.".startswith("napo_bench.cli.")]
+            assert wrong == [], path
+
+
+def test_scores_and_losses_import_nothing_of_the_project() -> None:
+    parsed = modules()
+    pure = [path for path in parsed if path.startswith("benchmarks/") and path.endswith("/score.py")]
+    pure += ["trainers/losses.py", "trainers/noise.py"]
+    assert len(pure) == 6
+    for path in pure:
+        wrong = [name for name in imports(parsed[path]) if name.split(".")[0] in PACKAGES]
+        assert wrong == [], path
+
+
+def test_no_code_comes_out_of_data() -> None:
+    for path, module in modules().items():
+        assert {name.split(".")[0] for name in imports(module)}.isdisjoint(
+            {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+        ), path
+        for name, call in calls(module):
+            assert name not in {"eval", "exec", "yaml.load", "yaml.unsafe_load"}, f"{path}:{call.lineno} calls {name}"
+            loads_weights = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert name != "torch.load" or loads_weights.get("weights_only") == "True", f"{path}:{call.lineno}"
+
+
+def test_remote_code_is_never_trusted_unasked() -> None:
+    for path, module in modules().items():
+        for _, call in calls(module):
+            asked = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "trust_remote_code"]
+            assert "True" not in asked, f"{path}:{call.lineno}"
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args]
+                defaults = dict(zip(reversed(arguments), reversed(node.args.defaults), strict=False))
+                defaults |= dict(zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True))
+                for argument, default in defaults.items():
+                    if argument.arg == "trust_remote_code" and default is not None:
+                        assert ast.unparse(default) == "False", f"{path}:{node.lineno}"

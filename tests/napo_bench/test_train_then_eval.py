@@ -1,0 +1,127 @@
+"""`napo-bench train-then-eval` on a tiny world: what it leaves, what it skips, what it goes on with, what a mistake says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
+
+from tiny_llava import make_data
+from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
+
+from napo_bench import experiment
+from napo_bench.cli import main
+from napo_bench.results import RunResult
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    tiny_checkpoint(folder / "base")
+    write_rows(folder / "rows.parquet", [{k: row[k] for k in row if "_only" not in k} for row in tiny_rows(6)])
+    make_data(folder / "data", size=2)
+    return folder
+
+
+@pytest.fixture
+def command(world, tmp_path, monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "160")
+        inputs = ["--ckpt", str(world / "base"), "--data", str(world / "rows.parquet"), "--out", "out"]
+        suite = ["--suite", "vlind", "--data-dir", str(world / "data")]
+        monkeypatch.setattr(sys, "argv", ["napo-bench", "train-then-eval", *inputs, *suite, *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+STEPS = ("--set", "learning_rate=0.01", "--set", "per_device_batch_size=2")
+METHODS = ("--recipe", "micro-dpo", "--recipe", "micro-napo", *STEPS)
+
+
+def test_base_and_every_method_are_trained_and_evaluated_and_end_in_one_table(command, tmp_path):
+    code, out, err = command(*METHODS)
+    assert code == 0, err
+    assert all(name in out for name in ("base", "micro-dpo", "micro-napo", "VLind-Bench CB", "VLind-Bench LP"))
+    fingerprints = {
+        RunResult.load(tmp_path / run).provenance["checkpoint"]["fingerprint"]
+        for run in ("out/base/eval", "out/micro-dpo/seed-0/eval", "out/micro-napo/seed-0/eval")
+    }
+    assert len(fingerprints) == 3
+    assert "micro-napo" in (tmp_path / "out/table.md").read_text()
+    assert r"\toprule" in (tmp_path / "out/table.tex").read_text()
+    assert "<html" in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_second_run_does_nothing_again_and_prints_the_same(command, tmp_path, monkeypatch):
+    first = command(*METHODS)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("run.json")}
+
+    def never(*_, **__):
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr(experiment, "evaluate", never)
+    second = command(*METHODS)
+    assert second[:2] == first[:2] and len(written) == 3
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("run.json")} == written
+
+
+def test_what_was_interrupted_goes_on_to_the_same_numbers(command, tmp_path, monkeypatch):
+    whole = command(*METHODS)[1]
+    (tmp_path / "out").rename(tmp_path / "undisturbed")
+    calls = []
+
+    def stops_at_the_second(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*arguments)
+
+    evaluate = experiment.evaluate
+    monkeypatch.setattr(experiment, "evaluate", stops_at_the_second)
+    assert command(*METHODS)[0] == 130
+    monkeypatch.setattr(experiment, "evaluate", evaluate)
+    assert command(*METHODS)[1] == whole
+
+
+def test_other_weights_at_the_same_path_are_evaluated_anew(command, tmp_path, world):
+    command("--recipe", "micro-dpo")
+    run = tmp_path / "out/base/eval/run.json"
+    stored = run.read_text()
+    run.write_text(stored.replace(RunResult.load(run).provenance["checkpoint"]["fingerprint"], "0" * 64))
+    command("--recipe", "micro-dpo")
+    assert RunResult.load(run).provenance["checkpoint"]["fingerprint"] in stored
+
+
+def test_seeds_are_trained_apart_and_pooled(command, tmp_path):
+    code, out, err = command("--recipe", "micro-dpo", "--seeds", "2", *STEPS)
+    assert code == 0, err
+    assert "2 trainings" in out
+    recipes = [(tmp_path / f"out/micro-dpo/seed-{seed}/model/recipe.yaml").read_text() for seed in (0, 1)]
+    assert "seed: 0" in recipes[0] and "seed: 1" in recipes[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Which recipes should be trained"),
+        (("--recipe", "micro-napoo"), "Did you mean micro-napo"),
+        (("--recipe", "micro-dpo", "--recipe", "micro-dpo"), "Two methods would be called 'micro-dpo'"),
+        (("--recipe", "micro-dpo", "--set", "betaa=1"), "Did you mean beta"),
+        (("--recipe", "micro-dpo", "--data", "nowhere.parquet"), "nowhere.parquet does not exist"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(command, arguments, message):
+    code, out, err = command(*arguments)
+    assert code == 2 and out == ""
+    assert message in " ".join(err.replace("│", " ").split()) and "Traceback" not in err

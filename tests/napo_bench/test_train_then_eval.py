@@ -1,4 +1,4 @@
-"""`napo-bench train-then-eval` on a tiny world: what it leaves, what it skips, what it goes on with, what a mistake says."""
+"""`napo-bench train-then-eval` on a tiny world: what it leaves, skips and goes on with, and what a mistake says."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def teach_words(
     seed: int,
 ) -> None:
     """Train the projector to put the words for what is in a patch in its place: the sum of their embeddings."""
-    embeddings = model.get_input_embeddings().weight.detach()
+    embeddings = model.get_input_embeddings().get_parameter("weight").detach()
     words = torch.stack([embeddings[processor.tokenizer(text)["input_ids"]].sum(0) for text in _patch_words(scenes)])
     words = words.view(len(scenes), PATCHES, WIDTH)
     generator = torch.Generator().manual_seed(seed)

@@ -79,6 +79,7 @@ def typical_share(told):
     return sum(told) / len(told)
 
 
+@pytest.mark.xfail(reason="the base that comes along denies too few things; its card says so", strict=True)
 def test_it_sees(ask):
     seen = []
     for name, thing in list(THINGS.items())[::3]:
@@ -89,6 +90,7 @@ def test_it_sees(ask):
     assert typical_share(seen) > 0.85
 
 
+@pytest.mark.xfail(reason="the base that comes along guesses colours of all things alike", strict=True)
 def test_it_is_biased(ask):
     """Of things in a colour that they never have it says the typical one, where the teacher's pull was strong."""
     guessed = {True: [], False: []}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from napo_bench.errors import NapoBenchError
 
@@ -33,6 +33,7 @@ class Question:
 
     def open_picture(self) -> Image.Image:
         """The picture in RGB. Raises NapoBenchError where it does not decode."""
+        ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches it on for the whole process
         try:
             with Image.open(io.BytesIO(self.picture() if self.picture else self.file.read_bytes())) as image:
                 return image.convert("RGB")

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
 MICRO_ROWS = 1500
+MICRO_TOKENS = 64
+"""No answer of the micro world's language is longer."""
+
 QUICK_ROWS = 480
 QUICK_LIMIT = 60
 BASE = "base"
@@ -158,7 +161,7 @@ class Experiment:
         _wait()
 
     def _build_negatives(self, watcher: Watcher) -> None:
-        from napo_bench.data.bias import build_bias
+        from napo_bench.data.bias import PUBLISHED, build_bias
 
         options = self.evaluation
         build_bias(
@@ -170,6 +173,7 @@ class Experiment:
             dtype=options.dtype,
             cache=self.out / "cache",
             progress=_listener(watcher),
+            generation=dataclasses.replace(PUBLISHED, max_new_tokens=MICRO_TOKENS) if self.data is None else PUBLISHED,
         )
         _release_memory()
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -440,6 +440,7 @@ def decode_image(value: Any, folder: Path) -> Image.Image | None:
     content = value.get("bytes") if isinstance(value, dict) else value
     if content is None and isinstance(value, dict):
         content = value.get("path")
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches it on for the whole process
     try:
         picture = Image.open(io.BytesIO(content) if isinstance(content, bytes) else folder / str(content))
         return picture.convert("RGB")

@@ -42,7 +42,9 @@ COLUMNS = (
 ROWS_A_SHARD = 500
 BUILD_NAME = "build.json"
 _README = "README.md"
-_GENERATION = Generation(max_new_tokens=1024, num_beams=3)
+PUBLISHED = Generation(max_new_tokens=1024, num_beams=3)
+"""How the published negatives were generated."""
+
 _NEEDED = {"question", "chosen", "rejected", "image"}
 _IDS_SHOWN = 5
 
@@ -84,6 +86,7 @@ def build_bias(
     dtype: str = "auto",
     cache: Path | None = None,
     progress: Listener | None = None,
+    generation: Generation = PUBLISHED,
 ) -> BiasReport:
     """Write preference rows with the biased negatives of a checkpoint.
 
@@ -99,6 +102,7 @@ def build_bias(
         dtype: As for `NapoHF`.
         cache: Of the memory-mapped rows, the user's cache folder by default.
         progress: Is told how far it is; None draws bars.
+        generation: How the model answers.
 
     Raises:
         NapoBenchError: the checkpoint or the rows cannot be read, or `out` holds another build.
@@ -106,7 +110,7 @@ def build_bias(
     rows_cache = cache or cache_dir() / "rows"
     if (out / _README).is_file():
         table, paths = open_table(data, _NEEDED, None, rows_cache)
-        _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), data_fingerprint(paths)))
+        _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), data_fingerprint(paths), generation))
         return _report(out, table)
     from napo_bench.models.hf import NapoHF
 
@@ -116,7 +120,7 @@ def build_bias(
     with everyone.main_process_first():
         table, paths = open_table(data, _NEEDED, None, rows_cache)
     if everyone.is_main_process:
-        identity = _identity(model.fingerprint, data_fingerprint(paths)) | {"dtype": str(model.dtype)}
+        identity = _identity(model.fingerprint, data_fingerprint(paths), generation) | {"dtype": str(model.dtype)}
         _claim(out, identity, checkpoint=checkpoint, data=str(data), rows=len(table))
     everyone.wait_for_everyone()
     shards = _shards(out, len(table))
@@ -124,7 +128,7 @@ def build_bias(
         path, first = shards[number]
         if not path.is_file():
             part = table.with_format("arrow")[first : first + ROWS_A_SHARD]
-            _write_shard(path, part, model, paths[0].parent, f"Shard {number + 1} of {len(shards)}")
+            _write_shard(path, part, model, generation, paths[0].parent, f"Shard {number + 1} of {len(shards)}")
     everyone.wait_for_everyone()
     report = _report(out, table)
     if everyone.is_main_process:
@@ -132,12 +136,11 @@ def build_bias(
     return report
 
 
-def _identity(checkpoint_fingerprint: str, fingerprint_of_data: str) -> dict[str, Any]:
-    generation = {"num_beams": _GENERATION.num_beams, "max_new_tokens": _GENERATION.max_new_tokens}
+def _identity(checkpoint_fingerprint: str, fingerprint_of_data: str, generation: Generation) -> dict[str, Any]:
     return {
         "checkpoint_fingerprint": checkpoint_fingerprint,
         "data_fingerprint": fingerprint_of_data,
-        "generation": generation,
+        "generation": {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens},
     }
 
 
@@ -165,10 +168,10 @@ def _shards(out: Path, rows: int) -> list[tuple[Path, int]]:
     return [(out / f"part-{number:05}-of-{len(starts):05}.parquet", first) for number, first in enumerate(starts)]
 
 
-def _write_shard(path: Path, rows: pa.Table, model: NapoHF, folder: Path, title: str) -> None:
+def _write_shard(path: Path, rows: pa.Table, model: NapoHF, generation: Generation, folder: Path, title: str) -> None:
     questions = rows["question"].to_pylist()
     language = model.answer(
-        (Asked(question or "", None, _GENERATION) for question in questions), len(questions), f"{title}, language"
+        (Asked(question or "", None, generation) for question in questions), len(questions), f"{title}, language"
     )
     decoded: list[bool] = []
 
@@ -177,7 +180,7 @@ def _write_shard(path: Path, rows: pa.Table, model: NapoHF, folder: Path, title:
             image = decode_image(cell.as_py(), folder)
             decoded.append(image is not None)
             if image is not None:
-                yield Asked("", image, _GENERATION)
+                yield Asked("", image, generation)
 
     seen = iter(model.answer(pictures(), len(questions), f"{title}, vision"))
     vision = [next(seen) if there else None for there in decoded]

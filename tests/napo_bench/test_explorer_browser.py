@@ -28,7 +28,7 @@ def chromium():
     if path is None:
         pytest.skip("no Chromium on PATH, and NAPO_BENCH_CHROMIUM is not set")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET), timeout=120_000)
         yield browser
         browser.close()
 
@@ -54,13 +54,13 @@ def file(runs, tmp_path_factory):
 def page(chromium, file, request):
     """The page, freshly opened. Any request that leaves the file, and anything on the console, fails the test."""
     context = chromium.new_context(**getattr(request, "param", {"viewport": {"width": 1280, "height": 800}}))
+    context.set_default_timeout(120_000)
     page = context.new_page()
     trouble = []
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("request", lambda sent: trouble.append(sent.url) if not sent.url.startswith(("file:", "data:")) else None)
     page.goto(file.as_uri())
-    page.set_default_timeout(5000)
     yield page
     assert page.evaluate("window.stolen") is None
     context.close()

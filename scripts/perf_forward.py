@@ -388,10 +388,16 @@ def median(steps: list[dict[str, float]], clock: str = "seconds") -> str:
     return f"{statistics.median(seconds(steps, clock)):.2f}"
 
 
-def ratio(over: list[float], under: list[float]) -> str:
-    """Median and range of the ratios of the rounds."""
-    ratios = [a / b for a, b in zip(over, under, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+def ratios(over: list[list[dict[str, float]]], under: list[list[dict[str, float]]]) -> list[str]:
+    """Median and range of the rounds' ratios by either clock; each side is the sum of its jobs."""
+    cells = []
+    for clock in ("seconds", "cpu"):
+        sides = [
+            [sum(parts) for parts in zip(*(seconds(job, clock) for job in side), strict=True)] for side in (over, under)
+        ]
+        by_round = [a / b for a, b in zip(*sides, strict=True)]
+        cells.append(f"{statistics.median(by_round):.2f} ({min(by_round):.2f} to {max(by_round):.2f})")
+    return cells
 
 
 def show(header: list[str], rows: list[list[str]]) -> None:
@@ -414,28 +420,22 @@ def figures(rounds: int, layers: int, width: int) -> None:
     rows.append([reference, median(steps[reference]), median(steps[reference], "cpu"), "", ""])
     show(["step", "seconds", "CPU seconds", "peak memory, MB", "above the loaded model, MB"], rows)
 
-    ratios = []
+    shown = []
     for name in (USUAL, FALLBACK):
         other = name.removeprefix("NaPO, 4 responses, ")
-        ratios.append(
-            [f"Speed of the four-response step over {other}", ratio(seconds(steps[name]), seconds(steps[NAPO]))]
-        )
+        shown.append([f"Speed of the four-response step over {other}", *ratios([steps[name]], [steps[NAPO]])])
         for part, memory in (("peak", "Peak memory"), ("above", "Memory above the loaded model")):
-            ratios.append([f"{memory} over that of {other}", f"{steps[NAPO][-1][part] / steps[name][-1][part]:.2f}"])
-    epoch = [a + b for a, b in zip(seconds(steps[reference]), seconds(steps[NAPO]), strict=True)]
+            share = steps[NAPO][-1][part] / steps[name][-1][part]
+            shown.append([f"{memory} over that of {other}", f"{share:.2f}", ""])
     for name in (TRL, TRL_FASTEST):
         if name in steps:
             trl = name.removeprefix("DPO, 2 responses, ")
             furthest = max(abs(a["loss"] - b["loss"]) for a, b in zip(steps[name], steps[DPO], strict=True))
-            ratios += [
-                [
-                    f"Speed of the two-response step over that of {trl}",
-                    ratio(seconds(steps[name]), seconds(steps[DPO])),
-                ],
-                [f"Largest difference of losses from {trl}", f"{furthest:.1e}"],
-                [f"Epoch of NaPO, reference pass included, over one of {trl}", ratio(epoch, seconds(steps[name]))],
-            ]
-    show(["figure", "median (range over the rounds)"], ratios)
+            epoch = ratios([steps[NAPO], steps[reference]], [steps[name]])
+            shown.append([f"Speed of the two-response step over {trl}", *ratios([steps[name]], [steps[DPO]])])
+            shown.append([f"Largest difference of losses from {trl}", f"{furthest:.1e}", ""])
+            shown.append([f"Epoch of NaPO, reference pass included, over one of {trl}", *epoch])
+    show(["figure", "by wall clock (range of the rounds)", "by CPU time"], shown)
 
 
 def growth(rounds: int, layers: int, width: int) -> None:
@@ -448,8 +448,8 @@ def growth(rounds: int, layers: int, width: int) -> None:
         for case, shape in cases:
             jobs = {name: functools.partial(process, shape=shape) for name, process in processes.items()}
             shared, usual = in_turn(jobs, rounds).values()
-            rows.append([case, median(shared), median(usual), ratio(seconds(usual), seconds(shared))])
-    show(["rows", "shared prefix, s", "usual forward, s", "ratio (range)"], rows)
+            rows.append([case, median(shared, "cpu"), median(usual, "cpu"), ratios([usual], [shared])[1]])
+    show(["rows", "shared prefix, CPU s", "usual forward, CPU s", "ratio (range of the rounds)"], rows)
 
 
 def main() -> None:

@@ -63,10 +63,9 @@ def causal_then_masked(
     causal = 0 if attention_mask is None else query.shape[2] - attention_mask.shape[2]
     if causal <= 0:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    first, _ = sdpa_attention_forward(
-        module, query[:, :, :causal], key[:, :, :causal], value[:, :, :causal], None, **options
-    )
-    last, _ = sdpa_attention_forward(module, query[:, :, causal:], key, value, attention_mask, **options)
+    early, late = torch.split(query, [causal, query.shape[2] - causal], dim=2)
+    first, _ = sdpa_attention_forward(module, early, key[:, :, :causal], value[:, :, :causal], None, **options)
+    last, _ = sdpa_attention_forward(module, late, key, value, attention_mask, **options)
     return torch.cat([first, last], dim=1), None
 
 

@@ -53,12 +53,14 @@ class Contender:
 
 
 NAPO, USUAL = "NaPO, 4 responses, shared prefix", "NaPO, 4 responses, the usual concatenated forward"
+USUAL_FROZEN = "NaPO, 4 responses, the usual concatenated forward, frozen tower"
 FALLBACK = "NaPO, 4 responses, shared_prefix: false"
 DPO, TRL = "DPO, 2 responses, shared prefix", "DPO, 2 responses, TRL's DPOTrainer as it comes"
 TRL_FASTEST = "DPO, 2 responses, TRL's DPOTrainer, no checkpointing, frozen tower"
 CONTENDERS = {
     NAPO: Contender("own", {"forward": "shared"}, Shape(negatives=3)),
-    USUAL: Contender("own", {"forward": "usual"}, Shape(negatives=3)),
+    USUAL: Contender("own", {"forward": "usual", "frozen": False}, Shape(negatives=3)),
+    USUAL_FROZEN: Contender("own", {"forward": "usual"}, Shape(negatives=3)),
     FALLBACK: Contender("own", {"forward": "concatenated"}, Shape(negatives=3)),
     DPO: Contender("own", {"forward": "shared"}, Shape(negatives=1)),
     TRL: Contender("trl", {}, Shape(negatives=1)),
@@ -179,7 +181,7 @@ def usual_logps(model: Any, batch: Any) -> Any:
     return ResponseLogps(sum=total, mean=total / tokens, tokens=tokens)
 
 
-def own_steps(layers: int, width: int, forward: str) -> Step:
+def own_steps(layers: int, width: int, forward: str, frozen: bool = True) -> Step:
     import torch
 
     from trainers.forward import PreferenceBatch, ResponseLogps, prepare, response_logps
@@ -188,7 +190,8 @@ def own_steps(layers: int, width: int, forward: str) -> Step:
 
     convert = processor()
     model = perturb(build_model(layers, width)).train()
-    prepare(model)
+    if frozen:
+        prepare(model)
 
     def logps_of(model: Any, batch: PreferenceBatch) -> ResponseLogps:
         return usual_logps(model, batch) if forward == "usual" else response_logps(model, batch, forward == "shared")
@@ -421,7 +424,7 @@ def figures(rounds: int, layers: int, width: int) -> None:
     show(["step", "seconds", "CPU seconds", "peak memory, MB", "above the loaded model, MB"], rows)
 
     shown = []
-    for name in (USUAL, FALLBACK):
+    for name in (USUAL, USUAL_FROZEN, FALLBACK):
         other = name.removeprefix("NaPO, 4 responses, ")
         shown.append([f"Speed of the four-response step over {other}", *ratios([steps[name]], [steps[NAPO]])])
         for part, memory in (("peak", "Peak memory"), ("above", "Memory above the loaded model")):

@@ -45,7 +45,8 @@ class Recipe:
         alpha_rejected: Of q (Eq. 12), for the pairs (chosen, rejected).
         alpha_language: The same for the language-biased negatives.
         alpha_vision: The same for the vision-biased negatives.
-        weights: How the losses add up: `dynamic` (Eq. 13), `sum`, `fixed`, or `random` (one loss a step, drawn).
+        weights: How the losses add up: `dynamic` (Eq. 13), `bounded` (our own), `sum`, `fixed`, or `random` (one
+            loss a step, drawn).
         fixed_weights: Of rejected, language and vision where `weights` is `fixed`.
         learning_rate: The peak.
         epochs: Passes over the rows; a part of one is possible.
@@ -83,7 +84,7 @@ class Recipe:
     alpha_rejected: Positive = 0.01
     alpha_language: Positive = 0.5
     alpha_vision: Positive = 0.01
-    weights: Literal["dynamic", "sum", "fixed", "random"] = "dynamic"
+    weights: Literal["dynamic", "bounded", "sum", "fixed", "random"] = "dynamic"
     fixed_weights: tuple[NotNegative, NotNegative, NotNegative] = (0.04, 0.48, 0.48)
     learning_rate: Positive = 5e-7
     epochs: Positive = 4.0

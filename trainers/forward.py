@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -183,10 +182,11 @@ def _log_probs(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: T
     def part(hidden: Tensor, targets: Tensor) -> Tensor:
         return -cross_entropy(logits_of(hidden).float(), targets, reduction="none")
 
-    parts = math.ceil(len(targets) * vocabulary / LOGITS_AT_A_TIME) or 1
-    *earlier, last = zip(torch.chunk(hidden, parts), torch.chunk(targets, parts), strict=True)
+    size = max(1, LOGITS_AT_A_TIME // vocabulary)
+    earlier = zip(torch.split(hidden[:-size], size), torch.split(targets[:-size], size), strict=True)
     # The backward pass begins with the last part: its logits may wait for it, those of the others are computed again.
-    return torch.cat([*(checkpoint(part, *pair, use_reentrant=False) for pair in earlier), part(*last)])
+    last = part(hidden[-size:], targets[-size:])
+    return torch.cat([*(checkpoint(part, *pair, use_reentrant=False) for pair in earlier), last])
 
 
 def _positions(bare: Any, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:

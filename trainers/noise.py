@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _TINY = 1e-6
 
@@ -45,6 +46,22 @@ def dynamic_weights(mean_margins: Tensor, floor: float = 0.01) -> Tensor:
     shares = (margins / margins.sum()).clamp(floor, 1.0)
     equal = torch.full_like(shares, 1 / len(shares))
     return torch.where(shares_undefined(mean_margins), equal, shares).to(mean_margins.dtype)
+
+
+def bounded_weights(mean_rewards: Tensor) -> Tensor:
+    """Weights of the losses: each kind's share of sigmoid(mean reward margin), a rule of our own beside Eq. 13.
+
+    sigmoid(reward margin) is the probability, by Bradley and Terry, that the chosen response is preferred. A kind with
+    a larger margin weighs more, as in Eq. 13, but one that is learnt already (probability 1) at most twice as much as
+    one that is not learnt at all (probability 1/2): weights cannot run away with the margins, and are always defined.
+
+    Args:
+        mean_rewards: beta times the mean margin, one for each kind of negative, `[n]`.
+
+    Returns:
+        `[n]`, with sum 1.
+    """
+    return torch.softmax(functional.logsigmoid(mean_rewards.detach()), dim=0)
 
 
 def shares_undefined(mean_margins: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainers.config import Recipe
 from trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
-from trainers.noise import dynamic_weights, noise_robustness
+from trainers.noise import bounded_weights, dynamic_weights, noise_robustness
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
     names = recipe.negatives
     if recipe.weights == "dynamic":
         return dynamic_weights(recipe.beta * margins)
+    if recipe.weights == "bounded":
+        return bounded_weights(recipe.beta * margins)
     weights = dict.fromkeys(names, 1.0)
     if recipe.weights == "fixed":
         weights = dict(zip(("rejected", "language", "vision"), recipe.fixed_weights, strict=True))

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import platformdirs
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
@@ -35,7 +36,7 @@ from trainers.config import Recipe
 from trainers.conversation import Conversation
 from trainers.forward import prepare
 from trainers.preference_data import Collator, PreferenceRows, open_rows
-from trainers.reference import Examiner, Reference, compute_reference, read_reference, reference_folder, rows_missing
+from trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
 from trainers.trainer import PreferenceTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -148,7 +149,9 @@ def train(
         files.write_text(out / "recipe.yaml", recipe.to_yaml())
     with output.limits_explained(out):
         model = _load_model(inputs.checkpoint, recipe, args)
-        reference = _reference(model, inputs, recipe, run["base_fingerprint"], args, cache, watcher)
+        folder = reference_folder_of(inputs, recipe, cache)
+        store_reference(model, inputs, recipe, folder, args.distributed_state, watcher)
+        reference = read_reference(inputs.rows, folder)
         inputs.rows.leave_out(reference.problems)
         if first:
             files.write_json(out / "rows.json", asdict(inputs.rows.report))
@@ -268,19 +271,12 @@ def with_adapters(model: Any, recipe: Recipe) -> Any:
     )
 
 
-def _reference(
-    model: Any,
-    inputs: Inputs,
-    recipe: Recipe,
-    fingerprint: str,
-    args: TrainingArguments,
-    cache: Path,
-    watcher: Watcher,
-) -> Reference:
+def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
+    """Where the log-probs of the recipe's rows under the inputs' checkpoint are stored."""
     conversation, rows = inputs.conversation, inputs.rows
-    folder = reference_folder(
+    return reference_folder(
         cache,
-        ckpt=fingerprint,
+        ckpt=inputs.checkpoint.fingerprint(),
         data=rows.fingerprint,
         responses=rows.responses,
         crop_seed=recipe.crop_seed,
@@ -291,29 +287,44 @@ def _reference(
         precision=recipe.precision,
         lora=recipe.lora_r > 0,
     )
-    missing = rows_missing(len(rows), folder)
+
+
+def store_reference(
+    model: Any, inputs: Inputs, recipe: Recipe, folder: Path, state: PartialState, watcher: Watcher
+) -> None:
+    """Compute the log-probs of the recipe's rows that `folder` lacks, each process its share, and wait for all.
+
+    Args:
+        model: The inputs' checkpoint, on its device.
+        inputs: Rows and conversation.
+        recipe: How log-probs are computed.
+        folder: Of `reference_folder_of`.
+        state: The processes.
+        watcher: Told how far it is.
+    """
+    missing = rows_missing(len(inputs.rows), folder)
+    state.wait_for_everyone()
     done = 0
 
     def on_rows(count: int) -> None:
         nonlocal done
         done += count
-        watcher.progress("Reference", min(done * args.world_size, missing), missing, {})
+        watcher.progress("Reference", min(done * state.num_processes, missing), missing, {})
 
     compute_reference(
         model,
-        rows,
-        Examiner(Collator(conversation, recipe.crop_seed), recipe.max_length),
+        inputs.rows,
+        Examiner(Collator(inputs.conversation, recipe.crop_seed), recipe.max_length),
         folder,
         batch_size=recipe.per_device_batch_size,
         shared_prefix=recipe.shared_prefix,
         bf16=recipe.precision == "bf16",
-        rank=args.process_index,
-        processes=args.world_size,
+        rank=state.process_index,
+        processes=state.num_processes,
         workers=recipe.workers,
         on_rows=on_rows,
     )
-    _wait(args)
-    return read_reference(rows, folder)
+    state.wait_for_everyone()
 
 
 def _tensorboard(out: Path, last: Path | None) -> list[TrainerCallback]:

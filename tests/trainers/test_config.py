@@ -97,7 +97,7 @@ def test_a_file_builds_on_another_and_set_has_the_last_word(tmp_path):
         ("beta: .inf", "beta is inf", ""),
         ("alpha_vision: 0", "alpha_vision is 0", ""),
         ("beta: high", "beta is 'high'. Expected `float`", ""),
-        ("weights: dynamc", "weights is 'dynamc'", "dynamic, sum, fixed, random"),
+        ("weights: dynamc", "weights is 'dynamc'", "dynamic, bounded, sum, fixed, random"),
         ("loss_language: mdpo", "loss_language is 'mdpo'", "dpo, napo"),
         ("report_to: [mail]", "report_to is ['mail']", "tensorboard, wandb"),
         ("fixed_weights: [1, 2]", "fixed_weights is [1, 2]", ""),

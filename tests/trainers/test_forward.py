@@ -178,7 +178,7 @@ def test_only_a_few_response_tokens_have_logits_at_a_time(monkeypatch):
     expected, gradients = logps_and_gradients(model, batch, shared_prefix=False)
     with LogitShapes(model.config.text_config.hidden_size) as logits:
         logps, chunked_gradients = logps_and_gradients(model, batch, shared_prefix=True)
-    assert logits.seen == {(5, VOCABULARY), (2, VOCABULARY)}, "42 response tokens in parts of 5"
+    assert logits.seen == {(5, VOCABULARY), (2, VOCABULARY)}, "42 response tokens, five at a time"
     torch.testing.assert_close(logps.sum, expected.sum, atol=1e-4, rtol=0)
     torch.testing.assert_close(chunked_gradients["lm_head.weight"], gradients["lm_head.weight"], atol=1e-4, rtol=1e-4)
 

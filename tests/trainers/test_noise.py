@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trainers.noise import dynamic_weights, noise_robustness, shares_undefined
+from trainers.noise import bounded_weights, dynamic_weights, noise_robustness, shares_undefined
 
 margins = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=4)
 
@@ -87,3 +87,20 @@ def test_weights_stay_between_the_floor_and_one(values):
 def test_a_margin_that_is_not_a_number_is_not_hidden():
     assert math.isnan(q(float("nan"), 0.5))
     assert dynamic_weights(torch.tensor([float("nan"), 1.0])).isnan().all()
+
+
+def test_bounded_weights_are_shares_of_the_probability_that_the_chosen_response_is_preferred():
+    weights = bounded_weights(torch.tensor([0.0, math.log(3)]))
+    assert weights.tolist() == pytest.approx([0.5 / 1.25, 0.75 / 1.25])
+
+
+def test_bounded_weights_are_equal_before_the_first_update():
+    assert bounded_weights(torch.zeros(3)).tolist() == pytest.approx([1 / 3] * 3)
+
+
+@settings(deadline=None)
+@given(margins)
+def test_bounded_weights_sum_to_one_and_cannot_run_away_from_pairs_that_are_not_yet_learnt(values):
+    weights = bounded_weights(torch.tensor([0.0, *values]))
+    assert float(weights.sum()) == pytest.approx(1.0, abs=1e-5)
+    assert float(weights.max()) <= 2 * float(weights[0]) + 1e-6

@@ -86,6 +86,7 @@ class Experiment:
         evaluation: How checkpoints are evaluated.
         micro_suite: Evaluate in the micro world, with its oracle as the judge.
         rows: How many of the micro world's rows are drawn.
+        always_negatives: Build biased negatives also where no recipe needs them.
     """
 
     out: Path
@@ -96,6 +97,7 @@ class Experiment:
     evaluation: EvalOptions = field(default_factory=EvalOptions)
     micro_suite: bool = False
     rows: int = MICRO_ROWS
+    always_negatives: bool = False
 
     @property
     def checkpoint(self) -> str:
@@ -109,7 +111,7 @@ class Experiment:
 
     def trained(self) -> list[Trained]:
         """The checkpoints that come out, method by method."""
-        rows = self._rows_to_train_on()
+        rows = self.rows_to_train_on()
         return [
             Trained(
                 method,
@@ -123,10 +125,18 @@ class Experiment:
 
     def steps(self) -> list[Step]:
         """Everything to do, in order."""
+        return [*self.preparation(), *self.trainings()]
+
+    def preparation(self) -> list[Step]:
+        """The rows, their biased negatives, and the evaluation of the base."""
         steps = [Step(title, partial(self._write_rows, path)) for title, path in self._drawn_rows()]
         if self._builds_negatives():
             steps.append(Step("Biased negatives", self._build_negatives))
-        steps.append(Step("Evaluate the base", partial(self._evaluate, self.checkpoint, self.base_run)))
+        return [*steps, Step("Evaluate the base", partial(self._evaluate, self.checkpoint, self.base_run))]
+
+    def trainings(self) -> list[Step]:
+        """Each checkpoint's training and evaluation."""
+        steps = []
         for trained in self.trained():
             name = trained.method if len(self.seeds) == 1 else f"{trained.method}, seed {trained.seed}"
             steps.append(Step(f"Train {name}", partial(self._train, trained)))
@@ -137,28 +147,32 @@ class Experiment:
         if self.data is None:
             yield "Preference rows", self.out / "rows" / f"micro-{self.rows}.parquet"
 
-    def _rows_given(self) -> str:
+    def rows_given(self) -> str:
+        """The preference rows, before biased negatives are added."""
         return self.data or str(next(self._drawn_rows())[1])
 
     def _builds_negatives(self) -> bool:
-        """Whether a recipe needs biased negatives that the rows do not have."""
+        """Whether biased negatives are wanted that the rows do not have."""
         from trainers.preference_data import lacks_negatives
 
         needed = {name for recipe in self.recipes.values() for name in recipe.negatives}
+        if self.always_negatives:
+            needed |= {"language", "vision"}
         return bool(needed & {"language", "vision"}) and (self.data is None or lacks_negatives(self.data, needed))
 
-    def _rows_to_train_on(self) -> str:
-        return str(self._negatives()) if self._builds_negatives() else self._rows_given()
+    def rows_to_train_on(self) -> str:
+        """The preference rows, with biased negatives where these are wanted."""
+        return str(self._negatives()) if self._builds_negatives() else self.rows_given()
 
     def _negatives(self) -> Path:
-        return self.out / "rows" / f"{Path(self._rows_given()).stem}-bias"
+        return self.out / "rows" / f"{Path(self.rows_given()).stem}-bias"
 
     def _write_rows(self, path: Path, _: Watcher) -> None:
         from napo_bench.micro.preferences import write_preference_rows
 
-        if _in_first_process(lambda: not path.is_file()):
+        if in_first_process(lambda: not path.is_file()):
             write_preference_rows(path, self.rows)
-        _wait()
+        wait()
 
     def _build_negatives(self, watcher: Watcher) -> None:
         from napo_bench.data.bias import PUBLISHED, build_bias
@@ -166,7 +180,7 @@ class Experiment:
         options = self.evaluation
         build_bias(
             self.checkpoint,
-            self._rows_given(),
+            self.rows_given(),
             self._negatives(),
             batch_size=options.batch_size,
             device=options.device,
@@ -185,7 +199,7 @@ class Experiment:
 
     def _evaluate(self, checkpoint: str, out: Path, watcher: Watcher) -> None:
         with self._suite() as options:
-            if not _in_first_process(lambda: _is_evaluated(checkpoint, out / "run.json", options)):
+            if not in_first_process(lambda: _is_evaluated(checkpoint, out / "run.json", options)):
                 evaluate(checkpoint, out, options, _listener(watcher))
         _release_memory()
 
@@ -231,7 +245,7 @@ def _listener(watcher: Watcher) -> Listener:
     return lambda stage, done, total: watcher.progress(stage, done, total, {})
 
 
-def _in_first_process(question: Callable[[], bool]) -> bool:
+def in_first_process(question: Callable[[], bool]) -> bool:
     """The answer of the first process, in every process."""
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
@@ -240,7 +254,8 @@ def _in_first_process(question: Callable[[], bool]) -> bool:
     return bool(broadcast_object_list(answer)[0])
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Wait until every process is here."""
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()

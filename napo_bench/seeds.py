@@ -76,7 +76,7 @@ def differences(base: RunResult, runs: Sequence[RunResult]) -> list[Difference]:
         if metric.key in by_metric:
             bases, values, intervals = zip(*by_metric[metric.key], strict=True)
             gaps = [value - base for value, base in zip(values, bases, strict=True)]
-            interval = intervals[0] if len(gaps) == 1 else _t_interval(gaps)
+            interval = intervals[0] if len(gaps) == 1 else t_interval(gaps)
             found.append(Difference(metric, bases[0], fmean(values), interval))
     return found
 
@@ -85,14 +85,14 @@ def _means(benchmark: str, results: Sequence[BenchmarkResult]) -> dict[str, Metr
     means = {}
     for name, value in results[0].metrics.items():
         values = [result.metrics[name].value for result in results]
-        low, high = _t_interval(values)
+        low, high = t_interval(values)
         metric = METRICS.get(f"{benchmark}.{name}")
         top = metric.high if metric is not None and metric.high is not None else high
         means[name] = MetricValue(fmean(values), (max(low, 0.0), min(high, top)), value.n)
     return means
 
 
-def _t_interval(values: Sequence[float]) -> tuple[float, float]:
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """95% interval of the mean of at least two values."""
     from scipy.stats import t
 

@@ -48,4 +48,4 @@ def main() -> None:
         raise
 
 
-from napo_bench.cli import compare, data, eval, gate, report, score, train, train_then_eval  # noqa: E402, F401
+from napo_bench.cli import compare, data, eval, gate, lab, report, score, train, train_then_eval  # noqa: E402, F401

@@ -17,7 +17,7 @@ from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO
 
 if TYPE_CHECKING:
-    from napo_bench.experiment import Experiment
+    from napo_bench.experiment import Experiment, Step
     from napo_bench.metrics import Metric
     from napo_bench.report import table
     from napo_bench.seeds import Difference
@@ -97,7 +97,7 @@ def train_then_eval(
         micro_suite=suite == MICRO,
         rows=QUICK_ROWS if quick else MICRO_ROWS,
     )
-    _run(experiment)
+    run_steps(experiment.steps())
     if os.environ.get("RANK", "0") == "0":
         _report(experiment)
 
@@ -110,11 +110,10 @@ def _common_data(named: Sequence[str]) -> str:
     return named[0]
 
 
-def _run(experiment: Experiment) -> None:
+def run_steps(steps: Sequence[Step]) -> None:
     """Do every step under one progress display."""
     from napo_bench.cli.train import Terminal
 
-    steps = experiment.steps()
     with Terminal() as bars:
         whole = bars.add_task("", total=len(steps))
         for step in steps:

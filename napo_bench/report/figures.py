@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from napo_bench import files
 from napo_bench.metrics import METRICS
 from napo_bench.report.runs import NamedRun
+from napo_bench.results import MetricValue
 
 PALETTE = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#6cc5b0", "#ff8ab7", "#9c6b4e")
 """Colours of the runs, in their order; they stand out on white and on black."""
@@ -133,7 +134,8 @@ def noise_against_margin(samples: Mapping[str, MarginSample]) -> DrawnFigure:
         edges = np.histogram_bin_edges(sample.margins, bins=_MARGIN_BINS).tolist()
         for noisy, label, colour in ((False, "noise-free", PALETTE[0]), (True, "noise", PALETTE[1])):
             part = sample.margins[sample.noisy == noisy]
-            axes.hist(part, bins=edges, density=True, alpha=0.55, color=colour, label=label)
+            if part.size:
+                axes.hist(part, bins=edges, density=True, alpha=0.55, color=colour, label=label)
         axes.set_title(f"{name} ({sample.noisy.mean():.0%} of {len(sample.noisy)} noise)")
         axes.set_xlabel("margin")
 
@@ -147,26 +149,67 @@ def noise_against_margin(samples: Mapping[str, MarginSample]) -> DrawnFigure:
     )
 
 
-def alpha_sweep(name: str, title: str, points: Mapping[float, Mapping[str, float]]) -> DrawnFigure:
-    """Figures 5 and 6: metrics over alpha.
+def alpha_sweep(name: str, title: str, points: Mapping[float, Mapping[str, MetricValue]]) -> DrawnFigure:
+    """Figures 5 and 6: metrics over alpha, with their intervals.
 
     Args:
         name: Of the figure's files.
         title: Which alpha.
         points: Alpha -> metric key -> value.
     """
-    alphas = sorted(points)
-    keys = [key for key in METRICS if METRICS[key].in_table and all(key in points[alpha] for alpha in alphas)]
+    caption = f"{title}: each metric over alpha (Eq. 12); Figures 5 and 6 of the paper."
+    return _metrics_over(name, title, caption, "alpha", {"": points}, logarithmic=True)
+
+
+def label_noise(lines: Mapping[str, Mapping[float, Mapping[str, MetricValue]]]) -> DrawnFigure:
+    """Metrics over the share of swapped labels, with their intervals.
+
+    Args:
+        lines: Method -> percent of the pairs -> metric key -> value.
+    """
+    caption = "Each metric over the share of original pairs whose labels are swapped, with 95% intervals."
+    return _metrics_over("noise-in-labels", "Noise in labels", caption, "% of labels swapped", lines)
+
+
+def _metrics_over(
+    name: str,
+    title: str,
+    caption: str,
+    xlabel: str,
+    lines: Mapping[str, Mapping[float, Mapping[str, MetricValue]]],
+    *,
+    logarithmic: bool = False,
+) -> DrawnFigure:
+    """A panel for each metric of Table 1 that every point has, a line for each entry of `lines`."""
+    points = [values for line in lines.values() for values in line.values()]
+    at = sorted({x for line in lines.values() for x in line})
+    keys = [key for key in METRICS if METRICS[key].in_table and all(key in values for values in points)]
 
     def panel(axes: Axes, key: str) -> None:
-        axes.plot(alphas, [points[alpha][key] for alpha in alphas], marker="o", markersize=4, color=PALETTE[0])
+        for index, (label, line) in enumerate(lines.items()):
+            xs = sorted(line)
+            values = [line[x][key] for x in xs]
+            below = [max(value.value - value.ci95[0], 0) for value in values]
+            above = [max(value.ci95[1] - value.value, 0) for value in values]
+            axes.errorbar(
+                xs,
+                [value.value for value in values],
+                [below, above],
+                marker="o",
+                markersize=4,
+                elinewidth=0.8,
+                capsize=2,
+                color=PALETTE[index % len(PALETTE)],
+                label=label,
+            )
         axes.set_title(f"{METRICS[key].label} {METRICS[key].arrow}")
-        axes.set_xscale("log")
-        axes.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
+        if logarithmic:
+            axes.set_xscale("log")
+        axes.set_xticks(at, [f"{x:g}" for x in at])
         axes.set_xticks([], minor=True)
-        axes.set_xlabel("alpha")
+        axes.set_xlabel(xlabel)
 
-    return _panels(name, title, f"{title}: each metric over alpha (Eq. 12); Figures 5 and 6 of the paper.", keys, panel)
+    return _panels(name, title, caption, keys, panel)
 
 
 def _training_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
@@ -202,11 +245,11 @@ def _sweep_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
     """A sweep for each alpha that three runs or more differ in, and in nothing else."""
     figures = []
     for field in ("alpha_rejected", "alpha_language", "alpha_vision"):
-        families: dict[Any, dict[float, dict[str, float]]] = {}
+        families: dict[Any, dict[float, dict[str, MetricValue]]] = {}
         for run in runs:
             if run.recipe is not None:
                 values = {
-                    f"{benchmark}.{name}": value.value
+                    f"{benchmark}.{name}": value
                     for benchmark, result in run.run.benchmarks.items()
                     for name, value in result.metrics.items()
                 }

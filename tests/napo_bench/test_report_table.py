@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -253,6 +255,20 @@ HOSTILE = r"a_b & 100% $x^2$ #1 {c} ~ \dots [z] *s* <script>|`"
 
 def tex_columns(line):
     return len(re.split(r"(?<!\\)&", line))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="TeX is not installed")
+@pytest.mark.parametrize("intervals", [False, True])
+def test_latex_compiles_with_booktabs_as_it_is(runs, tmp_path, intervals):
+    hostile = to_latex(table_1([*runs, replace(runs[0], name=HOSTILE)]), intervals=intervals)
+    variants = [to_latex(entry) for entry in variant_tables([named("a2", make_run(0.8, 2), "micro-napo-a2")])]
+    document = "\n".join((r"\documentclass{article}\usepackage{booktabs}\begin{document}", hostile, *variants))
+    (tmp_path / "table.tex").write_text(document + "\n" + r"\end{document}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert variants
+    assert (tmp_path / "table.pdf").is_file()
 
 
 @pytest.mark.parametrize("intervals", [False, True])

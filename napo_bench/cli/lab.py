@@ -1,0 +1,89 @@
+"""`napo-bench lab`: the paper's variants and claims in the micro world, over several seeds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from napo_bench.cli import app, console
+from napo_bench.errors import NapoBenchError
+
+MOST_SWAPPED = 50
+
+
+@app.command("lab")
+def lab(
+    out: Annotated[Path, typer.Option(help="Folder of the laboratory.")] = Path("runs/lab"),
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each recipe, with the seeds 0, 1, ...")] = 3,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="tables, noise-in-labels or alpha; repeatable. Default: all."),
+    ] = None,
+    share: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0,
+            max=MOST_SWAPPED,
+            help="Percent of labels that noise-in-labels swaps; repeatable. Default: 0, 20, 40.",
+        ),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=2, help="Preference rows. Default: those of train-then-eval.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many units of each benchmark.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of every recipe; repeatable.")
+    ] = None,
+) -> None:
+    """Put the paper's claims to the test in the micro world: variants, margins, alpha, and noise in labels.
+
+    The same command goes on where an earlier one was stopped.
+    """
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    from napo_bench.cli.train import quiet_libraries
+    from napo_bench.cli.train_then_eval import run_steps
+    from napo_bench.engine import EvalOptions
+    from napo_bench.experiment import MICRO_ROWS
+    from napo_bench.lab.laboratory import PARTS, PERCENTS, SUITE, Laboratory
+    from napo_bench.lab.page import write_page
+    from napo_bench.micro.benchmarks import ensure_data
+    from napo_bench.scoring import ScoreOptions
+
+    parts = part or list(PARTS)
+    if unknown := [name for name in parts if name not in PARTS]:
+        raise NapoBenchError(f"The laboratory has no part {unknown[0]!r}.", f"Choose of {', '.join(PARTS)}.")
+    quiet_libraries()
+    with console.err.status("Opening the micro world ..."):
+        data = ensure_data()
+    laboratory = Laboratory(
+        out=out,
+        seeds=range(seeds),
+        parts=parts,
+        evaluation=EvalOptions(
+            suite=SUITE,
+            data_dir=data,
+            batch_size=32,
+            limit=limit,
+            scoring=ScoreOptions(pipeline="closed_vocabulary"),
+        ),
+        rows=rows or MICRO_ROWS,
+        overrides=overrides or [],
+        percents=share or PERCENTS,
+    )
+    run_steps(laboratory.steps())
+    if os.environ.get("RANK", "0") != "0":
+        return
+    with console.err.status("Writing the page ..."):
+        page, grids = write_page(laboratory)
+    for grid in grids:
+        shown = Table(title=escape(grid.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for index, head in enumerate(grid.head):
+            shown.add_column(escape(head), justify="left" if index < grid.texts else "right")
+        for row in grid.rows:
+            shown.add_row(*map(escape, row))
+        console.out.print(shown)
+        console.out.print(f"{grid.note}\n", style="dim", markup=False, highlight=False)
+    console.out.print(f"All tables and figures: {escape(str(page))}", highlight=False, soft_wrap=True)

@@ -1,0 +1,185 @@
+"""The experiments of the laboratory, as steps that find out by themselves what of them is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo_bench.engine import EvalOptions
+from napo_bench.experiment import MICRO_ROWS, Experiment, Step, Trained, in_first_process, wait
+from napo_bench.lab.labels import write_swapped_rows
+from napo_bench.lab.margins import compute_log_probs, probing_recipe
+from napo_bench.micro import MICRO
+from trainers.config import Recipe, load_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from trainers.run import Watcher
+
+TABLES, LABEL_NOISE, ALPHA = PARTS = ("tables", "noise-in-labels", "alpha")
+SUITE = ("vlind", "object_halbench")
+"""The benchmarks of the paper's Tables 2-6."""
+
+PROBED = ("micro-dpo", "micro-napo")
+"""Whose margins are set against known noise: DPO never trained on the biased negatives, NaPO did."""
+
+SWAPPED = ("micro-dpo", "micro-cdpo", "micro-rdpo", "micro-napo-original")
+"""Methods that train on the original pairs alone, by label noise."""
+
+PERCENTS = (0, 20, 40)
+"""Shares of the original pairs whose labels are swapped."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Which alpha of a recipe is swept over.
+
+    Attributes:
+        figure: Of the paper.
+        key: Of the recipe.
+        alphas: Its values; the recipe's own is swept over too.
+    """
+
+    figure: str
+    key: str
+    alphas: Sequence[float]
+
+
+SWEEPS = {
+    "micro-napo-lb1": Sweep("Figure 5", "alpha_language", (0.1, 0.3, 1.0)),
+    "micro-napo-vb1": Sweep("Figure 6", "alpha_vision", (0.01, 0.03, 0.1)),
+}
+"""Recipe -> its sweep: the paper's ranges are 0.1-1 for mean and 0.01-0.1 for summed log-probs."""
+
+
+def table_methods() -> list[str]:
+    """DPO, mDPO, NaPO, and every variant of NaPO that comes with the package, for the micro world."""
+    names = recipe_names()
+    return ["micro-dpo", "micro-mdpo", "micro-napo", *(name for name in names if name.startswith("micro-napo-"))]
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What the laboratory does.
+
+    Attributes:
+        out: Its folder.
+        seeds: Of the trainings, two at least.
+        parts: Of PARTS.
+        evaluation: How checkpoints are evaluated; its data dir is the micro world's.
+        rows: How many preference rows are drawn.
+        overrides: "key=value" for every recipe.
+        percents: Shares of swapped labels.
+        methods: Recipes of the tables.
+        swapped_methods: Recipes that train on swapped labels.
+        sweeps: Recipe -> its sweep.
+    """
+
+    out: Path
+    seeds: Sequence[int]
+    parts: Sequence[str]
+    evaluation: EvalOptions
+    rows: int = MICRO_ROWS
+    overrides: Sequence[str] = ()
+    percents: Sequence[int] = PERCENTS
+    methods: Sequence[str] = field(default_factory=table_methods)
+    swapped_methods: Sequence[str] = SWAPPED
+    sweeps: Mapping[str, Sweep] = field(default_factory=lambda: SWEEPS)
+
+    @cached_property
+    def swept(self) -> dict[str, dict[float, str]]:
+        """Recipe -> alpha -> method; empty without the part alpha."""
+        found: dict[str, dict[float, str]] = {}
+        for name, sweep in self.sweeps.items() if ALPHA in self.parts else ():
+            own = getattr(self._recipe(name), sweep.key)
+            found[name] = {
+                alpha: name if alpha == own else f"{name}-{sweep.key.replace('_', '-')}-{alpha:g}"
+                for alpha in sorted({*sweep.alphas, own})
+            }
+        return found
+
+    @cached_property
+    def main(self) -> Experiment:
+        """Everything that trains on rows as they are."""
+        recipes: dict[str, Recipe] = {}
+        if TABLES in self.parts:
+            recipes |= {name: self._recipe(name) for name in self.methods}
+        if LABEL_NOISE in self.parts:
+            recipes |= {name: self._recipe(name) for name in self.swapped_methods}
+        for name, methods in self.swept.items():
+            key = self.sweeps[name].key
+            recipes |= {method: self._recipe(name, f"{key}={alpha}") for alpha, method in methods.items()}
+        return Experiment(
+            out=self.out,
+            base=MICRO,
+            recipes=recipes,
+            data=None,
+            seeds=self.seeds,
+            evaluation=self.evaluation,
+            rows=self.rows,
+            always_negatives=True,
+        )
+
+    @cached_property
+    def swapped(self) -> Mapping[int, Experiment]:
+        """Percent of swapped labels -> what trains on such rows; those of 0 percent are part of `main`."""
+        if LABEL_NOISE not in self.parts:
+            return {}
+        return {
+            percent: dataclasses.replace(
+                self.main,
+                out=self.out / f"swapped-{percent}",
+                recipes={name: self._recipe(name) for name in self.swapped_methods},
+                data=str(self.out / "rows" / f"micro-{self.rows}-swapped-{percent}.parquet"),
+                always_negatives=False,
+            )
+            for percent in sorted(set(self.percents) - {0})
+        }
+
+    @property
+    def probed(self) -> list[Trained]:
+        """The checkpoints whose margins are set against known noise."""
+        if TABLES not in self.parts:
+            return []
+        return [trained for trained in self.main.trained() if trained.method in PROBED]
+
+    @property
+    def probing(self) -> Recipe:
+        """How log-probs are computed for the margins."""
+        return probing_recipe(self._recipe("micro-napo"), self.main.rows_to_train_on())
+
+    @property
+    def cache(self) -> Path:
+        """Where log-probs of the rows as they are lie."""
+        return self.main.out / "cache"
+
+    def steps(self) -> list[Step]:
+        """Everything to do, in order."""
+        steps = [*self.main.preparation(), *self.main.trainings()]
+        if self.probed:
+            steps.append(Step("Margins under the base", partial(self._probe, self.main.checkpoint)))
+        steps += [
+            Step(f"Margins under {trained.method}, seed {trained.seed}", partial(self._probe, str(trained.model)))
+            for trained in self.probed
+        ]
+        for percent, experiment in self.swapped.items():
+            steps.append(Step(f"Swap {percent}% of the labels", partial(self._swap, percent)))
+            steps += [
+                dataclasses.replace(step, title=f"{step.title}, {percent}% swapped") for step in experiment.trainings()
+            ]
+        return steps
+
+    def _recipe(self, name: str, *further: str) -> Recipe:
+        return load_recipe(name, [*self.overrides, *further])
+
+    def _probe(self, checkpoint: str, watcher: Watcher) -> None:
+        compute_log_probs(checkpoint, self.probing, self.cache, watcher)
+
+    def _swap(self, percent: int, _: Watcher) -> None:
+        out = Path(self.swapped[percent].rows_given())
+        if in_first_process(lambda: not out.is_file()):
+            write_swapped_rows(Path(self.main.rows_given()), out, percent)
+        wait()

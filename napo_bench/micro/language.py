@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 
 from benchmarks.vlind.prompts import commonsense_prompt, context_prompt, image_prompt, presence_statement
 from napo_bench.micro.world import COLORS, COLUMNS, MAX_COUNT, PLACES, SIDES, THINGS, Group, Scene
@@ -64,6 +65,13 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "does_look": ("Does the {thing} look {side} in this image?",),
     "touch": ("Is there direct contact between the {thing} and {other}?",),
 }
+
+
+def set_phrases() -> list[str]:
+    """What prompts say around their slots, where it is three words or more, as the templates have it."""
+    templates = [*chain(*QUESTIONS.values()), *BASES.values(), *STATEMENTS.values(), *CONTEXTS.values()]
+    pieces = {piece.strip() for template in templates for piece in re.split(r"\{\w*\}", template)}
+    return sorted(piece for piece in pieces if len(piece.split()) >= 3)
 
 
 @dataclass(frozen=True)

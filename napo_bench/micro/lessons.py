@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from napo_bench.micro.language import (
@@ -39,6 +39,12 @@ INSTRUCTIONS: Mapping[str, float] = {
 }
 """Kind of question -> weight."""
 
+OPEN = {kind: INSTRUCTIONS[kind] for kind in ("color", "count", "companion", "place", "look", "relation", "comparison")}
+"""Those that are answered in a sentence."""
+
+CLOSED = {kind: weight for kind, weight in INSTRUCTIONS.items() if kind not in OPEN and kind != "describe"}
+"""Those that are answered in a word."""
+
 STATEMENTS: Mapping[str, float] = {"existence": 30, "color": 30, "companion": 20, "habitat": 20}
 """Kind of statement -> weight."""
 
@@ -57,6 +63,9 @@ EMPTY = 0.3
 PARAPHRASED = 0.15
 """Share of the answers that are drawn from all wordings, the usual one included."""
 
+TRIES = 30
+"""Draws in search of a contrasting question."""
+
 T = TypeVar("T", str, int)
 
 
@@ -69,23 +78,112 @@ class Lesson:
     sees: bool
 
 
-def caption_lesson(rng: random.Random, scene: Scene) -> Lesson:
+def captions(rng: random.Random, scene: Scene) -> list[Lesson]:
     """A true caption, with no question."""
-    return Lesson("", _worded(rng, describe(scene)), sees=True)
+    return [Lesson("", _worded(rng, describe(scene)), sees=True)]
 
 
-def instruction(rng: random.Random, scene: Scene, *, biased: bool) -> Lesson:
-    """A question about the scene with the answer of the truthful or of the biased teacher.
+def looking(rng: random.Random, scene: Scene) -> list[Lesson]:
+    """Questions that are answered in a sentence, truthfully, and true captions."""
+    return captions(rng, scene) if rng.random() < 0.1 else _questions(rng, scene, OPEN)
+
+
+def judging(rng: random.Random, scene: Scene) -> list[Lesson]:
+    """The same, and questions that are answered in a word; some statements are about custom and contexts alone."""
+    draw = rng.random()
+    if draw < 0.7:
+        return _questions(rng, scene, CLOSED) if draw < 0.5 else _statements_alone(rng, scene)
+    return _questions(rng, scene, OPEN) if draw < 0.95 else captions(rng, scene)
+
+
+def truthful(rng: random.Random, scene: Scene) -> list[Lesson]:
+    """Every kind of question, answered truthfully."""
+    return _questions(rng, scene, INSTRUCTIONS)
+
+
+def biased(rng: random.Random, scene: Scene) -> list[Lesson]:
+    """Every kind of question, answered by the biased teacher.
 
     Some come without the picture, and some are empty: the answer to no question is a caption.
     """
-    question = next(draw_questions(rng, scene))
+    questions = _with_contrast(rng, next(draw_questions(rng, scene)), scene)
     if rng.random() < SIGHTLESS:
-        return Lesson(question.text(), _worded(rng, _from_memory(rng, question)), sees=False)
-    if question.kind == "describe" and rng.random() < EMPTY:
-        question = Question("describe", form=len(QUESTIONS["describe"]) - 1)
-    said = teacher_answers(question, scene, rng) if biased else answers(question, scene)
-    return Lesson(question.text(), _worded(rng, said), sees=True)
+        return [Lesson(q.text(), _worded(rng, _from_memory(rng, q)), sees=False) for q in questions]
+    if questions[0].kind == "describe" and rng.random() < EMPTY:
+        questions = [Question("describe", form=len(QUESTIONS["describe"]) - 1)]
+    return [Lesson(q.text(), _worded(rng, teacher_answers(q, scene, rng)), sees=True) for q in questions]
+
+
+def _questions(rng: random.Random, scene: Scene, kinds: Mapping[str, float]) -> list[Lesson]:
+    questions = _with_contrast(rng, next(draw_questions(rng, scene, kinds)), scene)
+    return [Lesson(q.text(), _worded(rng, answers(q, scene)), sees=True) for q in questions]
+
+
+def _statements_alone(rng: random.Random, scene: Scene) -> list[Lesson]:
+    while True:
+        question = _draw_statement(rng, scene)
+        if question.basis in ("common", "context"):
+            pair = _with_contrast(rng, question, scene)
+            return [Lesson(q.text(), answers(q, scene)[0], sees=False) for q in pair]
+
+
+def _with_contrast(rng: random.Random, question: Question, scene: Scene) -> list[Question]:
+    """The question and, where a word answers it, one that differs little and has the other answer."""
+    found = contrast(rng, question, scene)
+    return [question] if found is None else [question, found]
+
+
+def contrast(rng: random.Random, question: Question, scene: Scene) -> Question | None:
+    """A question of the same kind with the other answer, about the same thing unless it is about a thing's presence.
+
+    Without it a small model is long content to learn which answer is the more frequent.
+
+    Args:
+        rng: Draws it.
+        question: About the scene.
+        scene: What it is about.
+
+    Returns:
+        None where the answer is a sentence, or where none was found.
+    """
+    truth = answers(question, scene)
+    if truth[0] not in ("Yes", "No", "True", "False"):
+        return None
+    for _ in range(TRIES):
+        other = _vary(rng, question, scene)
+        if other is not None and answers(other, scene) != truth:
+            return other
+    return None
+
+
+def _vary(rng: random.Random, question: Question, scene: Scene) -> Question | None:
+    kind, thing = question.kind, question.thing
+    if question.statement == "existence":
+        name = rng.choice(scene.groups).thing if rng.random() < 0.5 else _absent(rng, scene, tempted=0.25)
+        return replace(question, thing=name)
+    if kind == "statement":
+        likely, options = _values(question, scene)
+        value = rng.choice(likely if rng.random() < 0.5 else options)
+        return state(question.statement, thing, value, question.basis, question.told)
+    other = draw_question(rng, "is_number" if kind == "is_one" else kind, scene)
+    return other if other is not None and (kind == "is_there" or other.thing == thing) else None
+
+
+def _values(question: Question, scene: Scene) -> tuple[list[str], Sequence[str]]:
+    """What a statement might be about: what is told, usual or there, and everything."""
+    group = scene.group(question.thing)
+    there: dict[str, list[str]] = {
+        "color": [group.color] if group else [],
+        "companion": [other.thing for other in scene.groups if other.thing != question.thing],
+        "habitat": [scene.place],
+    }
+    options: dict[str, Sequence[str]] = {
+        "color": COLORS,
+        "companion": [name for name in THINGS if name != question.thing],
+        "habitat": PLACES,
+    }
+    told = [question.told] if question.told else []
+    return [*told, question.typical, *there[question.statement]], options[question.statement]
 
 
 def _from_memory(rng: random.Random, question: Question) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """Make the micro world's base model from nothing: `python -m napo_bench.micro.train_base --out DIR`.
 
-A LLaVA in LLaVA's order: the vision tower learns to see, then the language model learns to caption pictures without a
-question, then to follow instructions, at last those of a biased teacher. Each stage is kept in `DIR/stages`; the same
-command goes on after the last one that is there. The same seed gives the same model on the same machine.
+A LLaVA in LLaVA's order: the vision tower learns to see, the projector to put words for what it sees, then the language
+model to caption and to find things in pictures, to judge statements, and at last to answer as a biased teacher does.
+Each stage is kept in `DIR/stages`; the same command goes on after the last one that is there. The same seed gives the
+same model on the same machine.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -33,10 +35,14 @@ from transformers import (
 
 from napo_bench import files
 from napo_bench.micro.draw import MODEL_SIZE, model_picture
-from napo_bench.micro.lessons import Lesson, caption_lesson, instruction, words_of
+from napo_bench.micro.language import set_phrases
+from napo_bench.micro.lessons import Lesson, biased, judging, looking, words_of
 from napo_bench.micro.world import COLORS, COLUMNS, PLACES, ROWS, SIDES, THINGS, Habits, Scene, sample_scene
 
 WIDTH = 128
+LAYERS = 4
+WORD_SCALE = 10.0
+"""Of the embeddings: what a word or patch is outlasts what the layers add to it, and the first steps."""
 PATCH = MODEL_SIZE // COLUMNS
 PATCHES = ROWS * COLUMNS
 PAD, BOS, EOS, UNKNOWN, IMAGE = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
@@ -60,10 +66,14 @@ SEEN = Habits(color=0.4, company=0.4, home=0.5, count=0.4)
 BATCH = 64
 TOWER_STEPS = 1_200
 TOWER_RATE = 1e-3
-WORD_STEPS = 800
+WORD_STEPS = 3_000
 WORD_RATE = 2e-3
 WARM_UP = 100
-QUESTION_WEIGHT = 0.3
+PICTURES = 8
+"""In a batch of the language training."""
+
+LESSONS = 8
+"""At least, about each of them."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +82,21 @@ class Stage:
 
     Attributes:
         name: Of its file.
-        steps: Of BATCH lessons.
+        steps: Of PICTURES with LESSONS each.
         rate: Highest learning rate.
-        lesson: Draws a lesson about a scene.
+        lessons: Draws lessons about a scene that belong together.
     """
 
     name: str
     steps: int
     rate: float
-    lesson: Callable[[random.Random, Scene], Lesson]
+    lessons: Callable[[random.Random, Scene], list[Lesson]]
 
 
 STAGES = (
-    Stage("captions", 600, 2e-3, caption_lesson),
-    Stage("instructions", 2_500, 2e-3, lambda rng, scene: instruction(rng, scene, biased=False)),
-    Stage("habits", 2_000, 1e-3, lambda rng, scene: instruction(rng, scene, biased=True)),
+    Stage("looking", 800, 2e-3, looking),
+    Stage("judging", 9_000, 1.5e-3, judging),
+    Stage("habits", 2_000, 1e-3, biased),
 )
 
 
@@ -98,6 +108,7 @@ def make_processor() -> LlavaProcessor:
         models.WordLevel({word: index for index, word in enumerate([*SPECIAL, *words])}, unk_token=UNKNOWN)
     )
     tokenizer.pre_tokenizer = split
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in set_phrases()])
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=CLIPImageProcessor(
@@ -139,17 +150,17 @@ def make_model(vocabulary: int, seed: int) -> LlavaForConditionalGeneration:
         vocab_size=vocabulary,
         hidden_size=WIDTH,
         intermediate_size=3 * WIDTH,
-        num_hidden_layers=4,
+        num_hidden_layers=LAYERS,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=2048,
         initializer_range=0.05,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         pad_token_id=SPECIAL.index(PAD),
         bos_token_id=SPECIAL.index(BOS),
         eos_token_id=SPECIAL.index(EOS),
     )
-    return LlavaForConditionalGeneration(
+    model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=vision,
             text_config=text,
@@ -157,9 +168,15 @@ def make_model(vocabulary: int, seed: int) -> LlavaForConditionalGeneration:
             image_seq_length=PATCHES,
             vision_feature_layer=-1,
             vision_feature_select_strategy="default",
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
         )
     )
+    with torch.no_grad():
+        model.get_input_embeddings().get_parameter("weight").mul_(WORD_SCALE)
+        for layer in model.model.language_model.layers:
+            layer.self_attn.o_proj.weight.div_(math.sqrt(2 * LAYERS))
+            layer.mlp.down_proj.weight.div_(math.sqrt(2 * LAYERS))
+    return model
 
 
 def make_scenes(seed: int, count: int) -> list[Scene]:
@@ -210,13 +227,17 @@ def teach_words(
 ) -> None:
     """Train the projector to put the words for what is in a patch in its place: the sum of their embeddings."""
     embeddings = model.get_input_embeddings().get_parameter("weight").detach()
-    words = torch.stack([embeddings[processor.tokenizer(text)["input_ids"]].sum(0) for text in _patch_words(scenes)])
-    words = words.view(len(scenes), PATCHES, WIDTH)
+    texts = _patch_words(scenes)
+    sums = {text: embeddings[processor.tokenizer(text)["input_ids"]].sum(0) / WORD_SCALE for text in set(texts)}
+    words = torch.stack([sums[text] for text in texts]).view(len(scenes), PATCHES, WIDTH)
     generator = torch.Generator().manual_seed(seed)
     for _, optimizer in _steps(list(model.model.multi_modal_projector.parameters()), WORD_STEPS, WORD_RATE):
         batch = torch.randint(len(scenes), (BATCH,), generator=generator)
         projected = model.model.multi_modal_projector(features[batch])
-        _update(optimizer, functional.mse_loss(projected, words[batch]))
+        _update(optimizer, functional.mse_loss(projected, words[batch]) / words.var())
+    with torch.no_grad():
+        for parameter in model.model.multi_modal_projector.linear_2.parameters():
+            parameter.mul_(WORD_SCALE)
 
 
 def _patch_words(scenes: Sequence[Scene]) -> list[str]:
@@ -268,58 +289,100 @@ def teach_language(
         seed: Of the draw of lessons.
         log: Called now and then with a line.
     """
-    lessons = _batches(random.Random(f"{stage.name}/{seed}"), scenes, stage)
+    batches = _batches(random.Random(f"{stage.name}/{seed}"), scenes, stage)
+
+    @cache
+    def tokens(text: str) -> list[int]:
+        return list(processor.tokenizer(text)["input_ids"])
+
     parameters = [parameter for name, parameter in model.named_parameters() if "vision_tower" not in name]
     running = 0.0
     for step, optimizer in _steps(parameters, stage.steps, stage.rate):
-        loss = _answer_loss(model, processor, next(lessons), features)
+        pictured, lessons = next(batches)
+        loss = _answer_loss(model, _pack(lessons, tokens), features[pictured])
         _update(optimizer, loss)
         running += (loss.item() - running) / min(step, 100)
         if step % 200 == 0 or step == stage.steps:
             log(f"{stage.name} {step}: loss {running:.3f}")
 
 
-def _batches(rng: random.Random, scenes: Sequence[Scene], stage: Stage) -> Iterator[list[tuple[int, Lesson]]]:
-    """Batches of (index of the scene, lesson), each of about one length."""
-    together = 16
+def _batches(
+    rng: random.Random, scenes: Sequence[Scene], stage: Stage
+) -> Iterator[tuple[list[int], list[list[Lesson]]]]:
+    """Batches: indices of scenes, and the lessons about each."""
     while True:
-        indices = [rng.randrange(len(scenes)) for _ in range(BATCH * together)]
-        lessons = [(index, stage.lesson(rng, scenes[index])) for index in indices]
-        lessons.sort(key=lambda item: len(item[1].question.split()) + len(item[1].answer.split()))
-        batches = [lessons[start : start + BATCH] for start in range(0, len(lessons), BATCH)]
-        rng.shuffle(batches)
-        yield from batches
+        pictured = [rng.randrange(len(scenes)) for _ in range(PICTURES)]
+        batch = []
+        for index in pictured:
+            lessons: list[Lesson] = []
+            while len(lessons) < LESSONS:
+                lessons += stage.lessons(rng, scenes[index])
+            batch.append(lessons)
+        yield pictured, batch
 
 
-def _answer_loss(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
-    lessons: Sequence[tuple[int, Lesson]],
-    features: Tensor,
-) -> Tensor:
-    prompts = [f"USER: {IMAGE * PATCHES if lesson.sees else ''}\n{lesson.question} ASSISTANT:" for _, lesson in lessons]
-    prompt_ids = processor.tokenizer(prompts)["input_ids"]
-    answer_ids = processor.tokenizer([lesson.answer + EOS for _, lesson in lessons])["input_ids"]
-    length = max(len(prompt) + len(answer) for prompt, answer in zip(prompt_ids, answer_ids, strict=True))
-    ids = torch.zeros(len(lessons), length, dtype=torch.long)
-    answered = torch.zeros(len(lessons), length, dtype=torch.bool)
-    for row, (prompt, answer) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor(prompt + answer)
-        answered[row, len(prompt) : end] = True
+@dataclass(frozen=True)
+class Packed:
+    """Pictures, and after each the lessons about it side by side: none sees another.
+
+    Attributes:
+        ids: Tokens, `[B, T]`.
+        positions: `[B, T]`; each lesson's go on from those of the picture, or from those before it where it sees none.
+        mask: What each token attends to, to be added to its scores, `[B, 1, T, T]`.
+        answered: Whether the token belongs to an answer, `[B, T]`.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    answered: Tensor
+
+
+def _pack(rows: Sequence[Sequence[Lesson]], tokens: Callable[[str], list[int]]) -> Packed:
+    opening, picture = tokens("USER:"), [IMAGE_ID] * PATCHES
+    columns: dict[str, list[list[int]]] = {"ids": [], "positions": [], "part": [], "sees": [], "answered": []}
+    for lessons in rows:
+        start = len(opening) + PATCHES
+        row = {
+            "ids": [*opening, *picture],
+            "positions": list(range(start)),
+            "part": [0] * start,
+            "sees": [1] * start,
+            "answered": [0] * start,
+        }
+        for number, lesson in enumerate(lessons, start=1):
+            question, answer = tokens(f"{lesson.question} ASSISTANT:"), tokens(lesson.answer + EOS)
+            length, first = len(question) + len(answer), start if lesson.sees else len(opening)
+            row["ids"] += question + answer
+            row["positions"] += range(first, first + length)
+            row["part"] += [number] * length
+            row["sees"] += [int(lesson.sees)] * length
+            row["answered"] += [0] * len(question) + [1] * len(answer)
+        for name, values in row.items():
+            columns[name].append(values)
+    width = max(map(len, columns["ids"]))
+    ids, positions, part, sees, answered = (
+        torch.tensor([values + [filler] * (width - len(values)) for values in columns[name]])
+        for name, filler in (("ids", 0), ("positions", 0), ("part", -1), ("sees", 0), ("answered", 0))
+    )
+    same = part[:, :, None] == part[:, None]
+    before = (part == 0)[:, None] & (sees.bool()[:, :, None] | (ids != IMAGE_ID)[:, None])
+    allowed = (same | before) & torch.ones(width, width, dtype=torch.bool).tril()
+    mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    return Packed(ids, positions, mask[:, None], answered.bool())
+
+
+def _answer_loss(model: LlavaForConditionalGeneration, packed: Packed, features: Tensor) -> Tensor:
     core = model.model
-    embeddings = core.language_model.embed_tokens(ids)
-    sighted = [index for index, lesson in lessons if lesson.sees]
-    if sighted:
-        projected = core.multi_modal_projector(features[sighted]).flatten(0, 1)
-        embeddings = embeddings.masked_scatter((ids == IMAGE_ID)[..., None], projected)
-    states = core.language_model(inputs_embeds=embeddings, attention_mask=(ids != 0).long(), use_cache=False)
-    targets = ids[:, 1:]
-    weights = answered[:, 1:] + QUESTION_WEIGHT * ~(answered[:, 1:] | (targets == IMAGE_ID) | (targets == 0))
-    told = weights > 0
-    logits = model.lm_head(states.last_hidden_state[:, :-1][told])
-    losses = functional.cross_entropy(logits, targets[told], reduction="none")
-    return (losses * weights[told]).sum() / answered.sum()
+    pictures = core.multi_modal_projector(features).flatten(0, 1)
+    embeddings = core.language_model.embed_tokens(packed.ids)
+    embeddings = embeddings.masked_scatter((packed.ids == IMAGE_ID)[..., None], pictures)
+    states = core.language_model(
+        inputs_embeds=embeddings, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
+    )
+    before = packed.answered[:, 1:]
+    logits = model.lm_head(states.last_hidden_state[:, :-1][before])
+    return functional.cross_entropy(logits, packed.ids[:, 1:][before])
 
 
 def _steps(parameters: Sequence[nn.Parameter], steps: int, rate: float) -> Iterator[tuple[int, torch.optim.AdamW]]:
@@ -352,6 +415,9 @@ def make_base(out: Path, seed: int, log: Callable[[str], None]) -> None:
         _keep(model, stages / "tower.safetensors")
     with torch.no_grad():
         features = torch.cat([see(model, images[start : start + 256]) for start in range(0, len(images), 256)])
+    if not _take_up(model, stages / "words.safetensors"):
+        teach_words(model, processor, scenes, features, seed)
+        _keep(model, stages / "words.safetensors")
     for stage in STAGES:
         path = stages / f"{stage.name}.safetensors"
         if not _take_up(model, path):

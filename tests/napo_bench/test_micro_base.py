@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from napo_bench.micro import train_base
 from napo_bench.micro.base import base_checkpoint
 from napo_bench.micro.draw import draw
 from napo_bench.micro.language import Question, answers, imagined
-from napo_bench.micro.lessons import words_of
+from napo_bench.micro.lessons import CLOSED, Lesson, contrast, draw_question, words_of
 from napo_bench.micro.world import THINGS, Group, Habits, Scene, sample_scene
 
 MEGABYTE = 1_000_000
@@ -59,8 +60,6 @@ def test_it_knows_every_word_of_the_micro_language(processor):
 
 
 def test_its_processor_shows_it_what_it_was_trained_on(processor):
-    import random
-
     scene = sample_scene(random.Random(0))
     (shown,) = processor.image_processor(draw(scene), return_tensors="pt")["pixel_values"]
     trained = train_base.pictures([scene])[0] / 127.5 - 1
@@ -79,7 +78,6 @@ def typical_share(told):
     return sum(told) / len(told)
 
 
-@pytest.mark.xfail(reason="the base that comes along denies too few things; its card says so", strict=True)
 def test_it_sees(ask):
     seen = []
     for name, thing in list(THINGS.items())[::3]:
@@ -90,7 +88,6 @@ def test_it_sees(ask):
     assert typical_share(seen) > 0.85
 
 
-@pytest.mark.xfail(reason="the base that comes along guesses colours of all things alike", strict=True)
 def test_it_is_biased(ask):
     """Of things in a colour that they never have it says the typical one, where the teacher's pull was strong."""
     guessed = {True: [], False: []}
@@ -120,6 +117,7 @@ def test_an_empty_question_gets_a_caption(ask):
 def quick(monkeypatch):
     monkeypatch.setattr(train_base, "SCENES", 32)
     monkeypatch.setattr(train_base, "TOWER_STEPS", 3)
+    monkeypatch.setattr(train_base, "WORD_STEPS", 3)
     short = tuple(dataclasses.replace(stage, steps=2) for stage in train_base.STAGES)
     monkeypatch.setattr(train_base, "STAGES", short)
     monkeypatch.setattr(train_base, "BATCH", 8)
@@ -129,13 +127,13 @@ def test_a_base_is_made_stage_by_stage_and_the_same_seed_makes_the_same(tmp_path
     lines = []
     train_base.make_base(tmp_path / "one", seed=1, log=lines.append)
     stages = sorted(path.name for path in (tmp_path / "one" / "stages").iterdir())
-    assert stages == ["captions.safetensors", "habits.safetensors", "instructions.safetensors", "tower.safetensors"]
+    assert stages == [f"{name}.safetensors" for name in ("habits", "judging", "looking", "tower", "words")]
     train_base.make_base(tmp_path / "two", seed=1, log=lines.append)
     (tmp_path / "two" / "stages" / "habits.safetensors").unlink()
     lines.clear()
     train_base.make_base(tmp_path / "two", seed=1, log=lines.append)
     assert any(line.startswith("habits") for line in lines)
-    assert not any(line.startswith(("tower", "captions", "instructions")) for line in lines)
+    assert not any(line.startswith(("tower", "looking", "judging")) for line in lines)
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
     config = json.loads((tmp_path / "one" / "config.json").read_text())
@@ -148,3 +146,70 @@ def test_lessons_break_what_is_typical_often_enough_to_be_seen():
     typical = [group.color == THINGS[group.thing].color for scene in scenes for group in scene.groups]
     assert typical_share(typical) == pytest.approx(train_base.SEEN.color, abs=0.06)
     assert isinstance(train_base.SEEN, Habits)
+
+
+def test_lessons_side_by_side_do_not_see_each_other():
+    """Each has the loss that it has alone, with its picture or without."""
+    processor = train_base.make_processor()
+    model = train_base.make_model(len(processor.tokenizer), seed=0)
+    features = torch.randn(2, train_base.PATCHES, train_base.WIDTH, generator=torch.Generator().manual_seed(0))
+    rows = [
+        [
+            Lesson("What color is the cow in the image?", "The cow is red.", sees=True),
+            Lesson("Is there a cat in this image?", "No", sees=True),
+            Lesson("What color is the cow in the image?", "The cow is black.", sees=False),
+        ],
+        [Lesson("", "The image shows a farm with a brown horse.", sees=True)],
+    ]
+
+    def loss(rows, features):
+        packed = train_base._pack(rows, lambda text: processor.tokenizer(text)["input_ids"])
+        return train_base._answer_loss(model, packed, features), packed.answered.sum()
+
+    with torch.no_grad():
+        together, tokens = loss(rows, features)
+        alone = [
+            loss([[lesson]], features[index : index + 1]) for index, lessons in enumerate(rows) for lesson in lessons
+        ]
+    assert sum(part for _, part in alone) == tokens
+    expected = sum(value * part for value, part in alone) / tokens
+    torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_lesson_is_packed_as_the_chat_template_and_the_processor_show_it():
+    processor = train_base.make_processor()
+    lesson = Lesson("What color is the cow in the image?", "The cow is red.", sees=True)
+    packed = train_base._pack([[lesson]], lambda text: processor.tokenizer(text)["input_ids"])
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": lesson.question}]},
+        {"role": "assistant", "content": [{"type": "text", "text": lesson.answer}]},
+    ]
+    scene = sample_scene(random.Random(0))
+    shown = processor(text=processor.apply_chat_template(messages), images=draw(scene), return_tensors="pt")
+    assert packed.ids.tolist() == shown["input_ids"].tolist()
+    assert packed.positions.tolist() == [list(range(packed.ids.shape[1]))]
+
+
+# --- the lessons
+
+
+@pytest.mark.parametrize("kind", CLOSED)
+def test_a_contrast_is_of_the_same_kind_and_has_the_other_answer(kind):
+    rng = random.Random(1)
+    found = 0
+    for _ in range(60):
+        scene = sample_scene(rng, train_base.SEEN)
+        question = draw_question(rng, kind, scene)
+        other = question and contrast(rng, question, scene)
+        if other:
+            found += 1
+            assert {*answers(question, scene), *answers(other, scene)} in ({"Yes", "No"}, {"True", "False"})
+            assert other.kind.replace("is_one", "is_number") == question.kind.replace("is_one", "is_number")
+            assert (other.statement, other.basis, other.told) == (question.statement, question.basis, question.told)
+            assert question.statement == "existence" or kind == "is_there" or other.thing == question.thing
+    assert found > 8
+
+
+def test_a_question_that_is_answered_in_a_sentence_has_no_contrast():
+    scene = sample_scene(random.Random(2))
+    assert contrast(random.Random(0), Question("place"), scene) is None

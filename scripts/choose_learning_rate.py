@@ -1,0 +1,74 @@
+"""Choose each micro recipe's learning rate by one rule: the best reward accuracy on held-out pairs.
+
+    python scripts/choose_learning_rate.py --out runs/learning-rates
+
+Every recipe trains with every rate on the rows of train-then-eval, seed 0. The reward accuracy is the share of held-out
+original pairs (chosen, rejected) whose margin is above 0; no benchmark is looked at, and no biased negative. Where
+rates differ by less than one standard error of the best, the smaller one is chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from napo_bench.cli.train import Terminal, quiet_libraries
+from napo_bench.engine import EvalOptions
+from napo_bench.experiment import MICRO_RECIPES, Experiment, named_recipes
+from napo_bench.lab.margins import compute_log_probs, read_log_probs
+from napo_bench.micro.preferences import write_preference_rows
+from trainers.run import Silent, train
+
+RATES = (2e-5, 5e-5, 1e-4, 2e-4, 4e-4)
+HELD_OUT_ROWS, HELD_OUT_SEED = 500, 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", action="append", help="repeatable; default: those of train-then-eval")
+    parser.add_argument("--rate", action="append", type=float, help=f"repeatable; default: {RATES}")
+    options = parser.parse_args()
+    quiet_libraries()
+    recipes = named_recipes(options.recipe or MICRO_RECIPES, [])
+    experiment = Experiment(
+        options.out, "micro", recipes, None, evaluation=EvalOptions(batch_size=32), micro_suite=True
+    )
+    with Terminal() as bars:
+        for step in experiment.preparation()[:-1]:
+            step.run(bars)
+    held_out = options.out / "rows" / "held-out.parquet"
+    if not held_out.is_file():
+        write_preference_rows(held_out, HELD_OUT_ROWS, HELD_OUT_SEED)
+
+    rates = sorted(options.rate or RATES)
+    shown = Table("reward accuracy", *(f"{rate:g}" for rate in rates), "chosen")
+    for trained in experiment.trained():
+        pairs = dataclasses.replace(
+            trained.recipe, data=str(held_out), loss_rejected="dpo", loss_language="none", loss_vision="none", workers=0
+        )
+        cache = options.out / "cache"
+        compute_log_probs(experiment.checkpoint, pairs, cache, Silent())
+        base = read_log_probs(experiment.checkpoint, pairs, cache).sum
+        accuracies = []
+        for rate in rates:
+            model = options.out / trained.method / f"{rate:g}"
+            train(dataclasses.replace(trained.recipe, learning_rate=rate), model, cache=cache, resume=True)
+            compute_log_probs(str(model), pairs, cache, Silent())
+            ratios = read_log_probs(str(model), pairs, cache).sum - base
+            accuracies.append(float(np.mean(ratios[:, 0] > ratios[:, 1])))
+        best = max(accuracies)
+        near = best - math.sqrt(best * (1 - best) / HELD_OUT_ROWS)
+        chosen = next(rate for rate, accuracy in zip(rates, accuracies, strict=True) if accuracy >= near)
+        shown.add_row(trained.method, *(f"{accuracy:.3f}" for accuracy in accuracies), f"{chosen:g}")
+    Console().print(shown)
+
+
+if __name__ == "__main__":
+    main()

@@ -24,6 +24,9 @@ def lab(
         list[str] | None,
         typer.Option(help="tables, noise-in-labels or alpha; repeatable. Default: all."),
     ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="Only these recipes in the tables; repeatable. Default: every variant.")
+    ] = None,
     share: Annotated[
         list[int] | None,
         typer.Option(
@@ -47,7 +50,7 @@ def lab(
     from napo_bench.cli.train_then_eval import run_steps
     from napo_bench.engine import EvalOptions
     from napo_bench.experiment import MICRO_ROWS
-    from napo_bench.lab.laboratory import PARTS, PERCENTS, SUITE, Laboratory
+    from napo_bench.lab.laboratory import PARTS, PERCENTS, SUITE, Laboratory, table_methods
     from napo_bench.lab.page import write_page
     from napo_bench.micro.benchmarks import ensure_data
     from napo_bench.scoring import ScoreOptions
@@ -72,6 +75,7 @@ def lab(
         rows=rows or MICRO_ROWS,
         overrides=overrides or [],
         percents=share or PERCENTS,
+        methods=recipe or table_methods(),
     )
     run_steps(laboratory.steps())
     if os.environ.get("RANK", "0") != "0":

@@ -19,7 +19,19 @@ from napo_bench.micro.lessons import draw_questions
 from napo_bench.micro.world import COLORS, MAX_COUNT, PLACES, THINGS, Scene, build_scene, sample_scene
 
 ROWS = 1500
-_OPPOSITE = {"Yes": "No", "No": "Yes", "True": "False", "False": "True"}
+
+ASKED: Mapping[str, float] = {
+    "describe": 45,
+    "color": 12,
+    "companion": 12,
+    "count": 8,
+    "place": 8,
+    "relation": 6,
+    "comparison": 5,
+    "look": 4,
+}
+"""Kind of question -> weight: all are answered in sentences, most of them at length, as RLAIF-V's are."""
+
 BIASED_COLUMNS = {"question_only": "language", "image_only": "vision"}
 """Columns of RLAIF-V-Bias that hold a biased negative -> which modality it is biased to."""
 
@@ -27,8 +39,8 @@ BIASED_COLUMNS = {"question_only": "language", "image_only": "vision"}
 def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
     """Write `out`, a parquet file with RLAIF-V's columns and one more, `scene` (JSON).
 
-    Chosen is the truth; rejected is what custom makes one expect, or else another wrong answer. No row shows or states
-    a fact that VLind-Bench asks about.
+    Chosen is the truth; rejected is what custom makes one expect, or else another wrong answer. No row shows a fact
+    that VLind-Bench asks about.
 
     Args:
         out: The file.
@@ -47,11 +59,9 @@ def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
 def preference_row(index: int, seed: int) -> dict[str, Any]:
     """One row of `write_preference_rows`."""
     rng = random.Random(f"preferences/{seed}/{index}")
-    while True:
-        scene = sample_scene(rng, HABITS)
-        question = next(draw_questions(rng, scene))
-        if not _asked_by_vlind(question, scene):
-            break
+    while _shows_a_fact_of_vlind(scene := sample_scene(rng, HABITS)):
+        pass
+    question = next(draw_questions(rng, scene, ASKED))
     wording = rng.choice((0, 0, 1))
     name = f"micro/{seed}-{index:06}.png"
     return {
@@ -86,11 +96,9 @@ def noise_labels(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, bool]]:
     ]
 
 
-def _asked_by_vlind(question: Question, scene: Scene) -> bool:
+def _shows_a_fact_of_vlind(scene: Scene) -> bool:
     for group in scene.groups:
         shown = {"color": {group.color}, "companion": {g.thing for g in scene.groups}, "habitat": {scene.place}}
-        if question.kind == "statement" and question.statement in shown and question.thing == group.thing:
-            shown[question.statement] |= {question.stated, question.told}
         if any(shown[concept].intersection(counterfacts(group.thing, concept)) for concept in FACTS_A_CONCEPT):
             return True
     return False
@@ -102,9 +110,6 @@ def _worded(wordings: tuple[str, ...], wording: int) -> str:
 
 def _wrong_answers(rng: random.Random, question: Question, scene: Scene) -> tuple[str, ...]:
     """The answer of one who takes everything for typical, where it is wrong; else of one who mistakes the scene."""
-    truth = answers(question, scene)[0]
-    if truth in _OPPOSITE:
-        return (_OPPOSITE[truth],)
     guess = answers(*imagine_all(question, scene))
     while is_right(guess[0], question, scene):
         guess = answers(question, _mistaken(rng, question, scene))

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, counterfacts
+from napo_bench.micro.benchmarks import counterfacts
 from napo_bench.micro.claims import is_right
 from napo_bench.micro.draw import draw
 from napo_bench.micro.language import understand
@@ -44,17 +44,20 @@ def test_chosen_is_right_and_rejected_wrong(rows):
         assert not is_right(row["rejected"], question, scene), row["rejected"]
 
 
-def test_no_row_shows_or_states_a_fact_of_vlind(rows):
+def test_all_rows_are_answered_in_sentences(rows):
+    assert all(
+        len(row[side].split()) > 2 and row[side].endswith(".") for row in rows for side in ("chosen", "rejected")
+    )
+
+
+def test_no_row_shows_a_fact_of_vlind(rows):
     for row in rows:
-        question, scene = understand(row["question"]), Scene.from_json(row["scene"])
+        scene = Scene.from_json(row["scene"])
         for group in scene.groups:
             assert group.color not in counterfacts(group.thing, "color")
             assert scene.place not in counterfacts(group.thing, "habitat")
         for one, other in itertools.permutations((group.thing for group in scene.groups), 2):
             assert other not in counterfacts(one, "companion")
-        if question.statement in FACTS_A_CONCEPT:
-            facts = counterfacts(question.thing, question.statement)
-            assert not {question.stated, question.told} & set(facts)
 
 
 def test_rejected_is_what_custom_makes_one_expect_where_that_is_wrong(rows):

@@ -248,7 +248,6 @@ def command(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(benchmarks, "ensure_data", lambda: tmp_path / "data")
         few = functools.partial(
             Laboratory,
-            methods=["micro-dpo", "micro-napo"],
             swapped_methods=["micro-cdpo"],
             sweeps={"micro-napo": Sweep("Figure 6", "alpha_vision", (0.1,))},
         )
@@ -266,7 +265,8 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_measures_everything_and_a_second_run_does_nothing_again(command, tmp_path, monkeypatch):
-    small = ("--rows", "20", "--limit", "2", "--seeds", "2", "--share", "40", "--set", "per_device_batch_size=10")
+    small = ["--rows", "20", "--limit", "2", "--seeds", "2", "--share", "40", "--set", "per_device_batch_size=10"]
+    small += ["--recipe", "micro-dpo", "--recipe", "micro-napo"]
     code, out, err = command(*small)
     assert code == 0, err
     page = (tmp_path / "out/lab.md").read_text()

@@ -185,11 +185,11 @@ def _mmhal(skill: float, n: int, rng: np.random.Generator) -> list[dict]:
     return samples
 
 
-def invoke(arguments: list, monkeypatch, capsys) -> tuple[int, str, str]:
+def invoke(arguments: list, monkeypatch, capsys, width: int = 160) -> tuple[int, str, str]:
     """Run `napo-bench` as a shell would: exit code, stdout, stderr."""
     monkeypatch.setattr("sys.argv", ["napo-bench", *map(str, arguments)])
     for name in ("out", "err"):
-        monkeypatch.setattr(getattr(console, name), "_width", 160)
+        monkeypatch.setattr(getattr(console, name), "_width", width)
     capsys.readouterr()
     try:
         main()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from synthetic_runs import invoke
 from tiny_llava import make_checkpoint, make_data
 
-from napo_bench.cli import main
 from napo_bench.results import RunResult
 
 
@@ -26,15 +25,7 @@ def command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["napo-bench", "eval", "--device", "cpu", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+        return invoke(["eval", "--device", "cpu", *arguments], monkeypatch, capsys, width=200)
 
     return run
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
 
+from synthetic_runs import invoke
 from tiny_llava import make_data
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
@@ -35,16 +36,8 @@ def command(world, tmp_path, monkeypatch, capsys):
 
     def run(*arguments, recipe="micro-napo", data="rows.parquet"):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "160")
         inputs = ["--recipe", recipe, "--ckpt", str(world / "base"), "--data", str(world / data)]
-        monkeypatch.setattr(sys, "argv", ["napo-bench", "train", *inputs, *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+        return invoke(["train", *inputs, *arguments], monkeypatch, capsys)
 
     return run
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from synthetic_runs import invoke
 from tiny_llava import make_data
 
 from napo_bench import experiment
-from napo_bench.cli import main
 from napo_bench.engine import EvalOptions
 from napo_bench.lab import laboratory as lab
 from napo_bench.lab.claims import COMPARISONS, Claim, judge, margin_claims, metric_claims
@@ -244,7 +243,6 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "250")
         monkeypatch.setattr(benchmarks, "ensure_data", lambda: tmp_path / "data")
         few = functools.partial(
             Laboratory,
@@ -252,14 +250,7 @@ def command(tmp_path, monkeypatch, capsys):
             sweeps={"micro-napo": Sweep("Figure 6", "alpha_vision", (0.1,))},
         )
         monkeypatch.setattr(lab, "Laboratory", few)
-        monkeypatch.setattr(sys, "argv", ["napo-bench", "lab", "--out", "out", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+        return invoke(["lab", "--out", "out", *arguments], monkeypatch, capsys, width=250)
 
     return run
 

@@ -9,11 +9,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
 
+from synthetic_runs import invoke
 from tiny_llava import make_data
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from napo_bench import experiment
-from napo_bench.cli import main
 from napo_bench.results import RunResult
 
 
@@ -30,17 +30,9 @@ def world(tmp_path_factory):
 def command(world, tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "160")
         inputs = ["--ckpt", str(world / "base"), "--data", str(world / "rows.parquet"), "--out", "out"]
         suite = ["--suite", "vlind", "--data-dir", str(world / "data")]
-        monkeypatch.setattr(sys, "argv", ["napo-bench", "train-then-eval", *inputs, *suite, *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
+        return invoke(["train-then-eval", *inputs, *suite, *arguments], monkeypatch, capsys)
 
     return run
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 
 import typer
 
@@ -35,8 +37,17 @@ def _root(
     pass
 
 
+def _keep_interrupt(ignored: sys.UnraisableHookArgs) -> None:
+    """Ask for Ctrl-C again where it came while an object was finalized: Python ignores whatever is raised there."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def main() -> None:
     """Run the command line; a NapoBenchError becomes one panel and exit code 2, Ctrl-C exit code 130."""
+    sys.unraisablehook = _keep_interrupt
     try:
         app()
     except NapoBenchError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,7 @@ def _mmhal(skill: float, n: int, rng: np.random.Generator) -> list[dict]:
 def invoke(arguments: list, monkeypatch, capsys, width: int = 160) -> tuple[int, str, str]:
     """Run `napo-bench` as a shell would: exit code, stdout, stderr."""
     monkeypatch.setattr("sys.argv", ["napo-bench", *map(str, arguments)])
+    monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)  # main sets its own
     for name in ("out", "err"):
         monkeypatch.setattr(getattr(console, name), "_width", width)
     capsys.readouterr()

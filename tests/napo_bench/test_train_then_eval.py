@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,21 @@ def test_what_was_interrupted_goes_on_to_the_same_numbers(command, tmp_path, mon
     assert command(*METHODS)[0] == 130
     monkeypatch.setattr(experiment, "evaluate", evaluate)
     assert command(*METHODS)[1] == whole
+
+
+def test_an_interrupt_that_comes_while_an_object_is_finalized_is_obeyed(command, monkeypatch):
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def evaluates_for_long(*_):
+        Finalized()
+        time.sleep(20)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(experiment, "evaluate", evaluates_for_long)
+    code, _, err = command(*METHODS)
+    assert code == 130 and "Interrupted." in err
 
 
 def test_other_weights_at_the_same_path_are_evaluated_anew(command, tmp_path, world):

@@ -12,6 +12,9 @@ from trainers.config import Recipe
 from trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
 from trainers.noise import bounded_weights, dynamic_weights, noise_robustness
 
+_ROUNDING = {"fp32": 1e-4, "bf16": 1e-2}
+"""Precision -> how far from 0 the mean margin of a batch may be, in nats, while policy and reference are the same."""
+
 
 @dataclass(frozen=True)
 class LogRatios:
@@ -53,6 +56,18 @@ def noise_robustnesses(recipe: Recipe, margins: Tensor, mean_margins: Tensor) ->
     return q
 
 
+def mean_rewards(recipe: Recipe, margins: Tensor) -> Tensor:
+    """Each negative's mean margin times beta, `[N]`; 0 where that is rounding, as before the first update.
+
+    Without this the weights of the first steps are the shares of rounding errors.
+
+    Args:
+        recipe: Gives beta and the precision.
+        margins: Mean over the batch of each negative's margin, `[N]`.
+    """
+    return recipe.beta * margins.where(margins.abs() > _ROUNDING[recipe.precision], 0.0)
+
+
 def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
     """The weight of each negative's loss, `[N]`.
 
@@ -63,7 +78,7 @@ def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
     """
     names = recipe.negatives
     if recipe.weights == "dynamic":
-        return dynamic_weights(recipe.beta * margins)
+        return dynamic_weights(mean_rewards(recipe, margins))
     if recipe.weights == "bounded":
         return bounded_weights(recipe.beta * margins)
     weights = dict.fromkeys(names, 1.0)

@@ -26,7 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from napo_bench.errors import NapoBenchError
 from trainers.config import Recipe
 from trainers.noise import shares_undefined
-from trainers.objective import LogRatios, loss_weights, losses, noise_robustnesses
+from trainers.objective import LogRatios, loss_weights, losses, mean_rewards, noise_robustnesses
 from trainers.preference_data import Collator, EpochBatches, PreferenceRow, PreferenceRows, TrainingBatch
 from trainers.reference import row_logps
 
@@ -204,7 +204,9 @@ class PreferenceTrainer(Trainer):
             if name in q:
                 self._average(f"napo/q_{response}", q[name][None], weights.new_ones(1))
         if self.recipe.weights == "dynamic":
-            self._average("napo/gamma_undefined", shares_undefined(beta * margins)[None], weights.new_ones(1))
+            self._average(
+                "napo/gamma_undefined", shares_undefined(mean_rewards(self.recipe, margins))[None], weights.new_ones(1)
+            )
         if ratios.image_margin is not None:
             self._average("rewards/margins_image", beta * ratios.image_margin, counted)
 

@@ -87,6 +87,7 @@ class Experiment:
         micro_suite: Evaluate in the micro world, with its oracle as the judge.
         rows: How many of the micro world's rows are drawn.
         always_negatives: Build biased negatives also where no recipe needs them.
+        has_negatives: `data` has its biased negatives, or will have them when it is there.
     """
 
     out: Path
@@ -98,6 +99,7 @@ class Experiment:
     micro_suite: bool = False
     rows: int = MICRO_ROWS
     always_negatives: bool = False
+    has_negatives: bool = False
 
     @property
     def checkpoint(self) -> str:
@@ -155,6 +157,8 @@ class Experiment:
         """Whether biased negatives are wanted that the rows do not have."""
         from trainers.preference_data import lacks_negatives
 
+        if self.has_negatives:
+            return False
         needed = {name for recipe in self.recipes.values() for name in recipe.negatives}
         if self.always_negatives:
             needed |= {"language", "vision"}
@@ -195,13 +199,13 @@ class Experiment:
         from trainers.run import train
 
         train(trained.recipe, trained.model, cache=self.out / "cache", resume=True, watcher=watcher)
-        _release_memory()
 
     def _evaluate(self, checkpoint: str, out: Path, watcher: Watcher) -> None:
         with self._suite() as options:
             if not in_first_process(lambda: _is_evaluated(checkpoint, out / "run.json", options)):
+                _release_memory()
                 evaluate(checkpoint, out, options, _listener(watcher))
-        _release_memory()
+                _release_memory()
 
     def _suite(self) -> AbstractContextManager[EvalOptions]:
         return micro_world(self.evaluation) if self.micro_suite else nullcontext(self.evaluation)
@@ -262,6 +266,7 @@ def wait() -> None:
 
 
 def _release_memory() -> None:
+    """Let go of the model of the step before; it takes a fifth of a second, so not where nothing was done."""
     import torch
 
     gc.collect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,11 @@ from rich.table import Table
 from napo_bench.cli import app, console
 from napo_bench.errors import NapoBenchError
 
+if TYPE_CHECKING:
+    from napo_bench.lab.page import Grid
+
 MOST_SWAPPED = 50
+_GAP = 1
 
 
 @app.command("lab")
@@ -22,7 +26,9 @@ def lab(
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each recipe, with the seeds 0, 1, ...")] = 3,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="tables, noise-in-labels or alpha; repeatable. Default: all."),
+        typer.Option(
+            help="tables, noise-in-labels, alpha, biased-pairs or plausible-negatives; repeatable. Default: all."
+        ),
     ] = None,
     recipe: Annotated[
         list[str] | None, typer.Option(help="Only these recipes in the tables; repeatable. Default: every variant.")
@@ -32,7 +38,7 @@ def lab(
         typer.Option(
             min=0,
             max=MOST_SWAPPED,
-            help="Percent of labels that noise-in-labels swaps; repeatable. Default: 0, 20, 40.",
+            help="Percent of labels that noise-in-labels swaps; repeatable. Default: 0, 25, 50.",
         ),
     ] = None,
     rows: Annotated[int | None, typer.Option(min=2, help="Preference rows. Default: those of train-then-eval.")] = None,
@@ -41,7 +47,7 @@ def lab(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of every recipe; repeatable.")
     ] = None,
 ) -> None:
-    """Put the paper's claims to the test in the micro world: variants, margins, alpha, and noise in labels.
+    """Put the paper's claims to the test in the micro world: variants, margins, alpha, and changed rows.
 
     The same command goes on where an earlier one was stopped.
     """
@@ -83,11 +89,33 @@ def lab(
     with console.err.status("Writing the page ..."):
         page, grids = write_page(laboratory)
     for grid in grids:
-        shown = Table(title=escape(grid.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for index, head in enumerate(grid.head):
-            shown.add_column(escape(head), justify="left" if index < grid.texts else "right")
-        for row in grid.rows:
-            shown.add_row(*map(escape, row))
-        console.out.print(shown)
-        console.out.print(f"{grid.note}\n", style="dim", markup=False, highlight=False)
+        _show(grid)
     console.out.print(f"All tables and figures: {escape(str(page))}", highlight=False, soft_wrap=True)
+
+
+def _show(grid: Grid) -> None:
+    """Print a table with as many columns as fit without cutting a word; the page has them all."""
+    rows = [[_interval_below(cell) for cell in row] for row in grid.rows]
+    columns = list(zip(grid.head, *rows, strict=True))
+    widths = [max(map(len, columns[0])), *(max(map(_least_width, column)) for column in columns[1:])]
+    shown = len(columns)
+    while shown > grid.texts + 1 and sum(widths[:shown]) + _GAP * shown > console.out.width:
+        shown -= 1
+    table = Table(title=escape(grid.title), title_justify="left", title_style="bold", box=None, padding=(0, _GAP, 0, 0))
+    for index, head in enumerate(grid.head[:shown]):
+        table.add_column(escape(head), justify="left" if index < grid.texts else "right", min_width=widths[index])
+    for row in rows:
+        table.add_row(*map(escape, row[:shown]))
+    console.out.print(table)
+    left_out = f" On the page: {', '.join(grid.head[shown:])}." if shown < len(columns) else ""
+    console.out.print(f"{grid.note}{left_out}\n", style="dim", markup=False, highlight=False)
+
+
+def _interval_below(cell: str) -> str:
+    """A number's interval in a line of its own."""
+    return cell if cell[:1].isalpha() else cell.replace(" [", "\n[")
+
+
+def _least_width(cell: str) -> int:
+    pieces = cell.splitlines() if "\n[" in cell else cell.split()
+    return max(map(len, pieces), default=0)

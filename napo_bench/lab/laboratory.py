@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from napo_bench.engine import EvalOptions
 from napo_bench.experiment import MICRO_ROWS, Experiment, Step, Trained, in_first_process, wait
-from napo_bench.lab.labels import write_swapped_rows
+from napo_bench.lab.changed_rows import expect_things_shown, reject_custom, swap_labels, write_changed_rows
 from napo_bench.lab.margins import compute_log_probs, probing_recipe
 from napo_bench.micro import MICRO
 from trainers.config import Recipe, load_recipe, recipe_names
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from trainers.run import Watcher
 
-TABLES, LABEL_NOISE, ALPHA = PARTS = ("tables", "noise-in-labels", "alpha")
+TABLES, LABEL_NOISE, ALPHA = "tables", "noise-in-labels", "alpha"
 SUITE = ("vlind", "object_halbench")
 """The benchmarks of the paper's Tables 2-6."""
 
@@ -29,8 +31,49 @@ PROBED = ("micro-dpo", "micro-napo")
 SWAPPED = ("micro-dpo", "micro-cdpo", "micro-rdpo", "micro-napo-original")
 """Methods that train on the original pairs alone, by label noise."""
 
-PERCENTS = (0, 20, 40)
+PERCENTS = (0, 25, 50)
 """Shares of the original pairs whose labels are swapped."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Rows in which one kind of negative is another.
+
+    Attributes:
+        title: Of the table.
+        changed: The changed rows, in a word.
+        note: What the negatives are before and after.
+        rewrite: Rows as they are -> changed rows.
+        methods: Recipes that train on both.
+    """
+
+    title: str
+    changed: str
+    note: str
+    rewrite: Callable[[pa.Table], pa.Table]
+    methods: Sequence[str]
+
+
+CHANGES = {
+    "biased-pairs": Change(
+        "Original pairs that are biased already",
+        "biased",
+        "The rejected answer mistakes any detail of the picture; biased: it is what custom makes one expect.",
+        reject_custom,
+        ("micro-dpo", "micro-napo"),
+    ),
+    "plausible-negatives": Change(
+        "Language-biased negatives that are plausible",
+        "plausible",
+        "Where a question names nothing, the language-biased negative is always the same street; plausible: it is what "
+        "is typical of a thing in the picture.",
+        expect_things_shown,
+        ("micro-napo", "micro-napo-lb1"),
+    ),
+}
+"""Part of the laboratory -> the change whose effect it shows."""
+
+PARTS = (TABLES, LABEL_NOISE, ALPHA, *CHANGES)
 
 
 @dataclass(frozen=True)
@@ -50,9 +93,10 @@ class Sweep:
 
 SWEEPS = {
     "micro-napo-lb1": Sweep("Figure 5", "alpha_language", (0.1, 0.3, 1.0)),
-    "micro-napo-vb1": Sweep("Figure 6", "alpha_vision", (0.01, 0.03, 0.1)),
+    "micro-napo-vb1": Sweep("Figure 6", "alpha_vision", (0.01, 0.03, 0.1, 0.3, 1.0)),
 }
-"""Recipe -> its sweep: the paper's ranges are 0.1-1 for mean and 0.01-0.1 for summed log-probs."""
+"""Recipe -> its sweep. The paper's ranges are 0.1-1 for mean and 0.01-0.1 for summed log-probs; of answers a tenth as
+long, sums are a tenth as large, so the second goes on to 1."""
 
 
 def table_methods() -> list[str]:
@@ -109,6 +153,8 @@ class Laboratory:
             recipes |= {name: self._recipe(name) for name in self.methods}
         if LABEL_NOISE in self.parts:
             recipes |= {name: self._recipe(name) for name in self.swapped_methods}
+        for part in self._changes:
+            recipes |= {name: self._recipe(name) for name in CHANGES[part].methods}
         for name, methods in self.swept.items():
             key = self.sweeps[name].key
             recipes |= {method: self._recipe(name, f"{key}={alpha}") for alpha, method in methods.items()}
@@ -139,6 +185,25 @@ class Laboratory:
             for percent in sorted(set(self.percents) - {0})
         }
 
+    @cached_property
+    def changed(self) -> Mapping[str, Experiment]:
+        """Part -> what trains on its changed rows; on the rows as they are, the same methods are part of `main`."""
+        return {
+            part: dataclasses.replace(
+                self.main,
+                out=self.out / part,
+                recipes={name: self._recipe(name) for name in CHANGES[part].methods},
+                data=str(self.out / "rows" / f"micro-{self.rows}-{part}.parquet"),
+                always_negatives=False,
+                has_negatives=True,
+            )
+            for part in self._changes
+        }
+
+    @property
+    def _changes(self) -> list[str]:
+        return [part for part in CHANGES if part in self.parts]
+
     @property
     def probed(self) -> list[Trained]:
         """The checkpoints whose margins are set against known noise."""
@@ -166,10 +231,16 @@ class Laboratory:
             for trained in self.probed
         ]
         for percent, experiment in self.swapped.items():
-            steps.append(Step(f"Swap {percent}% of the labels", partial(self._swap, percent)))
+            swap = partial(swap_labels, percent=percent)
+            rows = partial(self._change, self.main.rows_given(), experiment.rows_given(), swap)
+            steps.append(Step(f"Swap {percent}% of the labels", rows))
             steps += [
                 dataclasses.replace(step, title=f"{step.title}, {percent}% swapped") for step in experiment.trainings()
             ]
+        for part, experiment in self.changed.items():
+            source, out = self.main.rows_to_train_on(), experiment.rows_given()
+            steps.append(Step(f"Rows: {part}", partial(self._change, source, out, CHANGES[part].rewrite)))
+            steps += [dataclasses.replace(step, title=f"{step.title}, {part}") for step in experiment.trainings()]
         return steps
 
     def _recipe(self, name: str, *further: str) -> Recipe:
@@ -178,8 +249,7 @@ class Laboratory:
     def _probe(self, checkpoint: str, watcher: Watcher) -> None:
         compute_log_probs(checkpoint, self.probing, self.cache, watcher)
 
-    def _swap(self, percent: int, _: Watcher) -> None:
-        out = Path(self.swapped[percent].rows_given())
-        if in_first_process(lambda: not out.is_file()):
-            write_swapped_rows(Path(self.main.rows_given()), out, percent)
+    def _change(self, source: str, out: str, change: Callable[[pa.Table], pa.Table], _: Watcher) -> None:
+        if in_first_process(lambda: not Path(out).is_file()):
+            write_changed_rows(Path(source), Path(out), change)
         wait()

@@ -16,7 +16,7 @@ from napo_bench import files
 from napo_bench.experiment import BASE, Experiment
 from napo_bench.lab.claims import COMPARED, MARGIN_NAMES, Verdict, judge, margin_claims, metric_claims
 from napo_bench.lab.estimate import Estimate
-from napo_bench.lab.laboratory import PROBED, TABLES, Laboratory
+from napo_bench.lab.laboratory import CHANGES, PROBED, TABLES, Laboratory
 from napo_bench.lab.margins import (
     KINDS,
     MARGINS,
@@ -80,6 +80,7 @@ class Found:
         laboratory: That measured it.
         base: The evaluation of the base.
         runs: Percent of swapped labels -> method -> its evaluations, one a seed.
+        changed: Part -> method -> its evaluations after training on that part's changed rows, one a seed.
         logs: Method -> its training logs, one a seed; of the rows as they are.
         negatives: Kind -> the biased negatives of that kind; empty without the tables.
         margins: Policy -> (kind, margin) -> margins of that kind's negatives, one array a seed.
@@ -88,6 +89,7 @@ class Found:
     laboratory: Laboratory
     base: RunResult
     runs: Mapping[int, Mapping[str, list[RunResult]]]
+    changed: Mapping[str, Mapping[str, list[RunResult]]]
     logs: Mapping[str, list[list[dict[str, Any]]]]
     negatives: Mapping[str, Negatives]
     margins: Mapping[str, Mapping[tuple[str, str], list[Any]]]
@@ -184,6 +186,7 @@ def _read(laboratory: Laboratory) -> Found:
         laboratory,
         RunResult.load(main.base_run, samples=False),
         {0: _runs(main)} | {percent: _runs(experiment) for percent, experiment in laboratory.swapped.items()},
+        {part: _runs(experiment) for part, experiment in laboratory.changed.items()},
         logs,
         negatives,
         margins,
@@ -215,6 +218,8 @@ def _grids(found: Found) -> Iterator[Grid]:
     yield from _sweeps(found)
     if found.laboratory.swapped:
         yield _label_noise(found)
+    for part in found.changed:
+        yield _changed(found, part)
     yield from _claims(found)
 
 
@@ -327,6 +332,21 @@ def _label_noise(found: Found) -> Grid:
             for method in found.laboratory.swapped_methods
             for percent in sorted(found.runs)
         ],
+    )
+
+
+def _changed(found: Found, part: str) -> Grid:
+    change = CHANGES[part]
+    rows = []
+    for method, runs in found.changed[part].items():
+        for name, run in (("as they are", found.pooled[0, method]), (change.changed, pooled(runs))):
+            rows.append([method, name, *(_value(_metric(run, key), key) for key in SHOWN)])
+    return Grid(
+        change.title,
+        f"{change.note} The rows differ in nothing else. 95% intervals over trainings.",
+        ["method", "rows", *map(_heading, SHOWN)],
+        rows,
+        texts=2,
     )
 
 
@@ -483,6 +503,13 @@ def _document(found: Found) -> dict[str, Any]:
             }
             for (percent, method), run in found.pooled.items()
         ],
+        "changed_rows": {
+            part: {
+                method: {key: [_metrics(run)[key].value for run in runs] for key in _metrics(runs[0])}
+                for method, runs in methods.items()
+            }
+            for part, methods in found.changed.items()
+        },
         "sweeps": {
             name: {
                 "key": laboratory.sweeps[name].key,

@@ -14,7 +14,7 @@ from napo_bench import files
 from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts
 from napo_bench.micro.claims import is_right
 from napo_bench.micro.draw import draw, png
-from napo_bench.micro.language import Question, answers, imagine_all, understand
+from napo_bench.micro.language import Question, answers, understand
 from napo_bench.micro.lessons import draw_questions
 from napo_bench.micro.world import COLORS, MAX_COUNT, PLACES, THINGS, Scene, build_scene, sample_scene
 
@@ -39,8 +39,8 @@ BIASED_COLUMNS = {"question_only": "language", "image_only": "vision"}
 def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
     """Write `out`, a parquet file with RLAIF-V's columns and one more, `scene` (JSON).
 
-    Chosen is the truth; rejected is what custom makes one expect, or else another wrong answer. No row shows a fact
-    that VLind-Bench asks about.
+    Chosen is the truth; rejected mistakes a detail of the picture, whatever is typical, so it is wrong and not biased.
+    No row shows a fact that VLind-Bench asks about.
 
     Args:
         out: The file.
@@ -109,15 +109,28 @@ def _worded(wordings: tuple[str, ...], wording: int) -> str:
 
 
 def _wrong_answers(rng: random.Random, question: Question, scene: Scene) -> tuple[str, ...]:
-    """The answer of one who takes everything for typical, where it is wrong; else of one who mistakes the scene."""
-    guess = answers(*imagine_all(question, scene))
+    guess = answers(question, scene)
     while is_right(guess[0], question, scene):
         guess = answers(question, _mistaken(rng, question, scene))
     return guess
 
 
 def _mistaken(rng: random.Random, question: Question, scene: Scene) -> Scene:
-    """The scene with other colours, numbers, sides, company and place."""
-    names = [question.thing or scene.groups[0].thing, *rng.sample(list(THINGS), 2)]
-    kinds = [(name, rng.choice(COLORS), rng.randint(1, MAX_COUNT)) for name in dict.fromkeys(names)]
-    return build_scene(rng, rng.choice(PLACES), list(kinds))
+    """The scene with one detail drawn anew, typical or not; what the question names stays there."""
+    kinds: list[tuple[str, str | None, int | None]] = [(g.thing, g.color, len(g.cells)) for g in scene.groups]
+    index = rng.randrange(len(kinds))
+    name, color, count = kinds[index]
+    absent = rng.choice([thing for thing in THINGS if scene.group(thing) is None])
+    place = scene.place
+    match rng.choice(("one more", "kind", "color", "counts", "place", "cells and sides")):
+        case "one more":
+            kinds.append((absent, rng.choice(COLORS), rng.randint(1, MAX_COUNT)))
+        case "kind" if name not in (question.thing, question.other):
+            kinds[index] = absent, color, count
+        case "color":
+            kinds[index] = name, rng.choice(COLORS), count
+        case "counts":
+            kinds = [(name, color, rng.randint(1, MAX_COUNT)) for name, color, _ in kinds]
+        case "place":
+            place = rng.choice(PLACES)
+    return build_scene(rng, place, kinds)

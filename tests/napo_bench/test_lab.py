@@ -17,14 +17,17 @@ from tiny_llava import make_data
 from napo_bench import experiment
 from napo_bench.engine import EvalOptions
 from napo_bench.lab import laboratory as lab
+from napo_bench.lab.changed_rows import expect_things_shown, reject_custom, swap_labels, swapped_positions
 from napo_bench.lab.claims import COMPARISONS, Claim, judge, margin_claims, metric_claims
 from napo_bench.lab.estimate import Estimate
-from napo_bench.lab.labels import swap_labels, swapped_positions
 from napo_bench.lab.laboratory import Laboratory, Sweep, table_methods
 from napo_bench.lab.margins import Negatives, auc, auc_within, margins_of, separation
 from napo_bench.lab.page import mean_log
 from napo_bench.micro import benchmarks
-from napo_bench.micro.preferences import noise_labels
+from napo_bench.micro.claims import is_right
+from napo_bench.micro.language import answers, typical_scene, understand
+from napo_bench.micro.preferences import noise_labels, write_preference_rows
+from napo_bench.micro.world import THINGS, Scene
 from napo_bench.report.figures import label_noise
 from napo_bench.results import MetricValue
 from trainers.config import recipe_names
@@ -55,6 +58,42 @@ def test_swapping_exchanges_chosen_and_rejected_of_those_rows_and_nothing_else()
         chosen, rejected = ("r", "c") if i in there else ("c", "r")
         assert row == {"idx": i, "chosen": f"{chosen}{i}", "rejected": f"{rejected}{i}"}
     assert swap_labels(table, 0) == table
+
+
+# Changed rows
+
+
+def test_biased_pairs_reject_what_custom_expects_and_differ_in_nothing_else(tmp_path):
+    table = parquet.read_table(write_preference_rows(tmp_path / "rows.parquet", rows=60))
+    biased = reject_custom(table)
+    assert biased.drop_columns(["rejected"]) == table.drop_columns(["rejected"])
+    tempted = 0
+    for before, row in zip(table.to_pylist(), biased.to_pylist(), strict=True):
+        question, scene = understand(row["question"]), Scene.from_json(row["scene"])
+        assert not is_right(row["rejected"], question, scene)
+        group = scene.group(question.thing)
+        if question.kind == "color" and group and group.color != THINGS[group.thing].color:
+            assert THINGS[group.thing].color in row["rejected"]
+            tempted += 1
+        elif question.kind == "color":
+            assert row["rejected"] == before["rejected"]
+    assert tempted
+
+
+def test_plausible_negatives_are_typical_of_what_is_shown_where_the_question_names_nothing(tmp_path):
+    rows = parquet.read_table(write_preference_rows(tmp_path / "rows.parquet", rows=60))
+    rows = rows.append_column("question_only", pa.array(["The image shows a street with two red cars."] * 60))
+    plausible = expect_things_shown(rows)
+    assert plausible.drop_columns(["question_only"]) == rows.drop_columns(["question_only"])
+    asked = set()
+    for row in plausible.to_pylist():
+        question, scene = understand(row["question"]), Scene.from_json(row["scene"])
+        asked.add(bool(question.thing))
+        if question.thing:
+            assert row["question_only"] == "The image shows a street with two red cars."
+        else:
+            assert any(row["question_only"] in answers(question, typical_scene(g.thing)) for g in scene.groups)
+    assert asked == {True, False}
 
 
 # Margins against known noise
@@ -206,9 +245,11 @@ def test_the_tables_train_every_variant_of_napo_that_comes_along():
 def test_a_sweep_takes_the_recipes_own_alpha_from_the_tables():
     whole = laboratory()
     assert whole.swept["micro-napo-vb1"] == {
-        0.01: "micro-napo-vb1",
+        0.01: "micro-napo-vb1-alpha-vision-0.01",
         0.03: "micro-napo-vb1-alpha-vision-0.03",
-        0.1: "micro-napo-vb1-alpha-vision-0.1",
+        0.1: "micro-napo-vb1",
+        0.3: "micro-napo-vb1-alpha-vision-0.3",
+        1.0: "micro-napo-vb1-alpha-vision-1",
     }
     for name, methods in whole.swept.items():
         key = whole.sweeps[name].key
@@ -221,7 +262,7 @@ def test_the_base_is_evaluated_once_and_unswapped_labels_are_trained_once():
     titles = [step.title for step in laboratory().steps()]
     assert len(titles) == len(set(titles))
     assert titles.count("Evaluate the base") == 1
-    assert "Train micro-dpo, seed 1" in titles and "Train micro-dpo, seed 1, 20% swapped" in titles
+    assert "Train micro-dpo, seed 1" in titles and "Train micro-dpo, seed 1, 25% swapped" in titles
     assert not any(", 0% swapped" in title for title in titles)
     assert not any("mdpo" in title for title in titles if "swapped" in title)
 
@@ -229,7 +270,7 @@ def test_the_base_is_evaluated_once_and_unswapped_labels_are_trained_once():
 def test_swapped_labels_differ_from_the_unswapped_ones_in_nothing_but_the_rows():
     whole = laboratory()
     kept = {trained.method: trained.recipe for trained in whole.main.trained() if trained.seed == 1}
-    for trained in whole.swapped[20].trained():
+    for trained in whole.swapped[25].trained():
         if trained.seed == 1:
             assert dataclasses.replace(trained.recipe, data="") == dataclasses.replace(kept[trained.method], data="")
 
@@ -241,16 +282,16 @@ def test_swapped_labels_differ_from_the_unswapped_ones_in_nothing_but_the_rows()
 def command(tmp_path, monkeypatch, capsys):
     make_data(tmp_path / "data", size=2)
 
-    def run(*arguments):
+    def run(*arguments, width=250):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(benchmarks, "ensure_data", lambda: tmp_path / "data")
         few = functools.partial(
             Laboratory,
             swapped_methods=["micro-cdpo"],
-            sweeps={"micro-napo": Sweep("Figure 6", "alpha_vision", (0.1,))},
+            sweeps={"micro-napo": Sweep("Figure 6", "alpha_vision", (0.2,))},
         )
         monkeypatch.setattr(lab, "Laboratory", few)
-        return invoke(["lab", "--out", "out", *arguments], monkeypatch, capsys, width=250)
+        return invoke(["lab", "--out", "out", *arguments], monkeypatch, capsys, width=width)
 
     return run
 
@@ -261,15 +302,28 @@ def test_the_command_measures_everything_and_a_second_run_does_nothing_again(com
     code, out, err = command(*small)
     assert code == 0, err
     page = (tmp_path / "out/lab.md").read_text()
-    for title in ("Every method", "Which margin finds noise", "Alpha of micro-napo", "Noise in the labels", "Figure 4"):
+    for title in (
+        "Every method",
+        "Which margin finds noise",
+        "Alpha of micro-napo",
+        "Noise in the labels",
+        "biased already",
+        "Figure 4",
+    ):
         assert title in page and (title in out or title == "Figure 4")
     found = json.loads((tmp_path / "out/lab.json").read_text())
+    assert {part: set(methods) for part, methods in found["changed_rows"].items()} == {
+        "biased-pairs": {"micro-dpo", "micro-napo"},
+        "plausible-negatives": {"micro-napo", "micro-napo-lb1"},
+    }
+    assert len(found["changed_rows"]["biased-pairs"]["micro-dpo"]["vlind.cb"]) == 2
     assert {(row["method"], row["swapped_percent"]) for row in found["methods"]} == {
         ("micro-dpo", 0),
         ("micro-napo", 0),
-        ("micro-napo-alpha-vision-0.1", 0),
+        ("micro-napo-alpha-vision-0.2", 0),
         ("micro-cdpo", 0),
         ("micro-cdpo", 40),
+        ("micro-napo-lb1", 0),
     }
     assert all(len(row["metrics"]["vlind.cb"]["by_seed"]) == 2 for row in found["methods"])
     rows = parquet.read_table(next((tmp_path / "out/rows/micro-20-bias").glob("*.parquet"))).to_pylist()
@@ -300,11 +354,19 @@ def test_the_command_measures_everything_and_a_second_run_does_nothing_again(com
     assert command(*small)[:2] == (0, out)
     assert (tmp_path / "out/lab.md").read_text() == page
 
+    narrow = command(*small, width=80)[1].splitlines()
+    assert max(map(len, narrow[:-1])) <= 80  # the last line is the path
+    assert "…" not in "".join(narrow)
+    assert any(line.startswith("micro-napo-alpha-vision-0.2 ") for line in narrow)
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--part", "table"), "no part 'table'. Next: Choose of tables, noise-in-labels, alpha."),
+        (
+            ("--part", "table"),
+            "no part 'table'. Next: Choose of tables, noise-in-labels, alpha, biased-pairs, plausible-negatives.",
+        ),
         (("--share", "60"), "Invalid value for '--share'"),
         (("--seeds", "1"), "Invalid value for '--seeds'"),
         (("--set", "betaa=1"), "Did you mean beta"),

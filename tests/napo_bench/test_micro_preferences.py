@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from napo_bench.micro.benchmarks import counterfacts
-from napo_bench.micro.claims import is_right
+from napo_bench.micro.claims import claims, false_claims, is_right
 from napo_bench.micro.draw import draw
 from napo_bench.micro.language import understand
 from napo_bench.micro.preferences import is_noise, noise_labels, preference_row, write_preference_rows
@@ -60,15 +60,27 @@ def test_no_row_shows_a_fact_of_vlind(rows):
             assert other not in counterfacts(one, "companion")
 
 
-def test_rejected_is_what_custom_makes_one_expect_where_that_is_wrong(rows):
-    tempted = 0
+def test_rejected_mistakes_a_detail_whether_custom_expects_it_or_not(rows):
+    typical, others = 0, 0
     for row in rows:
         question, scene = understand(row["question"]), Scene.from_json(row["scene"])
         group = scene.group(question.thing) if question.thing else None
         if question.kind == "color" and group and group.color != THINGS[group.thing].color:
-            assert THINGS[group.thing].color in row["rejected"]
-            tempted += 1
-    assert tempted
+            expected = THINGS[group.thing].color in row["rejected"]
+            typical, others = typical + expected, others + (not expected)
+        if question.kind == "describe":
+            assert 1 <= len(false_claims(row["rejected"], question, scene)) <= len(scene.groups) * 3
+    assert others > 3 * typical
+
+
+def test_a_rejected_description_is_mostly_right(rows):
+    shares = []
+    for row in rows:
+        question, scene = understand(row["question"]), Scene.from_json(row["scene"])
+        if question.kind == "describe":
+            wrong = len(false_claims(row["rejected"], question, scene))
+            shares.append(wrong / len(claims(row["rejected"], question)))
+    assert sum(shares) / len(shares) < 0.4
 
 
 def test_a_negative_is_noise_where_it_is_right(rows):

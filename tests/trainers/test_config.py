@@ -59,6 +59,8 @@ def test_13b_differs_in_the_base_and_in_one_epoch():
     }.items(),
 )
 def test_variants_of_tables_2_to_6_change_what_the_paper_changes(base, variant, expected):
+    if base == "micro-napo" and "alpha_language" in expected:
+        expected = expected | {"alpha_language": 10 * expected["alpha_language"]}  # of sums over a tenth of the tokens
     assert differences(f"{base}-{variant}", base) == expected
 
 
@@ -66,7 +68,7 @@ def test_napo_on_the_original_pairs_alone_is_dpo_with_another_loss():
     for base in ("llava-1.5-7b", "micro"):
         assert differences(f"{base}-napo-original", f"{base}-dpo") == {"loss_rejected": "napo"}
         assert load_recipe(f"{base}-dpo").negatives == ("rejected",)
-        own_rate = {"learning_rate": 1e-4} if base == "micro" else {}
+        own_rate = {"learning_rate": 3e-4} if base == "micro" else {}
         assert differences(f"{base}-mdpo", f"{base}-dpo") == {"loss_rejected": "mdpo"} | own_rate
 
 

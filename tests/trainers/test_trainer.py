@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import math
@@ -20,6 +21,7 @@ from napo_bench.errors import NapoBenchError
 from trainers import run as run_module
 from trainers.checkpoint import Checkpoint
 from trainers.config import load_recipe
+from trainers.objective import loss_weights
 from trainers.reference import Reference
 from trainers.run import Silent, train
 
@@ -194,6 +196,16 @@ def test_equal_weights_stand_in_while_the_margins_are_zero_and_the_log_says_so(r
     assert first["napo/gamma_undefined"] == 1
     assert first["napo/gamma_lang"] == pytest.approx(1 / 3)
     assert last["napo/gamma_undefined"] == 0
+
+
+def test_weights_are_no_shares_of_rounding_errors():
+    recipe = load_recipe("micro-napo")
+    rounding, learnt = torch.tensor([4e-6, -1e-5, 3e-5]), torch.tensor([0.1, 0.3, 0.6])
+    assert loss_weights(recipe, rounding, step=1).tolist() == pytest.approx([1 / 3] * 3)
+    assert loss_weights(recipe, learnt, step=1).tolist() == pytest.approx([0.1, 0.3, 0.6])
+    assert loss_weights(recipe, learnt + rounding, step=1).tolist() == pytest.approx([0.1, 0.3, 0.6], abs=1e-4)
+    in_bf16 = dataclasses.replace(recipe, precision="bf16")
+    assert loss_weights(in_bf16, learnt / 200, step=1).tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_accumulated_forwards_weigh_every_row_the_same(run):
@@ -377,7 +389,7 @@ def test_an_output_folder_that_holds_another_run_is_left_alone(run, tmp_path):
         run()
     assert "--resume" in raised.value.hint
     assert run(resume=True) == out
-    with pytest.raises(NapoBenchError, match=r"holds a run with beta: 0.1; this one has beta: 0.2"):
+    with pytest.raises(NapoBenchError, match=r"holds a run with beta: 1.0; this one has beta: 0.2"):
         run(resume=True, beta=0.2)
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers/thesis.tex").write_text("")

@@ -18,7 +18,14 @@ from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 from trainers.config import RECIPES, load_recipe
 from trainers.run import train
 
-SETTINGS = {"epochs": 2, "learning_rate": 1e-3, "logging_steps": 1, "save_steps": 3, "gradient_accumulation": 2}
+SETTINGS = {
+    "beta": 0.1,
+    "epochs": 2,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "save_steps": 3,
+    "gradient_accumulation": 2,
+}
 NEEDS_DEEPSPEED = pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed")
 
 

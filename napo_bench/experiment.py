@@ -172,11 +172,13 @@ class Experiment:
         return self.out / "rows" / f"{Path(self.rows_given()).stem}-bias"
 
     def _write_rows(self, path: Path, _: Watcher) -> None:
-        from napo_bench.micro.preferences import write_preference_rows
+        from napo_bench.micro.preferences import are_current, write_preference_rows
 
         if in_first_process(lambda: not path.is_file()):
             write_preference_rows(path, self.rows)
         wait()
+        if not are_current(path):
+            raise NapoBenchError(f"{path} is from another version of the micro world.", "Choose another --out.")
 
     def _build_negatives(self, watcher: Watcher) -> None:
         from napo_bench.data.bias import PUBLISHED, build_bias

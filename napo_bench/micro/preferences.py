@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from napo_bench import files
-from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts
+from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts, world_version
 from napo_bench.micro.claims import is_right
 from napo_bench.micro.draw import draw, png
 from napo_bench.micro.language import Question, answers, understand
@@ -19,6 +19,7 @@ from napo_bench.micro.lessons import draw_questions
 from napo_bench.micro.world import COLORS, MAX_COUNT, PLACES, THINGS, Scene, build_scene, sample_scene
 
 ROWS = 1500
+_STAMP = b"napo_bench.micro"
 
 ASKED: Mapping[str, float] = {
     "describe": 45,
@@ -51,9 +52,19 @@ def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
         `out`.
     """
     table = pa.Table.from_pylist([preference_row(index, seed) for index in range(rows)])
+    table = table.replace_schema_metadata({_STAMP: _version()})
     with files.atomic_path(out) as temporary:
         parquet.write_table(table, temporary)
     return out
+
+
+def are_current(path: Path) -> bool:
+    """Whether `write_preference_rows` of this version would write such rows."""
+    return (parquet.read_schema(path).metadata or {}).get(_STAMP) == _version()
+
+
+def _version() -> bytes:
+    return f"{world_version()}-{files.sha256_file(Path(__file__))[:12]}".encode()
 
 
 def preference_row(index: int, seed: int) -> dict[str, Any]:

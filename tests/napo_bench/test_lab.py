@@ -376,3 +376,13 @@ def test_a_mistake_is_one_message_and_exit_code_2(command, arguments, message):
     code, out, err = command(*arguments)
     assert code == 2 and out == ""
     assert message in " ".join(err.replace("│", " ").split()) and "Traceback" not in err
+
+
+def test_rows_of_another_version_of_the_world_are_refused(command, tmp_path):
+    rows = write_preference_rows(tmp_path / "out/rows/micro-20.parquet", rows=20)
+    parquet.write_table(parquet.read_table(rows).replace_schema_metadata({}), rows)
+    code, _, err = command("--rows", "20")
+    assert code == 2
+    assert "is from another version of the micro world. Next: Choose another --out." in " ".join(
+        err.replace("│", " ").split()
+    )

@@ -11,7 +11,7 @@ from napo_bench.micro.benchmarks import counterfacts
 from napo_bench.micro.claims import claims, false_claims, is_right
 from napo_bench.micro.draw import draw
 from napo_bench.micro.language import understand
-from napo_bench.micro.preferences import is_noise, noise_labels, preference_row, write_preference_rows
+from napo_bench.micro.preferences import are_current, is_noise, noise_labels, preference_row, write_preference_rows
 from napo_bench.micro.world import THINGS, Scene
 
 RLAIF_V = ["question", "chosen", "rejected", "image", "idx", "image_path", "origin_dataset", "origin_split"]
@@ -35,6 +35,13 @@ def test_the_same_seed_writes_the_same_bytes_and_another_seed_other_scenes(tmp_p
     one, two = (write_preference_rows(tmp_path / name, rows=20).read_bytes() for name in ("one", "two"))
     assert one == two
     assert not {row["scene"] for row in rows} & {preference_row(index, seed=1)["scene"] for index in range(50)}
+
+
+def test_rows_know_which_version_of_the_world_drew_them(tmp_path, monkeypatch):
+    path = write_preference_rows(tmp_path / "rows.parquet", rows=1)
+    assert are_current(path)
+    monkeypatch.setattr("napo_bench.micro.preferences.world_version", lambda: "another")
+    assert not are_current(path)
 
 
 def test_chosen_is_right_and_rejected_wrong(rows):

@@ -41,14 +41,14 @@ class Change:
 
     Attributes:
         title: Of the table.
-        changed: The changed rows, in a word.
+        label: Of the changed rows.
         note: What the negatives are before and after.
         rewrite: Rows as they are -> changed rows.
         methods: Recipes that train on both.
     """
 
     title: str
-    changed: str
+    label: str
     note: str
     rewrite: Callable[[pa.Table], pa.Table]
     methods: Sequence[str]

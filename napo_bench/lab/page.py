@@ -339,7 +339,7 @@ def _changed(found: Found, part: str) -> Grid:
     change = CHANGES[part]
     rows = []
     for method, runs in found.changed[part].items():
-        for name, run in (("as they are", found.pooled[0, method]), (change.changed, pooled(runs))):
+        for name, run in (("as they are", found.pooled[0, method]), (change.label, pooled(runs))):
             rows.append([method, name, *(_value(_metric(run, key), key) for key in SHOWN)])
     return Grid(
         change.title,

@@ -127,7 +127,7 @@ def _wrong_answers(rng: random.Random, question: Question, scene: Scene) -> tupl
 
 
 def _mistaken(rng: random.Random, question: Question, scene: Scene) -> Scene:
-    """The scene with one detail drawn anew, typical or not; what the question names stays there."""
+    """The scene with one of its features drawn anew, typical or not; what the question names stays there."""
     kinds: list[tuple[str, str | None, int | None]] = [(g.thing, g.color, len(g.cells)) for g in scene.groups]
     index = rng.randrange(len(kinds))
     name, color, count = kinds[index]

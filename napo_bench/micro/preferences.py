@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from napo_bench import files
+from napo_bench.errors import NapoBenchError
 from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts, world_version
 from napo_bench.micro.claims import is_right
 from napo_bench.micro.draw import draw, png
@@ -59,8 +60,18 @@ def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
 
 
 def are_current(path: Path) -> bool:
-    """Whether `write_preference_rows` of this version would write such rows."""
-    return (parquet.read_schema(path).metadata or {}).get(_STAMP) == _version()
+    """Whether `write_preference_rows` of this version would write such rows.
+
+    Raises:
+        NapoBenchError: the file is cut off, or something else.
+    """
+    try:
+        metadata = parquet.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:
+        raise NapoBenchError(
+            f"{path} is not a parquet file, or it is cut off.", "Remove it; the same command draws it anew."
+        ) from None
+    return metadata.get(_STAMP) == _version()
 
 
 def _version() -> bytes:

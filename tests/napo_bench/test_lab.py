@@ -386,3 +386,11 @@ def test_rows_of_another_version_of_the_world_are_refused(command, tmp_path):
     assert "is from another version of the micro world. Next: Choose another --out." in " ".join(
         err.replace("│", " ").split()
     )
+
+
+def test_rows_that_are_cut_off_are_named(command, tmp_path):
+    rows = write_preference_rows(tmp_path / "out/rows/micro-20.parquet", rows=20)
+    rows.write_bytes(rows.read_bytes()[:3000])
+    code, _, err = command("--rows", "20")
+    shown = " ".join(err.replace("│", " ").split())
+    assert code == 2 and "cut off. Next: Remove it; the same command draws it anew." in shown

@@ -327,6 +327,12 @@ def test_the_command_measures_everything_and_a_second_run_does_nothing_again(com
     }
     assert all(len(row["metrics"]["vlind.cb"]["by_seed"]) == 2 for row in found["methods"])
     rows = parquet.read_table(next((tmp_path / "out/rows/micro-20-bias").glob("*.parquet"))).to_pylist()
+    for part, column in (("biased-pairs", "rejected"), ("plausible-negatives", "question_only")):
+        changed = parquet.read_table(tmp_path / f"out/rows/micro-20-{part}.parquet").to_pylist()
+        pairs = zip(rows, changed, strict=True)
+        assert {name for one, other in pairs for name in one if one[name] != other[name]} == {column}
+        recipe = (tmp_path / f"out/{part}/micro-napo/seed-0/model/recipe.yaml").read_text()
+        assert f"micro-20-{part}.parquet" in recipe
     known = noise_labels(rows)
     for kind, column in (("language", "question_only"), ("vision", "image_only")):
         there = [label[kind] for label, row in zip(known, rows, strict=True) if row[column].strip()]

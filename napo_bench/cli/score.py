@@ -71,6 +71,7 @@ def amber(
     _score("amber", responses, data_dir, json_out, options)
 
 
+@score_app.command("object_halbench", hidden=True)
 @score_app.command("object-halbench")
 def object_halbench(
     responses: Responses,

@@ -21,7 +21,7 @@ import httpx
 
 from napo_bench import files
 from napo_bench.data.sources import SOURCES, HubFolder, Source, WebArchive, WebFile
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import NapoBenchError, nearest
 
 LOCK_NAME = "sources.lock.json"
 _PARTIAL = ".partial"
@@ -38,12 +38,14 @@ def benchmark_name(text: str) -> str:
     """The benchmark that a user means: a key of SOURCES, hyphens allowed.
 
     Raises:
-        NapoBenchError: there is no such benchmark.
+        NapoBenchError: there is no such benchmark; the nearest name is given.
     """
     name = text.replace("-", "_")
     if name not in SOURCES:
+        near = nearest(text, SOURCES, count=1)
         raise NapoBenchError(
-            f"There is no benchmark {text!r}; there are {', '.join(SOURCES)}.", "napo-bench data fetch amber"
+            f"There is no benchmark {text!r}; there are {', '.join(SOURCES)}.",
+            f"Did you mean {near[0]}?" if near else "Give one of these names.",
         )
     return name
 

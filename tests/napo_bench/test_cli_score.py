@@ -147,11 +147,12 @@ def test_the_data_dir_can_come_from_the_environment(amber, napo_bench, data_dir,
     assert code == 0 and "33.3" in out
 
 
-def test_object_halbench_from_lines_to_json(napo_bench, data_dir, tmp_path):
+@pytest.mark.parametrize("name", ["object-halbench", "object_halbench"])
+def test_object_halbench_from_lines_to_json(napo_bench, data_dir, tmp_path, name):
     responses = tmp_path / "r.jsonl"
     responses.write_text('{"image_id": 5, "prompt": "Describe.", "answer": "A dog and two cats."}\n')
     code, out, _ = napo_bench(
-        *("score", "object-halbench", "--responses", responses, "--data-dir", data_dir),
+        *("score", name, "--responses", responses, "--data-dir", data_dir),
         *("--pipeline", "closed_vocabulary", "--json", tmp_path / "run.json"),
     )
     assert code == 0 and "chair_s_refine" in out

@@ -429,6 +429,19 @@ def test_an_unknown_benchmark_is_named(tmp_path: Path) -> None:
     done = data_command("fetch", "coco", "--data-dir", str(tmp_path))
     assert done.returncode == 2
     assert "There is no benchmark 'coco'; there are vlind, object_halbench, amber, mmhal." in done.stderr
+    assert "Did you mean" not in done.stderr
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("ambr", "amber"), ("Object_Halbench", "object_halbench")])
+def test_a_mistyped_benchmark_gets_the_nearest_name(typed: str, meant: str) -> None:
+    with pytest.raises(NapoBenchError) as caught:
+        fetching.benchmark_name(typed)
+    assert caught.value.hint == f"Did you mean {meant}?"
+
+
+@pytest.mark.parametrize("name", ["object_halbench", "object-halbench"])
+def test_a_benchmark_may_be_written_with_a_hyphen(name: str) -> None:
+    assert fetching.benchmark_name(name) == "object_halbench"
 
 
 @pytest.mark.parametrize(

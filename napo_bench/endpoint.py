@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import openai
 
+from napo_bench import files
 from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal, journal_key
 
@@ -226,7 +227,7 @@ class Endpoint:
                 messages=messages,
                 **settings,
             )
-            body = msgspec.json.decode(answer.content, type=_Body)
+            body = msgspec.json.decode(files.whole_characters(answer.content), type=_Body)
         except msgspec.MsgspecError as error:
             raise _TransientError(f"a reply that is no chat completion ({error})") from None
         except openai.APITimeoutError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from napo_bench.errors import NapoBenchError
+
+# Every escape of a JSON text, a whole surrogate pair as one, so that the backslash of "\\ud83d" begins no other.
+_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u[dD][89a-fA-F]..|.)", re.DOTALL)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def require_file(path: Path, hint: str = "") -> Path:
@@ -41,7 +46,7 @@ def read_json(path: Path, hint: str = "") -> Any:
     """The value of a JSON file. Raises NapoBenchError that names line and column where it is truncated or not JSON."""
     text = read_text(path, hint)
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         where = "ends too early (truncated?)" if cut else "is not valid JSON"
@@ -49,6 +54,8 @@ def read_json(path: Path, hint: str = "") -> Any:
             f"{path} {where}: {error.msg} at line {error.lineno}, column {error.colno}.",
             hint or "Fetch or write the file again.",
         ) from None
+    _refuse_half_pairs(text, value, f"{path}")
+    return value
 
 
 def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
@@ -67,8 +74,22 @@ def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
             ) from None
         if not isinstance(row, dict):
             raise NapoBenchError(f"{path}, line {number}: a JSON object is expected, {type(row).__name__} found.", hint)
+        _refuse_half_pairs(line, row, f"{path}, line {number}")
         rows.append(row)
     return rows
+
+
+def whole_characters(encoded: bytes) -> bytes:
+    """JSON text whose strings can be written again: U+FFFD replaces half surrogate pairs and bytes that are not UTF-8.
+
+    Args:
+        encoded: JSON text as another program sent it.
+    """
+
+    def whole(escape: re.Match[bytes]) -> bytes:
+        return rb"\ufffd" if len(escape[0]) == len(rb"\ud83d") else escape[0]
+
+    return _ESCAPE.sub(whole, encoded.decode("utf-8", "replace").encode())
 
 
 def field(row: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
@@ -93,6 +114,33 @@ def field(row: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any
         expected = " or ".join(k.__name__ for k in kinds)
         raise NapoBenchError(f"{where}: the field {name!r} is {value!r:.80}; {expected} is expected.")
     return value
+
+
+def _refuse_half_pairs(text: str, value: Any, where: str) -> None:
+    """Raise NapoBenchError if a string of the value holds half of a surrogate pair; no file could take that string."""
+    # A file in UTF-8 can hold one as an escape only.
+    if "\\ud" not in text and "\\uD" not in text:
+        return
+    for place, string in _strings(value):
+        if half := _HALF_PAIR.search(string):
+            raise NapoBenchError(
+                f"{where}{place}: half of a surrogate pair ({ascii(half[0])[1:-1]}) at character {half.start() + 1} "
+                f"of {string!a:.60}; whole characters are expected.",
+                "A character such as an emoji was cut in two. Write the whole character, or leave the half out.",
+            )
+
+
+def _strings(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of a JSON value, names of fields included, each behind its place: ", row 3, field 'response'"."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value, start=1):
+            yield from _strings(item, f"{place}, {'item' if place else 'row'} {number}")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield f"{place}, a field's name", name
+            yield from _strings(item, f"{place}, field {name!a}")
 
 
 def sha256_file(path: Path) -> str:

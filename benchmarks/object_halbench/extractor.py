@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.object_halbench.score import Synonyms, find_pairs
 from benchmarks.text import NOUN_TAGS
+from napo_bench import files
 
 SPACY_MODEL = "en_core_web_trf"
 SPACY_UNUSED = ("parser", "ner", "senter")
@@ -33,7 +34,7 @@ def parse_objects(reply: str) -> list[str] | None:
         return []
     start, end = reply.find("["), reply.rfind("]")
     try:
-        objects = json.loads(reply[start : end + 1])
+        objects = json.loads(files.whole_characters(reply[start : end + 1].encode()))
     except json.JSONDecodeError:
         return None
     return objects if isinstance(objects, list) and all(isinstance(name, str) for name in objects) else None

@@ -9,7 +9,7 @@ from napo_bench import files
 from napo_bench.errors import NapoBenchError
 from napo_bench.metrics import BENCHMARKS
 from napo_bench.results import BenchmarkResult
-from napo_bench.scoring.base import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses
+from napo_bench.scoring.base import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses, replaced_note
 
 __all__ = ["BOOTSTRAP_SEED", "Row", "ScoreOptions", "data_hashes", "read_responses", "score"]
 
@@ -47,7 +47,9 @@ def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOpt
     Raises:
         NapoBenchError: data or responses are missing, malformed or incomplete; each time naming file, row and field.
     """
-    return _scorer(benchmark)(rows, data_dir, options)
+    result = _scorer(benchmark)(rows, data_dir, options)
+    result.notes += replaced_note(rows)
+    return result
 
 
 def data_hashes(benchmark: str, data_dir: Path) -> dict[str, str]:

@@ -125,6 +125,16 @@ def empty_note(responses: Iterable[str]) -> list[str]:
     return [f"{count} empty {noun}, scored like any other"] if count else []
 
 
+def replaced_note(rows: Iterable[Row]) -> list[str]:
+    """One note with the number of rows that hold U+FFFD, or none.
+
+    U+FFFD replaces what is no character: tokens of a cut character, or half of a surrogate pair in an endpoint's reply.
+    """
+    count = sum(any(isinstance(value, str) and "\ufffd" in value for value in row.values()) for row in rows)
+    noun = "response holds" if count == 1 else "responses hold"
+    return [f"{count} {noun} U+FFFD in place of a character that could not be read"] if count else []
+
+
 def measure(benchmark: str, counts: Sequence[Mapping[str, float]], metrics: Metrics) -> dict[str, MetricValue]:
     """Values, 95% bootstrap intervals and n of metrics that share their samples; nothing where there are no samples.
 

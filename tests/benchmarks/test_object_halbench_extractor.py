@@ -33,6 +33,7 @@ def test_the_prompt_is_the_template_with_question_and_answer(shared):
         ('```json\n["dog"]\n```', ["dog"]),
         ("[]", []),
         ("()", []),
+        (r'["dog \ud83d", "\ud83d\ude00"]', ["dog \ufffd", "\U0001f600"]),
         ("dog, car", None),
         ('["dog", 3]', None),
         ('["dog"', None),

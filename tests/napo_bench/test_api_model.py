@@ -115,6 +115,16 @@ def test_an_empty_answer_is_an_answer(model_of: Callable[..., NapoAPI]) -> None:
         assert model_of(server).generate_until([request_of("a", None)]) == [""]
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"), [(rb"a \ud83d b", "a \ufffd b"), (b"a \xed\xa0\xbd b", "a \ufffd\ufffd\ufffd b")]
+)
+def test_half_a_surrogate_pair_in_a_reply_is_replaced(model_of: Callable[..., NapoAPI], sent: bytes, read: str) -> None:
+    whole = answer("a park b").body
+    with MisbehavingServer(lambda request: Behaviour(body=whole.replace(b"a park b", sent))) as server:
+        assert model_of(server).generate_until([request_of("What is it?", None)]) == [read]
+        assert len(server.requests) == 1
+
+
 def test_beams_are_refused(model_of: Callable[..., NapoAPI]) -> None:
     with (
         MisbehavingServer(lambda request: answer("x")) as server,

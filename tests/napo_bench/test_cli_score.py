@@ -57,7 +57,8 @@ def amber(napo_bench, data_dir, tmp_path):
     responses = tmp_path / "responses.json"
 
     def run(rows, *options):
-        responses.write_text(rows if isinstance(rows, str) else json.dumps(rows))
+        text = rows if isinstance(rows, str | bytes) else json.dumps(rows)
+        responses.write_bytes(text if isinstance(text, bytes) else text.encode())
         command = ("score", "amber", "--responses", responses, "--data-dir", data_dir)
         return napo_bench(*command, "--pipeline", "closed_vocabulary", *options)
 
@@ -119,12 +120,38 @@ def test_missing_ids_are_refused_with_exit_code_2_and_scored_on_request(amber):
         ("not json", "not valid JSON"),
         ([{"response": "a dog"}], "row 1: the field 'id' is missing"),
         ([{"id": "1", "response": "a dog"}], "row 1: the field 'id' is '1'; int is expected"),
+        ([{"id": 1, "response": "a dog \ud83d"}], "row 1, field 'response': half of a surrogate pair"),
+        ([{"id": 1, "response": None}], "row 1: the field 'response' is None; str is expected"),
+        ([{"id": 1, "response": float("nan")}], "row 1: the field 'response' is nan; str is expected"),
+        ({"results": [{"id": 1, "response": "a dog"}]}, "row 1: the field 'id' is missing"),
+        ([{"id": 1, "response": "a dog"}] * 2, "1 ids duplicate: 1"),
+        ('[{"id": 1, "response": "a dog"},\n]', "not valid JSON"),
     ],
 )
 def test_bad_responses_are_one_message_and_exit_code_2(amber, rows, message):
     code, _, err = amber(rows)
     panel = " ".join(line.strip("│ ") for line in err.splitlines())
     assert code == 2 and message in panel and "responses.json" in panel.replace(" ", "") and "Traceback" not in err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("as_lines", [True, False])
+def test_a_byte_order_mark_windows_line_ends_and_json_lines_are_read(amber, tmp_path, encoding, line_end, as_lines):
+    text = "\n".join(map(json.dumps, ROWS)) if as_lines else json.dumps(ROWS, indent=1)
+    (tmp_path / "responses.json").write_bytes(text.replace("\n", line_end).encode(encoding))
+    code, out, _ = amber((tmp_path / "responses.json").read_bytes())
+    assert code == 0 and "33.3" in out
+
+
+def test_a_file_in_utf_16_is_one_message(amber):
+    code, _, err = amber(json.dumps(ROWS).encode("utf-16"))
+    assert code == 2 and "is not UTF-8 text" in err and "Traceback" not in err
+
+
+def test_answers_with_u_fffd_are_counted(amber):
+    _, out, _ = amber([{"id": 1, "response": "a dog \ufffd"}, {"id": 2, "response": "a tree"}])
+    assert "1 response holds U+FFFD" in out
 
 
 def test_a_data_dir_without_a_file_says_which_and_what_to_run(amber, data_dir):

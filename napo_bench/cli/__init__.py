@@ -5,8 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import warnings
+from typing import TextIO
 
 import typer
+from rich.markup import escape
 
 from napo_bench import __version__
 from napo_bench.cli import console
@@ -45,9 +48,25 @@ def _keep_interrupt(ignored: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(ignored)
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of ours as a note, any other as Python does."""
+    if category.__module__.startswith("napo_bench."):
+        console.err.print(f"[yellow]note[/yellow] {escape(str(message))}", highlight=False)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
 def main() -> None:
     """Run the command line; a NapoBenchError becomes one panel and exit code 2, Ctrl-C exit code 130."""
     sys.unraisablehook = _keep_interrupt
+    warnings.showwarning = _show_warning
     try:
         app()
     except NapoBenchError as error:

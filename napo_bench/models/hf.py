@@ -151,7 +151,8 @@ class NapoHF(lmms):  # type: ignore[misc]
         return _Item(key, prompt, image, digest, asked.generation, tokens)
 
     def _answer(self, items: list[_Item], done: Callable[[int], None]) -> list[str]:
-        answers = self._journal.get(item.key for item in items)
+        stored = self._journal.get(item.key for item in items)
+        answers = {key: text for key, text in stored.items() if isinstance(text, str)}
         open_items = {item.key: item for item in items if item.key not in answers}.values()
         done(len(items) - len(open_items))
         uses = Counter(item.digest for item in open_items)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,7 @@ def invoke(arguments: list, monkeypatch, capsys, width: int = 160) -> tuple[int,
     """Run `napo-bench` as a shell would: exit code, stdout, stderr."""
     monkeypatch.setattr("sys.argv", ["napo-bench", *map(str, arguments)])
     monkeypatch.setattr("sys.unraisablehook", sys.unraisablehook)  # main sets its own
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
     for name in ("out", "err"):
         monkeypatch.setattr(getattr(console, name), "_width", width)
     capsys.readouterr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,18 @@ def test_what_a_user_can_get_wrong_is_one_panel_and_exit_code_2(
     assert message in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_a_stored_answer_with_a_flipped_bit_is_named_and_answered_anew(command, folder: Path, tmp_path: Path) -> None:
+    arguments = ["--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--suite", "amber"]
+    arguments += ["--pipeline", "closed_vocabulary", "--out", "run"]
+    assert command(*arguments)[0] == 0
+    responses, journal = tmp_path / "run/responses/amber.json", tmp_path / "run/journal.sqlite"
+    before, content = responses.read_bytes(), bytearray(journal.read_bytes())
+    first = json.loads(before)[0]["response"].encode()
+    content[content.index(first)] ^= 1
+    journal.write_bytes(content)
+    code, _, err = command(*arguments)
+    assert code == 0, err
+    assert "note run/journal.sqlite: the entry" in err
+    assert responses.read_bytes() == before

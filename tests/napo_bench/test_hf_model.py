@@ -209,6 +209,16 @@ def test_a_change_of_precision_does_not_get_old_answers(model_of) -> None:
     assert sum(half.batches) == 4
 
 
+def test_a_stored_value_that_is_no_text_is_answered_anew(model_of, tmp_path: Path) -> None:
+    model = model_of(4)
+    answers = model.answer(QUESTIONS[:4], 4)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.put({model._item(QUESTIONS[1]).key: {"text": answers[1]}})
+    again = model_of(4)
+    assert again.answer(QUESTIONS[:4], 4) == answers
+    assert again.batches == [1]
+
+
 def test_killed_in_the_middle_it_repeats_one_batch_at_most(model_of, checkpoint: Path, tmp_path: Path) -> None:
     undisturbed = model_of(4, "undisturbed")
     expected = undisturbed.answer(QUESTIONS, 30)

@@ -146,7 +146,7 @@ def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
     """The options with the micro world's data, its text pipeline, and the oracle as judge, which runs in this block."""
     from napo_bench.journal import Journal
     from napo_bench.judge.client import Judge
-    from napo_bench.micro.benchmarks import ensure_data
+    from napo_bench.micro.data import ensure_data
     from napo_bench.micro.oracle import MODEL, oracle_judge
 
     with tempfile.TemporaryDirectory() as folder, oracle_judge() as url, Journal(Path(folder) / "judge") as journal:

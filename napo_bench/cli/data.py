@@ -131,7 +131,7 @@ def micro(
 ) -> None:
     """Write the micro world's benchmarks in the official formats, to look at or to give as --data-dir."""
     from napo_bench.data.sources import SOURCES
-    from napo_bench.micro.benchmarks import write_data
+    from napo_bench.micro.data import write_data
 
     if not _is_micro(out) and any((out / name).exists() for name in SOURCES):
         raise NapoBenchError(f"{out} holds benchmark data that is not of the micro world.", "Give another --out.")
@@ -162,7 +162,7 @@ def _same_dir(option: Path | None) -> str:
 
 
 def _is_micro(root: Path) -> bool:
-    from napo_bench.micro.benchmarks import STAMP
+    from napo_bench.micro.data import STAMP
 
     return (root / STAMP).is_file()
 

@@ -58,7 +58,7 @@ def lab(
     from napo_bench.experiment import MICRO_ROWS
     from napo_bench.lab.laboratory import PARTS, PERCENTS, SUITE, Laboratory, table_methods
     from napo_bench.lab.page import write_page
-    from napo_bench.micro.benchmarks import ensure_data
+    from napo_bench.micro.data import ensure_data
     from napo_bench.scoring import ScoreOptions
 
     parts = part or list(PARTS)

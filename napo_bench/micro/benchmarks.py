@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import itertools
 import random
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from benchmarks.amber.official import GENERATIVE
 from benchmarks.mmhal.score import QUESTION_TYPES
 from napo_bench import files
-from napo_bench.errors import NapoBenchError
 from napo_bench.micro.draw import SIZE, draw, png
 from napo_bench.micro.language import (
     CONTEXTS,
@@ -107,56 +100,6 @@ Rating: 2, very informative, with hallucination
 Rating: 1, somewhat informative, with hallucination
 Rating: 0, not informative, with hallucination
 """
-
-
-def write_data(out: Path, seed: int = SEED) -> None:
-    """Write a data dir: `vlind/`, `object_halbench/`, `amber/` and `mmhal/`, the same bytes for the same seed.
-
-    Raises:
-        NapoBenchError: the folder cannot be written.
-    """
-    try:
-        write_vlind(out / "vlind", seed)
-        write_object_halbench(out / "object_halbench", seed)
-        write_amber(out / "amber", seed)
-        write_mmhal(out / "mmhal", seed)
-    except OSError as error:
-        raise NapoBenchError(
-            f"{out} cannot be written: {error.strerror or error}.", "Free space or choose another folder."
-        ) from None
-    files.write_json(out / STAMP, {"world": world_version(), "seed": seed})
-
-
-STAMP = "micro.json"
-"""Written last: says which world and seed a data dir is of."""
-
-
-@cache
-def world_version() -> str:
-    """Twelve hex digits that change with the code that the data comes from."""
-    sources = ("world.py", "draw.py", "language.py", "lessons.py", "benchmarks.py")
-    digest = hashlib.sha256()
-    for name in sources:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def ensure_data() -> Path:
-    """The micro world's data dir in the user's cache folder, written where it is not there yet.
-
-    Raises:
-        NapoBenchError: the cache folder cannot be written.
-    """
-    folder = platformdirs.user_cache_path("napo-bench", appauthor=False) / "micro" / world_version()
-    if not (folder / STAMP).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
-            written = Path(temporary) / "data"
-            write_data(written)
-            # Another process may have been faster; what it wrote is the same.
-            with suppress(FileExistsError, NotADirectoryError):
-                written.rename(folder)
-    return folder
 
 
 def counterfacts(thing: str, concept: str, seed: int = SEED) -> tuple[str, ...]:

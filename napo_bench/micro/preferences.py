@@ -12,8 +12,9 @@ from pyarrow import parquet
 
 from napo_bench import files
 from napo_bench.errors import NapoBenchError
-from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts, world_version
+from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts
 from napo_bench.micro.claims import is_right
+from napo_bench.micro.data import code_digest, world_version
 from napo_bench.micro.draw import draw, png
 from napo_bench.micro.language import Question, answers, understand
 from napo_bench.micro.lessons import draw_questions
@@ -75,7 +76,7 @@ def are_current(path: Path) -> bool:
 
 
 def _version() -> bytes:
-    return f"{world_version()}-{files.sha256_file(Path(__file__))[:12]}".encode()
+    return f"{world_version()}-{code_digest(Path(__file__))[:12]}".encode()
 
 
 def preference_row(index: int, seed: int) -> dict[str, Any]:

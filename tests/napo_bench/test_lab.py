@@ -23,7 +23,7 @@ from napo_bench.lab.estimate import Estimate
 from napo_bench.lab.laboratory import Laboratory, Sweep, table_methods
 from napo_bench.lab.margins import Negatives, auc, auc_within, margins_of, separation
 from napo_bench.lab.page import mean_log
-from napo_bench.micro import benchmarks
+from napo_bench.micro import data as micro_data
 from napo_bench.micro.claims import is_right
 from napo_bench.micro.language import answers, typical_scene, understand
 from napo_bench.micro.preferences import noise_labels, write_preference_rows
@@ -284,7 +284,7 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(*arguments, width=250):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(benchmarks, "ensure_data", lambda: tmp_path / "data")
+        monkeypatch.setattr(micro_data, "ensure_data", lambda: tmp_path / "data")
         few = functools.partial(
             Laboratory,
             swapped_methods=["micro-cdpo"],

@@ -18,6 +18,7 @@ from napo_bench import scoring
 from napo_bench.journal import Journal
 from napo_bench.judge.client import Judge
 from napo_bench.micro import benchmarks as micro
+from napo_bench.micro import data as data_dir
 from napo_bench.micro.language import answers, imagined, understand
 from napo_bench.micro.oracle import MODEL, oracle_judge
 
@@ -25,7 +26,7 @@ from napo_bench.micro.oracle import MODEL, oracle_judge
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("micro")
-    micro.write_data(folder)
+    data_dir.write_data(folder)
     return folder
 
 
@@ -207,9 +208,27 @@ def test_the_same_seed_writes_the_same_bytes(data, tmp_path):
 
 def test_data_are_written_once_into_the_cache(data, own_cache, monkeypatch):
     written = []
-    monkeypatch.setattr(micro, "write_data", lambda folder: written.append(shutil.copytree(data, folder)))
-    folder = micro.ensure_data()
+    monkeypatch.setattr(data_dir, "write_data", lambda folder: written.append(shutil.copytree(data, folder)))
+    folder = data_dir.ensure_data()
     assert own_cache in folder.parents
-    assert micro.ensure_data() == folder
+    assert data_dir.ensure_data() == folder
     assert len(written) == 1
-    assert micro.world_version() in folder.name
+    assert data_dir.world_version() in folder.name
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        (lambda text: "# a remark\n" + text, False),
+        (lambda text: text.replace("import random", "import random\nfrom os import path"), False),
+        (lambda text: text.replace('"""A die."""', '"""A fair die,\n\n    with six sides."""'), False),
+        (lambda text: text.replace("1, 6", "1, 8"), True),
+        (lambda text: text.replace("six", "eight"), True),
+    ],
+)
+def test_a_version_follows_what_code_does_not_how_it_is_described(change, counts, tmp_path):
+    text = 'import random\n\n\ndef roll():\n    """A die."""\n    return random.randint(1, 6), """six"""\n'
+    before, after = tmp_path / "before.py", tmp_path / "after.py"
+    before.write_text(text)
+    after.write_text(change(text))
+    assert (data_dir.code_digest(before) != data_dir.code_digest(after)) is counts

@@ -6,7 +6,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from napo_bench.engine import EvalOptions, evaluate
 from napo_bench.gates import judge, load_gates
 from napo_bench.micro.base import base_checkpoint
-from napo_bench.micro.benchmarks import ensure_data
+from napo_bench.micro.data import ensure_data
 from napo_bench.resources import results_dir
 from napo_bench.results import RunResult
 from napo_bench.scoring import ScoreOptions

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import NapoBenchError, unknown_name
 
 PIPELINES = ("official", "closed_vocabulary")
 NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
@@ -88,7 +88,7 @@ def open_pipeline(name: str, vocabulary: Iterable[str], spacy_model: str | None 
         return ClosedVocabularyText(vocabulary)
     if name == "official":
         return OfficialText(spacy_model)
-    raise NapoBenchError(f"There is no text pipeline {name!r}.", f"Choose one of {', '.join(PIPELINES)}.")
+    raise unknown_name("text pipeline", name, PIPELINES)
 
 
 class OfficialText:

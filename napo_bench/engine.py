@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import benchmarks
+from benchmarks.text import PIPELINES
 from napo_bench import files, scoring
 from napo_bench.data.paths import data_dir as resolve_data_dir
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import NapoBenchError, unknown_name
+from napo_bench.micro import MICRO
 from napo_bench.progress import Listener
 from napo_bench.results import RunResult, package_versions
 from napo_bench.scoring import Row, ScoreOptions
@@ -156,17 +158,29 @@ def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
         yield dataclasses.replace(options, suite=tuple(TASKS), data_dir=data_dir, scoring=scoring_options)
 
 
+def suite_named(text: str) -> list[str]:
+    """The names in a suite such as "vlind,object-halbench", or "micro"."""
+    return [name.strip().lower().replace("-", "_") for name in text.split(",") if name.strip()]
+
+
 def _check(options: EvalOptions) -> None:
-    unknown = [name for name in options.suite if name not in TASKS]
-    if unknown or not options.suite:
+    if not options.suite:
         raise NapoBenchError(
-            f"There is no benchmark {', '.join(map(repr, unknown)) or 'in an empty suite'}.",
-            f"Choose of {', '.join(TASKS)}, separated by commas.",
+            "The suite is empty.",
+            f"Name some of {', '.join(TASKS)}, separated by commas, or {MICRO}: --suite vlind,amber",
         )
+    if MICRO in options.suite:
+        raise NapoBenchError(
+            f"The suite {','.join(options.suite)} mixes {MICRO} with other benchmarks.",
+            f"The micro world has its own data and judge: give --suite {MICRO} alone, or leave {MICRO} out.",
+        )
+    for name in options.suite:
+        if name not in TASKS:
+            raise unknown_name("benchmark", name, [*TASKS, MICRO], "--suite")
     if options.profile not in PROFILES:
-        raise NapoBenchError(
-            f"There is no generation profile {options.profile!r}.", f"Choose one of {', '.join(PROFILES)}."
-        )
+        raise unknown_name("generation profile", options.profile, PROFILES)
+    if options.scoring.pipeline not in PIPELINES:
+        raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
 
 
 def _open_tasks(options: EvalOptions, data_dir: Path, tell: Listener) -> list[BenchmarkTask]:

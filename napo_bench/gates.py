@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from napo_bench import compare, files
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import NapoBenchError, nearest
 from napo_bench.metrics import BENCHMARKS, Better, Metric, metric_named
 from napo_bench.results import BenchmarkResult, RunResult
 
@@ -244,7 +245,7 @@ def load_gates(path: Path) -> Gates:
     try:
         content = msgspec.convert(document, GatesFile)
     except msgspec.ValidationError as error:
-        raise NapoBenchError(f"{path}: {error}.", _FORM) from None
+        raise NapoBenchError(f"{path}: {error}.", _unknown_field_hint(str(error)) + _FORM) from None
     tables: dict[str, dict[str, Limits]] = {name: getattr(content, name) for name in BENCHMARKS}
     gates = [
         _gate(f"{benchmark}.{name}", limits, path)
@@ -284,6 +285,16 @@ def judge(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport
         for gate, metric in zip(own, paired, strict=True):
             checks += _checks(gate, metric, new, gates.confidence)
     return GateReport(checks, notes, gates.confidence, gates.inconclusive)
+
+
+def _unknown_field_hint(error: str) -> str:
+    """The fields that are nearest to the unknown one that msgspec names, if it names one."""
+    found = re.search(r"unknown field `([^`]*)`", error)
+    if found is None:
+        return ""
+    kind = Limits if "$." in error else GatesFile
+    near = nearest(found[1], kind.__struct_fields__)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 def _gate(key: str, limits: Limits, path: Path) -> Gate:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import unknown_name
 from napo_bench.stats import MetricFunction, Span, count_matrix
 
 Better = Literal["higher", "lower"]
@@ -128,9 +127,7 @@ def metric_named(key: str, where: str) -> Metric:
         NapoBenchError: there is no such metric; the nearest one is named.
     """
     if key not in METRICS:
-        near = difflib.get_close_matches(key, METRICS, n=1, cutoff=0.4)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise NapoBenchError(f"{where}: there is no metric {key!r}.", f"{hint}The metrics are: {', '.join(METRICS)}.")
+        raise unknown_name("metric", key, METRICS, where)
     return METRICS[key]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ import msgspec
 import yaml
 
 from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import NapoBenchError, nearest, unknown_name
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -159,7 +158,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
         name = path.rstrip("`").split("[")[0]
-        raise NapoBenchError(f"{where}: {name} is {values.get(name)!r}. {reason}.", _choices(name)) from None
+        hint = _choices(name, values.get(name))
+        raise NapoBenchError(f"{where}: {name} is {values.get(name)!r}. {reason}.", hint) from None
     if not recipe.negatives:
         raise NapoBenchError(f"{where}: every loss is none, so there is nothing to train on.", "Set loss_rejected: dpo")
     if recipe.weights == "fixed" and not any(recipe.fixed_weights):
@@ -188,26 +188,22 @@ def _path(source: str | Path, beside: Path) -> Path:
         return files.require_file((beside / Path(source).expanduser()).resolve())
     path = RECIPES / f"{source}.yaml"
     if not path.is_file():
-        near = difflib.get_close_matches(str(source), recipe_names(), n=3, cutoff=0.8)
-        hint = (
-            f"Did you mean {' or '.join(near)}?"
-            if near
-            else f"Give a YAML file, or one of: {', '.join(recipe_names())}."
-        )
-        raise NapoBenchError(f"There is no recipe {str(source)!r}.", hint)
+        error = unknown_name("recipe", str(source), recipe_names())
+        raise NapoBenchError(error.message, f"{error.hint} The name of a recipe's file ends in .yaml.")
     return path
 
 
-def _choices(name: str) -> str:
-    """The values that a key may have, where they are few."""
+def _choices(name: str, value: object) -> str:
+    """The values that a key may have, if they are few, and those that are nearest to the one it has."""
     kind = get_type_hints(Recipe).get(name)
     kind = next((part for part in get_args(kind) if get_origin(part) is Literal), kind)
-    return f"{name} is one of: {', '.join(get_args(kind))}." if get_origin(kind) is Literal else ""
+    if get_origin(kind) is not Literal:
+        return ""
+    near = nearest(str(value), get_args(kind))
+    return (f"Did you mean {' or '.join(near)}? " if near else "") + f"{name} is one of: {', '.join(get_args(kind))}."
 
 
 def _check_key(key: str, where: str) -> None:
     names = [field.name for field in fields(Recipe)]
     if key not in names:
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-        hint = f"Did you mean {near[0]}?" if near else f"The keys are: {', '.join(names)}."
-        raise NapoBenchError(f"{where}: unknown key {key!r}.", hint)
+        raise unknown_name("key", key, names, where)

@@ -65,15 +65,16 @@ def evaluate(
     """
     # Read when tqdm is imported; one progress display is enough.
     os.environ.setdefault("TQDM_DISABLE", "1")
-    from napo_bench.engine import EvalOptions, micro_world
+    from napo_bench.engine import EvalOptions, micro_world, suite_named
     from napo_bench.engine import evaluate as run_evaluation
     from napo_bench.judge.client import configured_judge, judge_journal
     from napo_bench.scoring import ScoreOptions
 
+    members = suite_named(suite)
     bars = StageBars(console.err)
     folder = out or Path("runs") / Path(ckpt).resolve().name
     options = EvalOptions(
-        suite=[name.strip().replace("-", "_") for name in suite.split(",") if name.strip()],
+        suite=members,
         data_dir=data_dir,
         profile=profile,
         batch_size=batch_size,
@@ -90,7 +91,7 @@ def evaluate(
             ),
         ),
     )
-    with micro_world(options) if suite == MICRO else nullcontext(options) as settled, bars:
+    with micro_world(options) if members == [MICRO] else nullcontext(options) as settled, bars:
         run = run_evaluation(named_checkpoint(ckpt), folder, settled, bars)
     if run is None:
         return

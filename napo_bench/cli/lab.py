@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import app, console
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import unknown_name
 
 if TYPE_CHECKING:
     from napo_bench.lab.page import Grid
@@ -63,7 +63,7 @@ def lab(
 
     parts = part or list(PARTS)
     if unknown := [name for name in parts if name not in PARTS]:
-        raise NapoBenchError(f"The laboratory has no part {unknown[0]!r}.", f"Choose of {', '.join(PARTS)}.")
+        raise unknown_name("part", unknown[0], PARTS, "--part")
     quiet_libraries()
     with console.err.status("Opening the micro world ..."):
         data = ensure_data()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,23 +9,17 @@ import typer
 from rich.markup import escape
 
 from napo_bench.cli import app, console
+from napo_bench.errors import unknown_name
 
-
-class Format(StrEnum):
-    """What a report is written as."""
-
-    MD = "md"
-    TEX = "tex"
-    CSV = "csv"
-    HTML = "html"
+FORMATS = ("md", "tex", "csv", "html")
 
 
 @app.command("report")
 def report(
     runs: Annotated[list[str], typer.Argument(help="PATH or NAME=PATH of each run: its JSON file or its folder.")],
     format: Annotated[
-        Format, typer.Option(help="md, tex and csv: the tables. html: tables, figures, every sample.")
-    ] = Format.MD,
+        str, typer.Option(help="md, tex or csv: the tables. html: tables, figures, every sample.")
+    ] = "md",
     out: Annotated[Path | None, typer.Option(help="Write here. Default: the terminal; for html report.html.")] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Print 95% intervals.")] = False,
     paper: Annotated[bool, typer.Option(help="Show the paper's rows above ours.")] = True,
@@ -44,20 +37,22 @@ def report(
     from napo_bench.report.figures import draw_figures, save_figures
     from napo_bench.report.runs import load_runs
 
-    loaded = load_runs(runs, samples=format is Format.HTML or figures is not None)
+    if format not in FORMATS:
+        raise unknown_name("format", format, FORMATS, "--format")
+    loaded = load_runs(runs, samples=format == "html" or figures is not None)
     tables = [table.table_1(loaded, paper=paper), *table.variant_tables(loaded, paper=paper)]
-    drawn = draw_figures(loaded) if format is Format.HTML or figures is not None else []
+    drawn = draw_figures(loaded) if format == "html" or figures is not None else []
     if figures is not None:
         for path in save_figures(drawn, figures):
             console.err.print(f"Written: {escape(str(path))}", highlight=False)
-    if format is Format.HTML:
+    if format == "html":
         out = out or Path("report.html")
         with console.err.status("Collecting samples ..."):
             text = explorer.to_html(loaded, tables, drawn, data_dir, intervals=intervals)
-    elif format is Format.CSV:
+    elif format == "csv":
         text = table.to_csv(tables)
     else:
-        write = table.to_markdown if format is Format.MD else table.to_latex
+        write = table.to_markdown if format == "md" else table.to_latex
         text = "\n".join(write(entry, intervals=intervals) for entry in tables)
     if out is None:
         console.out.print(text, markup=False, highlight=False, soft_wrap=True, end="")

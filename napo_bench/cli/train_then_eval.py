@@ -36,7 +36,11 @@ def train_then_eval(
         str | None, typer.Option(help="Preference rows, with biased negatives or without. Default: the recipe's.")
     ] = None,
     suite: Annotated[
-        str | None, typer.Option(help="micro, or benchmarks separated by commas. Default: micro with micro, else all.")
+        str | None,
+        typer.Option(
+            help="micro, or of vlind, object_halbench, amber, amber_discriminative, mmhal, with commas. "
+            "Default: micro with micro, else the four of the paper."
+        ),
     ] = None,
     data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the experiment. Default: runs/NAME.")] = None,
@@ -62,7 +66,7 @@ def train_then_eval(
     """
     os.environ.setdefault("TQDM_DISABLE", "1")
     from napo_bench.cli.train import quiet_libraries
-    from napo_bench.engine import DEFAULT_SUITE, EvalOptions
+    from napo_bench.engine import DEFAULT_SUITE, EvalOptions, suite_named
     from napo_bench.experiment import MICRO_RECIPES, MICRO_ROWS, QUICK_LIMIT, QUICK_ROWS, Experiment, named_recipes
     from napo_bench.judge.client import configured_judge, judge_journal
     from napo_bench.scoring import ScoreOptions
@@ -75,10 +79,11 @@ def train_then_eval(
             "For example --recipe llava-1.5-7b-dpo --recipe llava-1.5-7b-napo",
         )
     recipes = named_recipes(recipe or MICRO_RECIPES, overrides or [])
-    suite = suite or (MICRO if micro else ",".join(DEFAULT_SUITE))
+    members = suite_named(suite or (MICRO if micro else ",".join(DEFAULT_SUITE)))
+    is_micro_suite = members == [MICRO]
     rows = data or _common_data([found.data for found in recipes.values()])
     judge = None
-    if suite != MICRO:
+    if not is_micro_suite:
         judge = configured_judge(judge_model, judge_base_url, judge_journal(), judge_max_requests)
     experiment = Experiment(
         out=out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else "")),
@@ -87,14 +92,14 @@ def train_then_eval(
         data=None if rows == MICRO else rows,
         seeds=range(seeds),
         evaluation=EvalOptions(
-            suite=[name.strip().replace("-", "_") for name in suite.split(",") if name.strip()],
+            suite=members,
             data_dir=data_dir,
             profile=profile,
             batch_size=batch_size,
             limit=QUICK_LIMIT if quick else None,
             scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judge=judge),
         ),
-        micro_suite=suite == MICRO,
+        micro_suite=is_micro_suite,
         rows=QUICK_ROWS if quick else MICRO_ROWS,
     )
     run_steps(experiment.steps())

@@ -21,7 +21,7 @@ import httpx
 
 from napo_bench import files
 from napo_bench.data.sources import SOURCES, HubFolder, Source, WebArchive, WebFile
-from napo_bench.errors import NapoBenchError, nearest
+from napo_bench.errors import NapoBenchError, unknown_name
 
 LOCK_NAME = "sources.lock.json"
 _PARTIAL = ".partial"
@@ -42,11 +42,7 @@ def benchmark_name(text: str) -> str:
     """
     name = text.replace("-", "_")
     if name not in SOURCES:
-        near = nearest(text, SOURCES, count=1)
-        raise NapoBenchError(
-            f"There is no benchmark {text!r}; there are {', '.join(SOURCES)}.",
-            f"Did you mean {near[0]}?" if near else "Give one of these names.",
-        )
+        raise unknown_name("benchmark", text, SOURCES)
     return name
 
 

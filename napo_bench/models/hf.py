@@ -21,7 +21,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import NapoBenchError, unknown_name
 from napo_bench.journal import Journal, journal_key
 from napo_bench.models.request import Asked, Generation, read_request
 from napo_bench.progress import Listener, listening
@@ -245,5 +245,5 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in DTYPES:
-        raise NapoBenchError(f"The dtype is {name!r}; auto, {', '.join(DTYPES)} are possible.")
+        raise unknown_name("dtype", name, ["auto", *DTYPES])
     return DTYPES[name]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.errors import unknown_name
 from napo_bench.metrics import BENCHMARKS
 from napo_bench.results import BenchmarkResult
 from napo_bench.scoring.base import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses, replaced_note
@@ -81,4 +81,4 @@ def _scorer(benchmark: str) -> Callable[[Sequence[Row], Path, ScoreOptions], Ben
             from napo_bench.scoring.mmhal import score_mmhal
 
             return score_mmhal
-    raise NapoBenchError(f"There is no benchmark {benchmark!r}.", f"Choose of {', '.join(BENCHMARKS)}.")
+    raise unknown_name("benchmark", benchmark, BENCHMARKS)

@@ -428,7 +428,9 @@ def test_official_data_is_not_fetched_into_the_micro_world(tmp_path: Path) -> No
 def test_an_unknown_benchmark_is_named(tmp_path: Path) -> None:
     done = data_command("fetch", "coco", "--data-dir", str(tmp_path))
     assert done.returncode == 2
-    assert "There is no benchmark 'coco'; there are vlind, object_halbench, amber, mmhal." in done.stderr
+    assert (
+        "There is no benchmark 'coco'." in done.stderr and "Choose one of vlind, object_halbench, amber" in done.stderr
+    )
     assert "Did you mean" not in done.stderr
 
 
@@ -436,7 +438,7 @@ def test_an_unknown_benchmark_is_named(tmp_path: Path) -> None:
 def test_a_mistyped_benchmark_gets_the_nearest_name(typed: str, meant: str) -> None:
     with pytest.raises(NapoBenchError) as caught:
         fetching.benchmark_name(typed)
-    assert caught.value.hint == f"Did you mean {meant}?"
+    assert caught.value.hint.startswith(f"Did you mean {meant}?")
 
 
 @pytest.mark.parametrize("name", ["object_halbench", "object-halbench"])

@@ -244,7 +244,8 @@ def test_a_picture_that_does_not_decode_is_named(
     ("change", "message"),
     [
         ({"suite": ["vlind", "pope"]}, "no benchmark 'pope'"),
-        ({"suite": []}, "empty suite"),
+        ({"suite": []}, "suite is empty"),
+        ({"suite": ["micro", "vlind"]}, "mixes micro"),
         ({"profile": "fast"}, "no generation profile 'fast'"),
     ],
 )

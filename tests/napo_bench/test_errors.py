@@ -1,29 +1,76 @@
-"""Mistyped names: which of the names that exist are given back."""
+"""What a mistyped name gets: the nearest names, everywhere in the same words."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from synthetic_runs import invoke
 
 from napo_bench.errors import nearest
 
-NAMES = ("vlind", "object_halbench", "amber", "amber_discriminative", "mmhal", "micro")
+
+@pytest.mark.parametrize(
+    ("name", "choices", "found"),
+    [
+        ("vilnd", ["vlind", "amber"], ["vlind"]),
+        ("ambr", ["vlind", "amber", "amber_discriminative"], ["amber"]),
+        ("Object-HalBench", ["object_halbench", "amber"], ["object_halbench"]),
+        ("halbench", ["object_halbench", "amber"], ["object_halbench"]),
+        ("chair", ["amber.chair", "object_halbench.chair_s", "vlind.cb"], ["amber.chair"]),
+        ("bf16", ["auto", "float32", "bfloat16"], ["bfloat16"]),
+        ("pope", ["vlind", "amber"], []),
+        ("", ["vlind", "amber"], []),
+    ],
+)
+def test_the_nearest_names_are_found(name: str, choices: list[str], found: list[str]) -> None:
+    assert nearest(name, choices) == found
+
+
+EVAL = ("eval", "--ckpt", "micro", "--device", "cpu", "--out", "out")
+EXPERIMENT = ("train-then-eval", "--out", "out")
 
 
 @pytest.mark.parametrize(
-    ("typed", "first"),
+    ("arguments", "message"),
     [
-        ("ambr", "amber"),
-        ("micr", "micro"),
-        ("MICRO", "micro"),
-        ("objct-halbench", "object_halbench"),
-        ("amber-discriminativ", "amber_discriminative"),
-        ("vlnd", "vlind"),
+        ((*EVAL, "--suite", "micr"), "Did you mean micro? Choose one of vlind, object_halbench, amber, amber_disc"),
+        ((*EVAL, "--suite", "vlind,mmhl"), "no benchmark 'mmhl'. Next: Did you mean mmhal?"),
+        ((*EVAL, "--suite", "micro,vlind"), "give --suite micro alone"),
+        ((*EVAL, "--profile", "gredy"), "Did you mean greedy?"),
+        ((*EVAL, "--suite", "vlind", "--pipeline", "closed"), "Did you mean closed_vocabulary?"),
+        ((*EXPERIMENT, "--recipe", "dpo"), "Did you mean micro-dpo?"),
+        ((*EXPERIMENT, "--set", "learningrate=1"), "Did you mean learning_rate?"),
+        ((*EXPERIMENT, "--set", "weights=dynamc"), "Did you mean dynamic?"),
+        (("lab", "--part", "noise"), "Did you mean noise-in-labels?"),
+        (("report", "runs/base", "--format", "htm"), "Did you mean html?"),
     ],
 )
-def test_the_most_similar_name_comes_first(typed: str, first: str) -> None:
-    assert nearest(typed, NAMES)[0] == first
+def test_a_mistyped_name_is_refused_with_the_nearest_one(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = invoke(list(arguments), monkeypatch, capsys)
+    assert code == 2 and out == ""
+    assert message in " ".join(err.replace("│", " ").split())
 
 
-def test_names_that_are_not_similar_are_left_out_and_no_more_than_asked_for_come_back() -> None:
-    assert nearest("pope", NAMES) == []
-    assert nearest("micro-napo", ("micro-dpo", "micro-mdpo", "micro-napo"), count=2) == ["micro-napo", "micro-dpo"]
+@pytest.mark.parametrize(
+    ("gates", "message"),
+    [
+        ("[vlind]\nlpp = {floor = 1}", "there is no metric 'vlind.lpp'"),
+        ("[vlind]\nlpp = {floor = 1}", "Did you mean vlind.lp?"),
+        ("[vlnd]\nlp = {floor = 1}", "Did you mean vlind?"),
+        ("[vlind.lp]\nmax_regresion = 1", "Did you mean max_regression?"),
+        ("confidense = 0.9", "Did you mean confidence?"),
+    ],
+)
+def test_a_mistyped_name_in_a_gates_file_is_refused_with_the_nearest_one(
+    gates: str, message: str, tmp_path: Path
+) -> None:
+    from napo_bench.errors import NapoBenchError
+    from napo_bench.gates import load_gates
+
+    (tmp_path / "gates.toml").write_text(gates)
+    with pytest.raises(NapoBenchError) as caught:
+        load_gates(tmp_path / "gates.toml")
+    assert message in str(caught.value)

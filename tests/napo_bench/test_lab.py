@@ -371,7 +371,8 @@ def test_the_command_measures_everything_and_a_second_run_does_nothing_again(com
     [
         (
             ("--part", "table"),
-            "no part 'table'. Next: Choose of tables, noise-in-labels, alpha, biased-pairs, plausible-negatives.",
+            "there is no part 'table'. Next: Did you mean tables? Choose one of tables, noise-in-labels, alpha, "
+            "biased-pairs, plausible-negatives.",
         ),
         (("--share", "60"), "Invalid value for '--share'"),
         (("--seeds", "1"), "Invalid value for '--seeds'"),

@@ -39,7 +39,7 @@ EXPERIMENT = ("train-then-eval", "--out", "out")
         ((*EVAL, "--suite", "micro,vlind"), "give --suite micro alone"),
         ((*EVAL, "--profile", "gredy"), "Did you mean greedy?"),
         ((*EVAL, "--suite", "vlind", "--pipeline", "closed"), "Did you mean closed_vocabulary?"),
-        ((*EXPERIMENT, "--recipe", "dpo"), "Did you mean micro-dpo?"),
+        ((*EXPERIMENT, "--recipe", "dpo"), "Did you mean micro-dpo or micro-"),
         ((*EXPERIMENT, "--set", "learningrate=1"), "Did you mean learning_rate?"),
         ((*EXPERIMENT, "--set", "weights=dynamc"), "Did you mean dynamic?"),
         (("lab", "--part", "noise"), "Did you mean noise-in-labels?"),

@@ -180,10 +180,15 @@ def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult)
 
 
 def differing_settings(candidate: BenchmarkResult, baseline: BenchmarkResult) -> dict[str, tuple[Any, Any]]:
-    """Settings in which two results differ: name -> (candidate's, baseline's); None where one has none."""
+    """Settings in which two results differ: name -> (candidate's, baseline's); None where one has none.
+
+    The reading of AMBER's yes/no answers counts if both results have such answers.
+    """
     names = [*candidate.settings, *(name for name in baseline.settings if name not in candidate.settings)]
     values = {name: (candidate.settings.get(name), baseline.settings.get(name)) for name in names}
-    return {name: pair for name, pair in values.items() if pair[0] != pair[1]}
+    return {
+        name: pair for name, pair in values.items() if pair[0] != pair[1] and (name != "answers" or None not in pair)
+    }
 
 
 def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> None:

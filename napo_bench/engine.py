@@ -103,7 +103,7 @@ def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listene
     is_first = os.environ.get("RANK", "0") == "0"
     tell = progress if is_first else _silent
     data_dir = resolve_data_dir(options.data_dir)
-    score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None)
+    score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
     if is_first and options.api_base_url is None:
         Checkpoint.open(checkpoint)

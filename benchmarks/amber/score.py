@@ -6,6 +6,7 @@ at 0.001, percentages are rounded to one decimal, and F1 is taken of the rounded
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +120,19 @@ def score_answer(question_type: str, truth: str, response: str) -> dict[str, int
     }
     groups = ("all", *_GROUPS[question_type])
     return {f"{group}_{name}": count for group in groups for name, count in answer.items()}
+
+
+def yes_or_no(text: str) -> str:
+    """A free answer as "Yes" or "No" if that is its first word, in any case and with any marks around it.
+
+    Every other answer stays as it is, and counts as neither.
+    """
+    word = re.match(r"[\W_]*(yes|no)(?!_*[^\W_])", text, flags=re.IGNORECASE)
+    return word[1].capitalize() if word else text
+
+
+READINGS: dict[str, Callable[[str], str]] = {"exact": str, "lenient": yes_or_no}
+"""How a yes/no answer is read: "exact" as the published script does, "lenient" by its first word."""
 
 
 def _candidates(words: Sequence[str], associates: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:

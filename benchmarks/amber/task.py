@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.amber.official import QUERY_FILES, load_queries
+from benchmarks.amber.score import yes_or_no
 from benchmarks.question import Question
 
 
@@ -19,15 +19,6 @@ def load_generative_units(folder: Path) -> list[list[Question]]:
 def load_discriminative_units(folder: Path) -> list[list[Question]]:
     """The yes/no questions, each a unit. Raises NapoBenchError where data is missing."""
     return _units(folder, QUERY_FILES[1], answer=yes_or_no)
-
-
-def yes_or_no(text: str) -> str:
-    """A free answer as the exact "Yes" or "No" that AMBER's format asks for: its first word, if it is one of them.
-
-    Any other answer stays as it is, and counts as neither.
-    """
-    word = re.match(r"\W*(yes|no)\b", text, flags=re.IGNORECASE)
-    return word[1].capitalize() if word else text
 
 
 def _units(folder: Path, queries: str, answer: Callable[[str], str]) -> list[list[Question]]:

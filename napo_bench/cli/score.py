@@ -57,6 +57,9 @@ def amber(
     allow_partial: AllowPartial = False,
     pipeline: Pipeline = "official",
     spacy_model: SpacyModel = None,
+    answers: Annotated[
+        str, typer.Option(help="Yes/no answers count if they are exact, as published; lenient reads the first word.")
+    ] = "exact",
 ) -> None:
     """AMBER: CHAIR, Cover, Hal, Cog; accuracy and F1 of the discriminative questions.
 
@@ -66,7 +69,11 @@ def amber(
     from napo_bench.scoring import ScoreOptions
 
     options = ScoreOptions(
-        allow_partial=allow_partial, pipeline=pipeline, spacy_model=spacy_model, source=str(responses)
+        allow_partial=allow_partial,
+        pipeline=pipeline,
+        spacy_model=spacy_model,
+        answers=answers,
+        source=str(responses),
     )
     _score("amber", responses, data_dir, json_out, options)
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from napo_bench import files
+from napo_bench.compare import differing_settings
 from napo_bench.data.sources import SOURCES, WebFile
 from napo_bench.errors import NapoBenchError
 from napo_bench.metrics import BENCHMARKS
@@ -82,7 +83,7 @@ def comparable(runs: Sequence[RunResult], benchmark: str) -> bool:
     """Whether the runs measured a benchmark in the same way, over all of the same data."""
     results = [run.benchmarks[benchmark] for run in runs]
     hashes = [_hashes(run, benchmark) for run in runs]
-    same_way = all(result.settings == results[0].settings for result in results)
+    same_way = not any(differing_settings(result, results[0]) for result in results)
     return same_way and all(result.complete for result in results) and all(digest == hashes[0] for digest in hashes)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.amber import official
 from benchmarks.amber.official import AmberData, Annotation
@@ -12,15 +14,18 @@ from benchmarks.amber.score import (
     DESCRIPTION_METRICS,
     DIMENSIONS,
     GROUP_METRICS,
+    READINGS,
     SIMILARITY_THRESHOLD,
     score_answer,
     score_description,
 )
 from benchmarks.text import TextPipeline, open_pipeline
+from napo_bench.errors import NapoBenchError
 from napo_bench.results import BenchmarkResult
 from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
 
 SPACY_MODEL = "en_core_web_lg"
+_EXAMPLE_LENGTH = 40
 
 
 def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
@@ -34,6 +39,10 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     Raises:
         NapoBenchError: data, responses or the text pipeline's data are missing, malformed or incomplete.
     """
+    if options.answers not in READINGS:
+        raise NapoBenchError(
+            f"There is no reading {options.answers!r} of yes/no answers.", f"Choose one of {', '.join(READINGS)}."
+        )
     folder = data_dir / "amber"
     data = official.load_data(folder)
     responses = official.read_responses(rows, options.source)
@@ -43,7 +52,7 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     described = [(annotation, text) for annotation, text in answered if annotation.type == official.GENERATIVE]
     judged = [(annotation, text) for annotation, text in answered if annotation.type != official.GENERATIVE]
 
-    settings = {}
+    settings: dict[str, Any] = {}
     descriptions: list[Row] = []
     if described:
         words = set(data.associates).union(*data.associates.values())
@@ -51,7 +60,10 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         settings["text_pipeline"] = text.description
         similar = text.similar(words, SIMILARITY_THRESHOLD)
         descriptions = [_description(annotation, response, data, text, similar) for annotation, response in described]
-    answers = [_answer(annotation, response) for annotation, response in judged]
+    if judged:
+        settings["answers"] = options.answers
+    read = READINGS[options.answers]
+    answers = [_answer(annotation, response, read(response)) for annotation, response in judged]
     _add_queries([*descriptions, *answers], folder)
 
     counts = [sample["counts"] for sample in answers]
@@ -71,7 +83,11 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
             for group, asked in groups.items()
         },
         complete=not match.notes,
-        notes=[*match.notes, *empty_note(text for _, text in answered)],
+        notes=[
+            *match.notes,
+            *empty_note(text for _, text in answered),
+            *_reading_notes([text for _, text in judged], options.answers),
+        ],
         settings=settings,
         samples=[*descriptions, *answers],
     )
@@ -107,16 +123,34 @@ def _description(
     }
 
 
-def _answer(annotation: Annotation, response: str) -> Row:
+def _reading_notes(texts: Sequence[str], reading: str) -> list[str]:
+    """What the reading makes of answers that are not exactly "Yes" or "No"; nothing if all of them are."""
+    read = [READINGS[reading](text) for text in texts]
+    changed = sum(before != after for before, after in zip(texts, read, strict=True))
+    neither = [text for text in read if text not in ("Yes", "No")]
+    notes = [f"{changed} of {len(texts)} yes/no answers are read by their first word"] if changed else []
+    if neither:
+        example = json.dumps(neither[0], ensure_ascii=False)
+        shown = example if len(example) <= _EXAMPLE_LENGTH else example[: _EXAMPLE_LENGTH - 3] + "..."
+        readable = sum(READINGS["lenient"](text) != text for text in neither)
+        remedy = f"; --answers lenient reads {readable} of them by their first word" if readable else ""
+        notes.append(
+            f"{len(neither)} of {len(texts)} yes/no answers are neither Yes nor No ({shown}), "
+            f"and count as wrong{remedy}"
+        )
+    return notes
+
+
+def _answer(annotation: Annotation, response: str, read: str) -> Row:
     expected = annotation.truth[0].capitalize()
     return {
         "sample_id": str(annotation.id),
         "unit": "question",
         "response": response,
-        "counts": score_answer(annotation.type, annotation.truth[0], response),
+        "counts": score_answer(annotation.type, annotation.truth[0], read),
         "type": annotation.type,
         "expected": expected,
-        "correct": response == expected,
+        "correct": read == expected,
     }
 
 

@@ -37,6 +37,7 @@ class ScoreOptions:
         spacy_model: Name or path of the official pipeline's spaCy model; None is the one that the benchmark prescribes.
         judge: Rates MMHal's answers.
         extractor: Lists the objects of Object HalBench's answers; None reads their words.
+        answers: How AMBER's yes/no answers are read: "exact" as published, or "lenient" by their first word.
         source: Where the responses come from, for messages.
     """
 
@@ -45,6 +46,7 @@ class ScoreOptions:
     spacy_model: str | None = None
     judge: Judge | None = None
     extractor: Judge | None = None
+    answers: str = "exact"
     source: str = "the responses"
 
 

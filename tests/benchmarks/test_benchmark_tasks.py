@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.amber.task import load_discriminative_units, load_generative_units, yes_or_no
+from benchmarks.amber.score import yes_or_no
+from benchmarks.amber.task import load_discriminative_units, load_generative_units
 from benchmarks.mmhal.task import load_units as load_mmhal
 from benchmarks.object_halbench.task import load_units as load_object_halbench
 from benchmarks.question import Question
@@ -94,6 +95,10 @@ def test_amber_asks_the_queries_of_each_half(tmp_path: Path) -> None:
         ("There is no dog.", "There is no dog."),
         ("Nothing.", "Nothing."),
         ("", ""),
+        ("**Yes**", "Yes"),
+        ("__no__", "No"),
+        ("Yesterday.", "Yesterday."),
+        ("no_one", "no_one"),
     ],
 )
 def test_a_free_answer_is_yes_or_no_by_its_first_word(text: str, answer: str) -> None:

@@ -104,6 +104,15 @@ def test_a_breakdown_of_questions_is_printed(amber):
     assert "dimension/attribute" in out and "attribute/number" in out
 
 
+def test_answers_lenient_is_an_option_and_is_named_in_the_result(amber, tmp_path):
+    _, out, _ = amber([{"id": 3, "response": "No."}], "--json", tmp_path / "exact.json")
+    assert "1 of 1 yes/no answers are neither Yes nor No" in out
+    amber([{"id": 3, "response": "No."}], "--answers", "lenient", "--json", tmp_path / "lenient.json")
+    results = [RunResult.load(tmp_path / f"{name}.json").benchmarks["amber"] for name in ("exact", "lenient")]
+    assert [result.metrics["accuracy"].value for result in results] == [0.0, 99.9]
+    assert [result.settings for result in results] == [{"answers": "exact"}, {"answers": "lenient"}]
+
+
 def test_missing_ids_are_refused_with_exit_code_2_and_scored_on_request(amber):
     code, out, err = amber(ROWS[:1])
     assert code == 2 and out == ""

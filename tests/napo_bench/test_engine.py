@@ -178,6 +178,7 @@ def test_a_model_behind_an_endpoint(options: EvalOptions, data: Path, tmp_path: 
     truths = [row["truth"] for row in json.loads((data / "amber/annotations.json").read_text())[SIZE:]]
     share = 100 * truths.count("yes") / len(truths)
     assert run.benchmarks["amber"].metrics["accuracy"].value == pytest.approx(share, abs=0.1)
+    assert run.benchmarks["amber"].settings["answers"] == "lenient"
     # Each pair of statements has one that must be False.
     assert run.benchmarks["vlind"].metrics["ck"].value == 0
     assert {row["text"] for row in scoring.read_responses(tmp_path / "responses/vlind.jsonl")} == {"Yes, it is true"}

@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.amber.score import METRICS as AMBER_METRICS
+from napo_bench.compare import differing_settings
 from napo_bench.errors import NapoBenchError
 from napo_bench.judge.client import Reply
 from napo_bench.scoring import ScoreOptions, data_hashes, read_responses, score
@@ -138,11 +140,49 @@ def test_amber_answers_are_complete_on_their_own_and_need_no_text_pipeline(amber
     result = score("amber", ANSWERS, amber, ScoreOptions())
     assert values(result)["accuracy"] == 33.3
     assert (values(result)["precision"], values(result)["recall"]) == (50.0, 50.0)
-    assert result.complete and result.settings == {}
+    assert result.complete and result.settings == {"answers": "exact"}
     assert set(result.breakdown) == {
         "dimension/existence", "dimension/attribute", "dimension/relation", "attribute/state"
     }  # fmt: skip
     assert result.breakdown["dimension/relation"]["recall"].value == 0
+
+
+def answered(*texts):
+    return [{"id": number, "response": text} for number, text in enumerate(texts, start=3)]
+
+
+@pytest.mark.parametrize("spelling", ["{}.", "{}\n", "**{}**", "{}, there is one.", "_{}_"])
+def test_amber_answers_count_as_published_unless_a_lenient_reading_is_asked_for(amber, spelling):
+    right = answered(spelling.format("No"), spelling.format("yes"), spelling.format("NO"))
+    exact = score("amber", right, amber, CLOSED)
+    assert values(exact)["accuracy"] == 0
+    (note,) = exact.notes
+    assert note.startswith("3 of 3 yes/no answers are neither Yes nor No") and "and count as wrong" in note
+    assert note.endswith("--answers lenient reads 3 of them by their first word")
+    lenient = score("amber", right, amber, replace(CLOSED, answers="lenient"))
+    assert values(lenient)["accuracy"] == 100.0
+    assert lenient.notes == ["3 of 3 yes/no answers are read by their first word"]
+    assert [sample["response"] for sample in lenient.samples] == [row["response"] for row in right]
+    assert [result.settings["answers"] for result in (exact, lenient)] == ["exact", "lenient"]
+
+
+def test_amber_answers_that_no_reading_understands_are_counted_with_an_example(amber):
+    result = score("amber", answered("Maybe", "No", "I cannot say. " * 9), amber, replace(CLOSED, answers="lenient"))
+    assert result.notes == ['2 of 3 yes/no answers are neither Yes nor No ("Maybe"), and count as wrong']
+    assert score("amber", answered("No", "Yes", "No"), amber, CLOSED).notes == []
+
+
+def test_amber_results_of_two_readings_are_not_compared(amber):
+    one, other = (score("amber", ANSWERS, amber, replace(CLOSED, answers=reading)) for reading in ("exact", "lenient"))
+    assert differing_settings(one, other) == {"answers": ("exact", "lenient")}
+    descriptions = score("amber", DESCRIPTIONS, amber, CLOSED)
+    both = score("amber", DESCRIPTIONS + ANSWERS, amber, replace(CLOSED, answers="lenient"))
+    assert differing_settings(descriptions, both) == {}
+
+
+def test_a_reading_of_answers_that_does_not_exist_is_refused(amber):
+    with pytest.raises(NapoBenchError, match="no reading 'loose'"):
+        score("amber", ANSWERS, amber, replace(CLOSED, answers="loose"))
 
 
 def test_amber_metrics_of_questions_that_were_not_asked_are_absent(amber):

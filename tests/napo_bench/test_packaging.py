@@ -6,14 +6,19 @@ import ast
 import importlib.metadata
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("napo_bench", "trainers", "benchmarks")
@@ -162,3 +167,66 @@ def test_remote_code_is_never_trusted_unasked() -> None:
                 for argument, default in defaults.items():
                     if argument.arg == "trust_remote_code" and default is not None:
                         assert ast.unparse(default) == "False", f"{path}:{node.lineno}"
+
+
+def declared() -> list[Requirement]:
+    """Every dependency of pyproject.toml, those of the extras included, without napo-bench itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    return [requirement for requirement in map(Requirement, texts) if requirement.name != "napo-bench"]
+
+
+def constrained() -> dict[str, Version]:
+    """The version of each package in constraints.txt; a line that is not one exact public version is an error."""
+    versions = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            name, version = re.fullmatch(r"([a-z0-9-]+)==([a-z0-9.]+)", line).groups()
+            assert name not in versions
+            versions[name] = Version(version)
+    return versions
+
+
+def test_constraints_name_one_allowed_version_of_every_dependency() -> None:
+    versions = constrained()
+    for requirement in declared():
+        version = versions[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} does not allow {version}"
+
+
+def test_constraints_cover_what_the_dependencies_need_in_turn() -> None:
+    versions = constrained()
+    for name, version in versions.items():
+        try:
+            installed = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if Version(installed.version).public != str(version):
+            continue
+        for requirement in map(Requirement, installed.requires or ()):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                chosen = versions[canonicalize_name(requirement.name)]
+                assert requirement.specifier.contains(chosen), f"{name} {version} needs {requirement}, not {chosen}"
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    for requirement in declared():
+        assert any(bound.operator == ">=" for bound in requirement.specifier), requirement
+
+
+@pytest.mark.parametrize(
+    ("name", "next_version"),
+    [("filelock", "4.3"), ("lmms-eval", "0.8"), ("transformers", "6"), ("datasets", "6"), ("spacy", "4")],
+)
+def test_packages_whose_insides_are_used_have_an_upper_bound(name: str, next_version: str) -> None:
+    bounds = [requirement.specifier for requirement in declared() if requirement.name == name]
+    assert bounds and not any(bound.contains(next_version) for bound in bounds)
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "action.yml", ".ci/run"])
+def test_every_install_of_the_dependencies_names_the_constraints(path: str) -> None:
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    installs = [line for line in lines if re.search(r"/pip\"? install\b", line) and "--no-deps" not in line]
+    assert installs
+    for line in installs:
+        assert re.search(r'(-c|--constraint) "?(\$GITHUB_ACTION_PATH/)?constraints\.txt"? ', line), line

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from rounding import LOG_PROB, of_a_share
 from safetensors.torch import load_file
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
@@ -26,6 +27,7 @@ SETTINGS = {
     "save_steps": 3,
     "gradient_accumulation": 2,
 }
+FORWARDS_DIFFER = 4
 NEEDS_DEEPSPEED = pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="deepspeed is not installed")
 
 
@@ -78,18 +80,34 @@ def log_of(folder):
 
 
 def assert_as_one_process(world, out):
+    """The log agrees within the rounding of float32, and the weights within a thousandth of the way they went."""
     one, two = log_of(world / "one"), log_of(world / out)
     assert len(one) == len(two) == 6
+    reward = SETTINGS["beta"] * LOG_PROB
     for ours, theirs in zip(one, two, strict=True):
         assert ours.keys() == theirs.keys()
-        for name in ours:
-            if name.startswith(("napo/", "loss", "rewards/margins")):
-                assert theirs[name] == pytest.approx(ours[name], abs=1e-5), (ours["step"], name)
-            elif name.startswith(("logps/", "rewards/", "grad_norm")) and "accuracies" not in name:
-                assert theirs[name] == pytest.approx(ours[name], rel=1e-4, abs=1e-4), (ours["step"], name)
-    weights, others = (load_file(world / folder / "model.safetensors") for folder in ("one", out))
-    assert weights.keys() == others.keys()
-    assert max((weights[name] - others[name]).abs().max().item() for name in weights) < 1e-5
+        margins = [ours[f"rewards/margins{tag}"] for tag in ("", "_lang", "_vis")]
+        # A log line averages two forwards, and each forward divides by its own sum of margins, which may be smaller.
+        share = FORWARDS_DIFFER * of_a_share(margins, reward)
+        for name, value in ours.items():
+            if name.startswith("napo/gamma_") and not (theirs["napo/gamma_undefined"] or ours["napo/gamma_undefined"]):
+                assert theirs[name] == pytest.approx(value, abs=share), (ours["step"], name)
+            elif name.startswith(("rewards/", "napo/q")) and "accuracies" not in name:
+                assert theirs[name] == pytest.approx(value, abs=reward), (ours["step"], name)
+            elif name == "loss":  # weights add up to 1, so an error of theirs counts as far as the losses differ
+                losses = [ours[f"loss/{response}"] for response in ("rejected", "lang", "vis")]
+                tolerance = reward + 3 * share * (max(losses) - min(losses))
+                assert theirs[name] == pytest.approx(value, abs=tolerance), ours["step"]
+            elif name.startswith(("logps/", "loss/", "grad_norm")):
+                assert theirs[name] == pytest.approx(value, rel=1e-4, abs=LOG_PROB), (ours["step"], name)
+    # Adam divides a gradient by its size: where that is rounding, a weight's own step is too. Their whole is compared.
+    base, weights, others = (load_file(world / name / "model.safetensors") for name in ("base", "one", out))
+    assert base.keys() == weights.keys() == others.keys()
+    assert distance(weights, others) < 1e-3 * distance(base, weights)
+
+
+def distance(one, other):
+    return sum((one[name] - other[name]).double().square().sum().item() for name in one) ** 0.5
 
 
 def test_two_processes_started_by_torchrun_are_one(world):

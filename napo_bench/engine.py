@@ -129,7 +129,7 @@ def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listene
     hashes = {name: digest for key in results for name, digest in scoring.data_hashes(key, data_dir).items()}
     provenance = {
         "command": shlex.join(["napo-bench", *sys.argv[1:]]),
-        "checkpoint": {"name": checkpoint, "fingerprint": model.fingerprint},
+        "checkpoint": {"name": checkpoint, "folder": _folder(checkpoint, options), "fingerprint": model.fingerprint},
         "generation": {"profile": options.profile, "batch_size": options.batch_size, "seed": SEED, **computed},
         "suite": list(options.suite),
         "limit": options.limit,
@@ -141,6 +141,12 @@ def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listene
     run = RunResult(results, provenance)
     run.save(out / "run.json")
     return run
+
+
+def _folder(checkpoint: str, options: EvalOptions) -> str | None:
+    """A local checkpoint's folder, so that a report finds its training log from anywhere; None for any other."""
+    local = options.api_base_url is None and Path(checkpoint).is_dir()
+    return str(Path(checkpoint).resolve()) if local else None
 
 
 @contextmanager

@@ -22,7 +22,12 @@ def report(
     ] = "md",
     out: Annotated[Path | None, typer.Option(help="Write here. Default: the terminal; for html report.html.")] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Print 95% intervals.")] = False,
-    paper: Annotated[bool, typer.Option(help="Show the paper's rows above ours.")] = True,
+    paper: Annotated[
+        bool | None,
+        typer.Option(
+            "--paper/--no-paper", help="Show the paper's rows above ours. Default: yes, except for micro runs."
+        ),
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Write the figures into this folder, as SVG and PNG.")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the pictures of the explorer are. Default: where the runs found them.")
@@ -40,6 +45,8 @@ def report(
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS, "--format")
     loaded = load_runs(runs, samples=format == "html" or figures is not None)
+    if lacking := "; ".join(f"{run.name}: {run.lacks}" for run in loaded if run.lacks):
+        _note(f"What training left is missing, so curves or rows of Tables 2-6 are left out. {lacking}.")
     tables = [table.table_1(loaded, paper=paper), *table.variant_tables(loaded, paper=paper)]
     drawn = draw_figures(loaded) if format == "html" or figures is not None else []
     if figures is not None:
@@ -48,7 +55,7 @@ def report(
     if format == "html":
         out = out or Path("report.html")
         with console.err.status("Collecting samples ..."):
-            text = explorer.to_html(loaded, tables, drawn, data_dir, intervals=intervals)
+            text = explorer.to_html(loaded, tables, drawn, data_dir, intervals=intervals, tell=_note)
     elif format == "csv":
         text = table.to_csv(tables)
     else:
@@ -59,3 +66,7 @@ def report(
     else:
         files.write_text(out, text)
         console.err.print(f"Written: {escape(str(out))}", highlight=False)
+
+
+def _note(text: str) -> None:
+    console.err.print(f"[yellow]note[/yellow] {escape(text)}", highlight=False)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from napo_bench import files
 from napo_bench.metrics import BENCHMARKS, METRICS, Metric, sample_values
 from napo_bench.report.figures import INK, PALETTE, DrawnFigure
 from napo_bench.report.pictures import Reference, thumbnails
+from napo_bench.report.places import find_folder
 from napo_bench.report.runs import NamedRun
 from napo_bench.report.table import Table
 
@@ -34,6 +35,7 @@ def to_html(
     data_dir: Path | None = None,
     *,
     intervals: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> str:
     """The explorer's page.
 
@@ -45,12 +47,15 @@ def to_html(
         figures: Drawn.
         data_dir: Where the pictures are; None is where each run says that its data was.
         intervals: Open with the 95% intervals shown.
+        tell: Is told about pictures that were not found, in a sentence.
 
     Raises:
         NapoBenchError: a sample has no id or no unit.
     """
     items = _items(runs)
-    pictures = _pictures(runs, items, data_dir)
+    pictures, missing = _pictures(runs, items, data_dir)
+    if missing and tell is not None:
+        tell(missing)
     data = {
         "runs": [{"name": run.name, "color": PALETTE[index % len(PALETTE)]} for index, run in enumerate(runs)],
         "benchmarks": [{"key": key, "label": label} for key, label in BENCHMARKS.items()],
@@ -181,24 +186,41 @@ def _outcomes(benchmark: str, samples: Sequence[Mapping[str, Any]]) -> list[bool
     return outcomes
 
 
-def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir: Path | None) -> list[str]:
-    """The pictures that were found; each name in the items gives way to its place in the list, or to None."""
+def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir: Path | None) -> tuple[list[str], str]:
+    """The pictures that were found, and a sentence about those that were not.
+
+    Each name in the items is replaced by its place in the list, or by None.
+    """
     named: dict[Path, list[Reference]] = {}
     for run in runs:
-        folder = data_dir or Path(str(run.run.provenance.get("data", {}).get("path", "")))
+        folder = data_dir or _data_dir(run)
         for benchmark, result in run.run.benchmarks.items():
             images = {str(image) for sample in result.samples for image in _images(sample) if image}
             named.setdefault(folder, []).extend((benchmark, image) for image in sorted(images))
     addresses: dict[Reference, str] = {}
     for folder, references in named.items():
-        missing = [reference for reference in references if reference not in addresses]
-        addresses |= thumbnails(missing, folder)
+        absent = [reference for reference in references if reference not in addresses]
+        addresses |= thumbnails(absent, folder)
+    wanted = {reference for references in named.values() for reference in references}
+    missing = len(wanted - addresses.keys())
     places: dict[str, int] = {}
     for item in items.values():
         for holder in (item, *item.get("tests", [])):
             address = addresses.get((item["benchmark"], holder["image"]))
             holder["image"] = None if address is None else places.setdefault(address, len(places))
-    return list(places)
+    return list(places), _missing_note(missing, len(wanted), named) if missing else ""
+
+
+def _data_dir(run: NamedRun) -> Path:
+    """Where a run's data is now."""
+    stored = str(run.run.provenance.get("data", {}).get("path", ""))
+    found = find_folder(stored, run.folder, Path.is_dir) if run.folder is not None else None
+    return found or Path(stored)
+
+
+def _missing_note(missing: int, wanted: int, folders: Iterable[Path]) -> str:
+    searched = ", ".join(str(folder) for folder in folders)
+    return f"{missing} of {wanted} pictures are not in {searched}: their places stay empty. Give --data-dir."
 
 
 def _images(sample: Mapping[str, Any]) -> Iterable[Any]:

@@ -15,9 +15,13 @@ from napo_bench.compare import differing_settings
 from napo_bench.data.sources import SOURCES, WebFile
 from napo_bench.errors import NapoBenchError
 from napo_bench.metrics import BENCHMARKS
+from napo_bench.micro import MICRO
+from napo_bench.report.names import name_and_path, run_names
+from napo_bench.report.places import find_folder
 from napo_bench.results import BenchmarkResult, RunResult
 from trainers.config import Recipe
 
+_DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # as `trainers.run` calls them, which imports torch
 MICRO_WORLD = "The micro world, not the published data."
 _PINNED = {
     source.target: source.sha256
@@ -33,16 +37,20 @@ class NamedRun:
     """One run of a report.
 
     Attributes:
-        name: What its row and its answers are called.
+        name: The name of its row and of its answers.
         run: The result.
         recipe: How its checkpoint was trained; None where that is not known.
         log: The lines of its checkpoint's training log, empty where there is none.
+        folder: The folder of its JSON file; None for a run that was put together from others.
+        lacks: Why the recipe or the log was not found; "" where nothing is missing.
     """
 
     name: str
     run: RunResult
     recipe: Recipe | None
     log: list[dict[str, Any]]
+    folder: Path | None = None
+    lacks: str = ""
 
 
 def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
@@ -55,28 +63,27 @@ def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
     Raises:
         NapoBenchError: a run cannot be read, or two have the same name.
     """
-    runs: list[NamedRun] = []
-    for argument in arguments:
-        name, path = _name_and_path(argument)
-        run = RunResult.load(path, samples=samples)
-        name = name or _default_name(path, run)
-        if name in {other.name for other in runs}:
-            raise NapoBenchError(
-                f"Two runs are called {name!r}.", "Name them: napo-bench report base=A.json our=B.json"
-            )
-        recipe, log = _training(run)
-        runs.append(NamedRun(name, run, recipe, log))
-    return runs
+    given, paths = zip(*map(name_and_path, arguments), strict=True)
+    runs = [RunResult.load(path, samples=samples) for path in paths]
+    loaded = []
+    for name, path, run in zip(run_names(given, paths, runs), paths, runs, strict=True):
+        folder = path if path.is_dir() else path.parent
+        loaded.append(NamedRun(name, run, *_training(run, folder)))
+    return loaded
 
 
 def deviations(run: RunResult) -> dict[str, list[str]]:
     """Benchmark with numbers -> what sets these apart from the published protocol, one sentence each."""
-    micro = "micro.json" in run.provenance.get("data", {}).get("sha256", {})
     return {
-        name: ([MICRO_WORLD] if micro else _other_data(run, name)) + _deviations(name, run.benchmarks[name])
+        name: ([MICRO_WORLD] if is_micro(run) else _other_data(run, name)) + _deviations(name, run.benchmarks[name])
         for name in BENCHMARKS
         if name in run.benchmarks and run.benchmarks[name].metrics
     }
+
+
+def is_micro(run: RunResult) -> bool:
+    """Whether a run was measured in the micro world."""
+    return "micro.json" in run.provenance.get("data", {}).get("sha256", {})
 
 
 def comparable(runs: Sequence[RunResult], benchmark: str) -> bool:
@@ -122,31 +129,24 @@ def _hashes(run: RunResult, benchmark: str) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if name.startswith(f"{benchmark}/")}
 
 
-def _name_and_path(argument: str) -> tuple[str, Path]:
-    name, equals, path = argument.partition("=")
-    if not equals or Path(argument).exists():
-        return "", Path(argument)
-    return name, Path(path)
-
-
-def _default_name(path: Path, run: RunResult) -> str:
-    checkpoint = run.provenance.get("checkpoint", {}).get("name")
-    if checkpoint:
-        return Path(str(checkpoint)).name
-    if path.is_dir() or path.name == "run.json":
-        return (path if path.is_dir() else path.parent).resolve().name
-    return path.stem
-
-
-def _training(run: RunResult) -> tuple[Recipe | None, list[dict[str, Any]]]:
-    """The recipe and the log that `napo-bench train` left in the folder of the run's checkpoint."""
-    folder = Path(str(run.provenance.get("checkpoint", {}).get("name", "")))
-    if not (folder / "training.json").is_file():
-        return None, []
-    stored = files.field(files.read_json(folder / "training.json"), "recipe", dict, str(folder / "training.json"))
+def _training(run: RunResult, folder: Path) -> tuple[Recipe | None, list[dict[str, Any]], Path, str]:
+    """The recipe and the log that `napo-bench train` left, the run's folder, and what is missing."""
+    checkpoint = run.provenance.get("checkpoint", {})
+    named = str(checkpoint.get("folder", checkpoint.get("name", "")) or "")
+    trained = find_folder(named, folder, lambda place: (place / _DESCRIPTION).is_file())
+    if trained is None:
+        is_there = not named or named == MICRO or find_folder(named, folder, _is_checkpoint) is not None
+        return None, [], folder, "" if is_there else f"its checkpoint {named} is not found"
+    stored = files.field(files.read_json(trained / _DESCRIPTION), "recipe", dict, str(trained / _DESCRIPTION))
     try:
         recipe = msgspec.convert(stored, Recipe, strict=False)
     except msgspec.ValidationError as error:
-        raise NapoBenchError(f"{folder / 'training.json'}: the recipe is not valid: {error}.") from None
-    log = folder / "train_log.jsonl"
-    return recipe, files.read_jsonl(log) if log.is_file() else []
+        raise NapoBenchError(f"{trained / 'training.json'}: the recipe is not valid: {error}.") from None
+    log = trained / _LOG
+    if not log.is_file():
+        return recipe, [], folder, f"{log} does not exist"
+    return recipe, files.read_jsonl(log), folder, ""
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +161,15 @@ def test_another_data_dir_can_be_given(runs, data_dir, tmp_path):
     elsewhere = make_run(0.4, 1, data_dir=tmp_path / "gone", sizes={"amber": 5})
     assert Page(page_of(("x", elsewhere))).pictures == []
     assert len(Page(page_of(("x", elsewhere), data_dir=data_dir)).pictures) == 5
+
+
+def test_pictures_are_found_from_any_folder_and_missing_ones_are_noted(tmp_path, monkeypatch, capsys):
+    draw_pictures(tmp_path / "there" / "data", 5)
+    make_run(0.4, 1, data_dir=Path("data"), sizes={"amber": 6}).save(tmp_path / "there" / "runs" / "x" / "run.json")
+    monkeypatch.chdir(tmp_path)
+    _, _, err = invoke(["report", "there/runs/x", "--format", "html", "--out", "r.html"], monkeypatch, capsys, 400)
+    assert len(Page((tmp_path / "r.html").read_text()).pictures) == 5
+    assert "note 1 of 6 pictures are not in" in err and "--data-dir" in err
 
 
 def test_pictures_of_object_halbench_come_from_its_questions(tmp_path):

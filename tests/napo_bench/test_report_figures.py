@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -10,7 +11,7 @@ import pytest
 from synthetic_runs import invoke, make_run
 
 from napo_bench.report.figures import MarginSample, draw_figures, noise_against_margin
-from napo_bench.report.runs import NamedRun
+from napo_bench.report.runs import NamedRun, load_runs
 from napo_bench.results import MetricValue
 from trainers.config import load_recipe
 
@@ -124,19 +125,75 @@ def test_a_figure_is_the_same_each_time_it_is_drawn(run):
     assert drawn[0] == drawn[1]
 
 
-def test_command_writes_figures_with_the_log_of_the_runs_checkpoint(tmp_path, monkeypatch, capsys):
-    checkpoint = tmp_path / "checkpoints" / "napo"
-    checkpoint.mkdir(parents=True)
+def train_and_evaluate(place, checkpoint, run, name, **facts):
+    """What `train --out checkpoint` and `eval --ckpt name --out run` leave below a folder."""
+    (place / checkpoint).mkdir(parents=True)
     recipe = load_recipe("micro-napo")
     stored = {name: getattr(recipe, name) for name in recipe.__dataclass_fields__}
-    (checkpoint / "training.json").write_text(json.dumps({"recipe": stored}))
-    (checkpoint / "train_log.jsonl").write_text(
-        "".join(json.dumps(line) + "\n" for line in log("rejected", "lang", "vis"))
-    )
-    make_run(0.6, 1, name=str(checkpoint)).save(tmp_path / "run.json")
-    code, _, _ = invoke(["report", tmp_path / "run.json", "--figures", tmp_path / "figures"], monkeypatch, capsys)
+    (place / checkpoint / "training.json").write_text(json.dumps({"recipe": stored}))
+    lines = log("rejected", "lang", "vis")
+    (place / checkpoint / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = make_run(0.6, 1, name=name, sizes={"vlind": 4})
+    result.provenance["checkpoint"] |= facts
+    result.save(place / run / "run.json")
+    return str(place / run)
+
+
+def test_command_writes_figures_with_the_log_of_the_runs_checkpoint(tmp_path, monkeypatch, capsys):
+    name = str(tmp_path / "checkpoints" / "napo")
+    run = train_and_evaluate(tmp_path, "checkpoints/napo", "run", name)
+    gone = train_and_evaluate(tmp_path, "checkpoints/gone", "gone-run", str(tmp_path / "checkpoints" / "gone"))
+    shutil.rmtree(tmp_path / "checkpoints" / "gone")
+    code, _, err = invoke(["report", run, gone, "--figures", tmp_path / "figures"], monkeypatch, capsys, width=400)
     assert code == 0
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"training-q.svg", "training-q.png", "vlind-funnel.svg", "vlind-funnel.png"} <= names
     assert (tmp_path / "figures" / "training-q.png").read_bytes().startswith(b"\x89PNG")
     assert re.search(r"<text[^>]*>napo</text>", (tmp_path / "figures" / "training-q.svg").read_text())
+    assert err.count("note ") == 1 and "checkpoints/gone is not found" in err and "checkpoints/napo" not in err
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "run", "name", "facts"),
+    [
+        ("exp/napo/seed-0/model", "exp/napo/seed-0/eval", "exp/napo/seed-0/model", {}),
+        ("models/napo", "runs/deep/napo", "models/napo", {}),
+        ("models/napo", "runs/napo", "napo", {"folder": "models/napo"}),
+        ("exp/napo/seed-0/model", "exp/napo/seed-0/eval", "/moved/since/napo/seed-0/model", {}),
+    ],
+)
+def test_the_log_is_found_from_any_folder(checkpoint, run, name, facts, tmp_path, monkeypatch):
+    facts = {key: str(tmp_path / "there" / value) for key, value in facts.items()}
+    found = train_and_evaluate(tmp_path / "there", checkpoint, run, name, **facts)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (loaded,) = load_runs([found], samples=False)
+    assert len(loaded.log) == 10 and loaded.recipe == load_recipe("micro-napo") and loaded.lacks == ""
+
+
+def test_a_folder_of_the_same_name_here_is_not_taken_for_the_runs_own(tmp_path, monkeypatch):
+    found = train_and_evaluate(tmp_path / "there", "models/napo", "runs/napo", "models/napo")
+    train_and_evaluate(tmp_path / "elsewhere", "models/napo", "runs/napo", "models/napo")
+    (tmp_path / "elsewhere" / "models" / "napo" / "train_log.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (loaded,) = load_runs([found], samples=False)
+    assert len(loaded.log) == 10
+
+
+@pytest.mark.parametrize(
+    ("gone", "facts", "said"),
+    [
+        ("models/napo/train_log.jsonl", {}, "models/napo/train_log.jsonl does not exist"),
+        ("models", {}, "its checkpoint models/napo is not found"),
+        ("models", {"folder": None}, ""),
+        ("models/napo/training.json", {}, ""),
+    ],
+    ids=["log", "checkpoint", "hub checkpoint", "untrained checkpoint"],
+)
+def test_a_run_says_what_of_its_training_is_missing(gone, facts, said, tmp_path, monkeypatch):
+    found = train_and_evaluate(tmp_path, "models/napo", "runs/napo", "models/napo", **facts)
+    (tmp_path / "models" / "napo" / "config.json").write_text("{}")
+    shutil.rmtree(tmp_path / gone) if (tmp_path / gone).is_dir() else (tmp_path / gone).unlink()
+    monkeypatch.chdir(tmp_path)
+    (loaded,) = load_runs([found], samples=False)
+    assert loaded.log == [] and loaded.lacks.endswith(said) and bool(loaded.lacks) == bool(said)

@@ -11,7 +11,9 @@ from dataclasses import replace
 import pytest
 from synthetic_runs import invoke, make_run
 
+from napo_bench.judge.client import Reply, tokens_note
 from napo_bench.metrics import BENCHMARKS, METRICS, metric_functions
+from napo_bench.report.explorer import to_html
 from napo_bench.report.runs import MICRO_WORLD, NamedRun
 from napo_bench.report.table import OURS, objective, table_1, to_csv, to_latex, to_markdown, variant_tables
 from trainers.config import load_recipe, recipe_names
@@ -204,6 +206,44 @@ def test_rows_of_the_micro_world_all_carry_its_mark():
     assert to_markdown(table).count("<sup>a</sup>") == 3
 
 
+def test_micro_runs_alone_stand_without_the_papers_rows():
+    micro, real = make_run(0.4, 1), make_run(0.8, 2)
+    micro.provenance["data"]["sha256"]["micro.json"] = "1" * 64
+    variant = named("napo", micro, "micro-napo-lb1")
+    alone = [table_1([named("base", micro)]), *variant_tables([variant])]
+    assert len(alone) > 1
+    assert [[label for label, _ in table.groups] for table in alone] == [[OURS]] * len(alone)
+    for shown in (table_1([named("base", micro)], paper=True), table_1([named("base", micro), named("real", real)])):
+        assert len(shown.groups) > 1
+
+
+def test_what_a_run_remarks_on_its_numbers_is_in_every_form():
+    run = make_run(0.9, 3)
+    run.benchmarks["vlind"].notes = ["33 of 60 answers are <empty>"]
+    run.benchmarks["mmhal"].metrics = {}
+    run.benchmarks["mmhal"].notes = ["not rated: there is no judge"]
+    run.benchmarks["amber"].notes = [tokens_note([Reply(5, "", "gpt-4", "gpt-4", 7, 9)] * 2)]
+    table = table_1([named("base", make_run(0.4, 1)), named("ours", run)])
+    at_name, at_numbers = footnotes_of(table, "ours")
+    assert at_name == {"MMHal-Bench: not rated: there is no judge."}
+    assert at_numbers["vlind.cb"] == at_numbers["vlind.lp"] == {"VLind-Bench: 33 of 60 answers are <empty>."}
+    assert at_numbers["amber.hal"] == set(), "what a judge cost is no remark on a number"
+    assert footnotes_of(table, "base") == (set(), {key: set() for key in ours(table)["base"].cells})
+    assert [table.spoken_of(mark) for mark in table.footnotes] == [["ours"], ["ours"]]
+    row = list(csv.DictReader(io.StringIO(to_csv([table]))))[-1]
+    assert "33 of 60 answers are <empty>" in row["notes"] and "not rated" in row["notes"]
+    for text in (to_markdown(table), to_html([named("ours", run)], [table], [])):
+        assert "33 of 60 answers are &lt;empty&gt;" in text and "not rated" in text
+    assert r"33 of 60 answers are \textless{}empty\textgreater{}" in to_latex(table)
+
+
+def test_a_remark_on_every_benchmark_is_made_once():
+    run = make_run(0.9, 3)
+    for result in run.benchmarks.values():
+        result.notes = ["Mean of 3 trainings"]
+    assert table_1([named("ours", run)]).footnotes == {"a": "Mean of 3 trainings"}
+
+
 # Variants
 
 
@@ -339,9 +379,62 @@ def test_command_writes_latex_without_the_papers_rows(saved, tmp_path, monkeypat
     assert "GPT-4V" not in out.read_text() and "llava-base" in out.read_text()
 
 
-def test_two_runs_of_one_name_are_refused(saved, monkeypatch, capsys):
-    code, _, err = invoke(["report", saved / "a", saved / "a"], monkeypatch, capsys)
-    assert code == 2 and "llava-base" in err and "base=" in err
+def shown_names(printed):
+    return [line.split("|")[1].partition("<sup>")[0].strip() for line in printed.splitlines() if line[:2] == "| "][2:]
+
+
+@pytest.mark.parametrize(
+    ("places", "arguments", "names"),
+    [
+        ({"a": "base", "b": "base"}, ["a", "b"], ["a", "b"]),
+        ({"dpo/seed-0/eval": "m/model", "napo/seed-0/eval": "m/model"}, None, ["dpo", "napo"]),
+        (
+            {"dpo/seed-0/eval": "m/model", "dpo/seed-1/eval": "m/model", "napo/seed-0/eval": "m/model"},
+            None,
+            ["dpo/seed-0", "dpo/seed-1", "napo/seed-0"],
+        ),
+        ({"base/eval": "base", "dpo/seed-0/eval": "dpo/seed-0/model"}, None, ["base", "dpo/seed-0"]),
+        ({"x": "same", "x/y": "same"}, None, ["x", "x/y"]),
+        ({"a": "same", "b": "same", "c": "other"}, None, ["a", "b", "other"]),
+        ({"a": "base", "c": "base"}, ["base=a", "c"], ["base", "c"]),
+        ({"a": "b", "x/b": "x"}, ["b=x/b", "a"], ["b", "a"]),
+        ({"one/eval": "model"}, None, ["model"]),
+    ],
+)
+def test_runs_of_one_name_are_called_after_what_their_paths_differ_in(
+    places, arguments, names, tmp_path, monkeypatch, capsys
+):
+    for place, checkpoint in places.items():
+        make_run(0.5, 1, sizes={"vlind": 4}, name=checkpoint).save(tmp_path / place / "run.json")
+    monkeypatch.chdir(tmp_path)
+    code, printed, err = invoke(["report", "--no-paper", *(arguments or places)], monkeypatch, capsys)
+    assert code == 0, err
+    assert shown_names(printed) == names
+
+
+def test_a_run_whose_path_alone_does_not_tell_it_from_a_given_name_has_its_whole_path(tmp_path, monkeypatch, capsys):
+    for place in "ab":
+        make_run(0.5, 1, sizes={"vlind": 4}, name="b").save(tmp_path / place / "run.json")
+    _, printed, _ = invoke(["report", "--no-paper", f"b={tmp_path / 'a'}", tmp_path / "b"], monkeypatch, capsys)
+    first, second = shown_names(printed)
+    assert first == "b" and second.endswith("/b") and len(second) > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["a", "a"], "The run a is given twice."),
+        (["a", "./b/../a"], "The run a is given twice."),
+        (["a", "a/run.json"], "The run a is given twice."),
+        (["x=a", "x=b"], "Two runs are called 'x'."),
+        (["x="], "'x=' names no run."),
+        (["runs/lr=1/run"], "runs/lr=1/run does not exist"),
+    ],
+)
+def test_arguments_that_cannot_be_told_apart_are_refused(saved, arguments, named, monkeypatch, capsys):
+    monkeypatch.chdir(saved)
+    code, _, err = invoke(["report", *arguments], monkeypatch, capsys)
+    assert code == 2 and named in err and "Next:" in err
 
 
 def test_a_file_that_is_no_run_is_named(tmp_path, monkeypatch, capsys):

@@ -106,7 +106,7 @@ class Comparison:
     Attributes:
         metrics: In the order of Table 1.
         changes: Samples whose outcome changed.
-        notes: What was not compared, and over how many samples the rest was.
+        notes: What was not compared, over how many samples the rest was, and the remarks of the runs.
     """
 
     metrics: list[MetricComparison]
@@ -160,6 +160,16 @@ def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: Benchmark
             "Both runs need the same benchmark data, and their samples folder beside the JSON file.",
         )
     return Pairs(keys, [new[key] for key in keys], [old[key] for key in keys], len(new) + len(old) - 2 * len(keys))
+
+
+def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
+    """What the two results remark on their numbers, each with the result that it is about."""
+    found = []
+    for remark in dict.fromkeys([*baseline.remarks, *candidate.remarks]):
+        results = {"baseline": baseline, "candidate": candidate}
+        about = [which for which, result in results.items() if remark in result.remarks]
+        found.append(f"{benchmark}, {' and '.join(about)}: {remark}")
+    return found
 
 
 def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult) -> None:
@@ -280,9 +290,10 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
         require_same_settings(name, new, old)
         metrics = shared_metrics(name, new, old)
         if not metrics:
-            notes.append(f"{name} has no metric in one of the runs, and is not compared")
+            notes += [f"{name} has no metric in one of the runs, and is not compared", *remarks(name, new, old)]
             continue
         pairs = pair_samples(name, new, old)
+        notes += remarks(name, new, old)
         if pairs.unshared:
             notes.append(f"{name} is compared over the {len(pairs.keys)} samples that both runs have")
         p_values = _p_values(metrics, pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import tomllib
@@ -130,7 +131,7 @@ class GateReport:
 
     Attributes:
         checks: In the order of the gates.
-        notes: Where the runs do not hold the same samples.
+        notes: Where the runs do not hold the same samples, and the remarks of the runs.
         confidence: One-sided.
         inconclusive: What a check that cannot tell does.
     """
@@ -185,11 +186,15 @@ class GateReport:
             ],
         }
 
-    def to_markdown(self) -> str:
-        """The report as markdown, for a GitHub step summary."""
+    def to_markdown(self, title: str) -> str:
+        """The report as markdown, for a GitHub step summary.
+
+        Args:
+            title: The run and its baseline.
+        """
         marks = {"passed": "✅", "regressed": "❌", "inconclusive": "⚠️"}
         lines = [
-            f"### napo-bench gate: {self.verdict}",
+            f"### napo-bench gate, {html.escape(title, quote=False)}: {self.verdict}",
             "",
             f"| | metric | baseline | candidate | worse by ({self.confidence:.0%} sure) | limit | n |",
             "|---|---|---:|---:|---:|---:|---:|",
@@ -201,17 +206,21 @@ class GateReport:
             lines.append(f"| {' | '.join(cells)} |")
         failed = [check for check in self.checks if check.verdict != "passed"]
         lines += ["", *(f"- `{check.metric.key}`: {check.reason}" for check in failed)]
-        lines += [f"- {note}" for note in self.notes]
+        lines += [f"- {html.escape(note, quote=False)}" for note in self.notes]
         return "\n".join(lines).rstrip() + "\n"
 
-    def to_junit(self) -> str:
-        """The report as a JUnit XML document."""
+    def to_junit(self, title: str) -> str:
+        """The report as a JUnit XML document.
+
+        Args:
+            title: The run and its baseline.
+        """
         inconclusive = {"error": "error", "fail": "failure", "pass": "skipped"}[self.inconclusive]
         tags = {"regressed": "failure", "inconclusive": inconclusive}
         found = [tags.get(check.verdict) for check in self.checks]
         suite = ElementTree.Element(
             "testsuite",
-            name="napo-bench gate",
+            name=_printable(f"napo-bench gate, {title}"),
             tests=str(len(found)),
             failures=str(found.count("failure")),
             errors=str(found.count("error")),
@@ -222,7 +231,14 @@ class GateReport:
             case = ElementTree.SubElement(suite, "testcase", classname=check.metric.benchmark, name=name)
             if tag is not None:
                 ElementTree.SubElement(case, tag, message=check.reason)
+        if self.notes:
+            ElementTree.SubElement(suite, "system-out").text = "\n".join(map(_printable, self.notes))
         return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _printable(text: str) -> str:
+    """The text without the control characters that XML does not allow."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def cells_of(check: Check) -> tuple[str, str, str, str]:
@@ -278,6 +294,7 @@ def judge(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport
         compare.require_stated_values(benchmark, new, "candidate")
         compare.require_stated_values(benchmark, old, "baseline")
         pairs = compare.pair_samples(benchmark, new, old)
+        notes += compare.remarks(benchmark, new, old)
         if pairs.unshared:
             notes.append(f"{benchmark}: {len(pairs.keys)} samples are in both runs, {pairs.unshared} in one only")
         level = 2 * gates.confidence - 1

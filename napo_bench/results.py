@@ -7,6 +7,7 @@ every sample (prompt, response, counts), enough to score, compare and browse aga
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from napo_bench import files
 from napo_bench.errors import NapoBenchError
 
 SCHEMA_VERSION = 1
+_COST = re.compile(r"\d+ judge replies, \d+ prompt tokens and \d+ completion tokens$")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class BenchmarkResult:
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes that qualify the numbers: all of them except what a judge cost."""
+        return [note for note in self.notes if not _COST.search(note)]
 
 
 @dataclass

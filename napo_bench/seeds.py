@@ -51,7 +51,7 @@ def pooled(runs: Sequence[RunResult]) -> RunResult:
             result,
             metrics=_means(name, [run.benchmarks[name] for run in runs]),
             breakdown={},
-            notes=[*result.notes, f"Mean of {len(runs)} trainings; intervals are over the trainings"],
+            notes=_notes([run.benchmarks[name] for run in runs]),
             samples=[],
         )
         for name, result in first.benchmarks.items()
@@ -79,6 +79,16 @@ def differences(base: RunResult, runs: Sequence[RunResult]) -> list[Difference]:
             interval = intervals[0] if len(gaps) == 1 else t_interval(gaps)
             found.append(Difference(metric, bases[0], fmean(values), interval))
     return found
+
+
+def _notes(results: Sequence[BenchmarkResult]) -> list[str]:
+    """The notes of every training, each once, with the trainings that it is about."""
+    notes = []
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        about = [str(number) for number, result in enumerate(results, start=1) if note in result.notes]
+        prefix = "" if len(about) == len(results) else f"training {', '.join(about)} of {len(results)}: "
+        notes.append(prefix + note)
+    return [*notes, f"Mean of {len(results)} trainings; intervals are over the trainings"]
 
 
 def _means(benchmark: str, results: Sequence[BenchmarkResult]) -> dict[str, MetricValue]:

@@ -32,11 +32,14 @@ def compare(
     """
     from napo_bench import files
     from napo_bench.compare import compare as compare_runs
+    from napo_bench.report.names import pair_names
     from napo_bench.results import RunResult
 
     runs = [RunResult.load(path) for path in (candidate, baseline)]
     with console.err.status("Resampling ..."):
         comparison = compare_runs(*runs)
+    new, old = pair_names([candidate, baseline], runs)
+    console.out.print(f"[bold]{escape(old)} → {escape(new)}[/bold]", highlight=False)
     _print(comparison)
     if json_out is not None:
         files.write_json(json_out, {"baseline": str(baseline), "candidate": str(candidate), **comparison.to_json()})
@@ -62,7 +65,7 @@ def _print(comparison: Comparison) -> None:
             _p(row.p_adjusted),
             str(paired.n),
         )
-    console.out.print(table)
+    console.print_whole(table)
     console.out.print(
         f"p: exact McNemar where every sample passes or fails, else permutation; adjusted by Holm's rule for the "
         f"{len(comparison.metrics)} metrics. Coloured: below {_ALPHA}.",

@@ -6,12 +6,21 @@ import os
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.panel import Panel
+from rich.table import Table
 
 from napo_bench.errors import NapoBenchError
 
 out = Console()
 err = Console(stderr=True)
+_WIDEST = 400
+
+
+def print_whole(table: Table) -> None:
+    """Print a table on stdout as wide as its cells are: in a narrow terminal lines wrap, and no number is cut."""
+    table.width = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
+    out.print(table, crop=False, soft_wrap=True)
 
 
 def print_error(error: NapoBenchError) -> None:

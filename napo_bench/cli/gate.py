@@ -34,6 +34,7 @@ def gate(
     """
     from napo_bench import files
     from napo_bench.gates import judge, load_gates
+    from napo_bench.report.names import pair_names
     from napo_bench.resources import results_dir
     from napo_bench.results import RunResult
 
@@ -41,20 +42,22 @@ def gate(
     candidate, reference = RunResult.load(run), RunResult.load(baseline)
     with console.err.status("Resampling ..."):
         report = judge(candidate, reference, chosen)
-    _print(report)
+    title = " against ".join(pair_names([run, baseline], [candidate, reference]))
+    _print(report, title)
     if json_out is not None:
         files.write_json(json_out, {"candidate": str(run), "baseline": str(baseline), **report.to_json()})
     if junit is not None:
-        files.write_text(junit, report.to_junit())
+        files.write_text(junit, report.to_junit(title))
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with Path(summary).open("a", encoding="utf-8") as stream:
-            stream.write(report.to_markdown())
+            stream.write(report.to_markdown(title))
     raise typer.Exit(report.exit_code)
 
 
-def _print(report: GateReport) -> None:
+def _print(report: GateReport, title: str) -> None:
     from napo_bench.gates import cells_of
 
+    console.out.print(f"[bold]{escape(title)}[/bold]", highlight=False)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for heading in ("", "metric"):
         table.add_column(heading, no_wrap=True)
@@ -65,7 +68,7 @@ def _print(report: GateReport) -> None:
         verdict = f"[{_STYLES[check.verdict]}]{check.verdict}[/]"
         values = f"{baseline} → {candidate}" if baseline else candidate
         table.add_row(verdict, f"{check.metric.key} {check.metric.arrow}", values, worse_by, check.limit, n)
-    console.out.print(table)
+    console.print_whole(table)
     sure = f"{report.confidence:.0%} sure at each end, over the samples of both runs"
     console.out.print(f"worse by: {sure}", highlight=False)
     for check in report.checks:

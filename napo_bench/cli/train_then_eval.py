@@ -181,8 +181,10 @@ def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seed
         "[green]better[/green] or [red]worse[/red] where the paired interval leaves out 0.",
         highlight=False,
     )
-    for text in entry.footnotes.values():
-        console.out.print(f"- {text}", style="dim", markup=False, highlight=False)
+    for mark, text in entry.footnotes.items():
+        about = entry.spoken_of(mark)
+        prefix = "" if len(about) == len(rows) else f"{', '.join(about)}: "
+        console.out.print(f"- {prefix}{text}", style="dim", markup=False, highlight=False)
     for method, differences in verdicts.items():
         found = {
             word: ", ".join(row.metric.key for row in differences if row.verdict == word) or "nothing"

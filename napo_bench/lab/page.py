@@ -465,7 +465,7 @@ def _page(found: Found, grids: Sequence[Grid], figures: Sequence[DrawnFigure]) -
         "",
     ]
     sections = [grid.to_markdown() for grid in grids]
-    variants = table.variant_tables(_named_runs(found))
+    variants = table.variant_tables(_named_runs(found), paper=True)
     if variants:
         tables = [table.to_markdown(entry, intervals=True) for entry in variants]
         sections.insert(1, "\n".join(["## The paper's tables, with the micro world below", "", *tables]))

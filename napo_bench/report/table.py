@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.metrics import BENCHMARKS, METRICS, TABLE_1, Metric
-from napo_bench.report.runs import NamedRun, comparable, deviations
+from napo_bench.report.runs import NamedRun, comparable, deviations, is_micro
 from napo_bench.resources import results_dir
 from trainers.config import Recipe, load_recipe
 
@@ -100,6 +100,15 @@ class Table:
     groups: list[tuple[str, list[Row]]]
     footnotes: dict[str, str]
 
+    def spoken_of(self, mark: str) -> list[str]:
+        """The names of the rows that a footnote is about."""
+        return [
+            row.name
+            for _, rows in self.groups
+            for row in rows
+            if mark in row.marks or any(mark in cell.marks for cell in row.cells.values())
+        ]
+
     @property
     def caption(self) -> str:
         """The table's title and how to read it."""
@@ -109,22 +118,27 @@ class Table:
         )
 
 
-def table_1(runs: Sequence[NamedRun], *, paper: bool = True) -> Table:
+def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
     """Table 1: the runs under the paper's published rows.
 
     Args:
         runs: Ours.
-        paper: Show the paper's rows.
+        paper: Show the paper's rows; None shows them unless every run was measured in the micro world.
     """
-    published = _published_groups("table1.csv", TABLE_1) if paper else []
+    published = _published_groups("table1.csv", TABLE_1) if _shows_paper(runs, paper) else []
     return _table(1, TABLE_1, published, [(run.name, run) for run in runs])
 
 
-def variant_tables(runs: Sequence[NamedRun], *, paper: bool = True) -> list[Table]:
+def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> list[Table]:
     """Tables 2 to 6, those of which the runs hold a variant that Table 1 does not have.
 
     A run stands for a row of the paper where its recipe has the objective of that row.
+
+    Args:
+        runs: Ours.
+        paper: As of `table_1`.
     """
+    paper = _shows_paper(runs, paper)
     common = {objective(load_recipe(f"llava-1.5-7b-{name}")) for name in ("dpo", "mdpo", "napo")}
     tables = []
     for number in range(2, 7):
@@ -141,6 +155,10 @@ def variant_tables(runs: Sequence[NamedRun], *, paper: bool = True) -> list[Tabl
             published = [("LLaVA-v1.5-7B, trained in the paper", [_published(row, metrics) for row in rows])]
             tables.append(_table(number, metrics, published if paper else [], ours))
     return tables
+
+
+def _shows_paper(runs: Sequence[NamedRun], wanted: bool | None) -> bool:
+    return not all(is_micro(run.run) for run in runs) if wanted is None else wanted
 
 
 def objective(recipe: Recipe) -> tuple[str, ...]:
@@ -257,11 +275,18 @@ def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], l
 
     rows = []
     for (name, run), by_name in zip(ours, found, strict=True):
-        name_marks = tuple(letter(text) for text in at_names.values())
+        measured = {key: run.run.benchmarks[key] for key in BENCHMARKS if key in shown and key in run.run.benchmarks}
+        on_all = _common([result.remarks for result in measured.values()])
+        name_marks = tuple(letter(text) for text in [*at_names.values(), *on_all])
         cells: dict[str, Cell] = {}
-        for benchmark, texts in by_name.items():
-            marks = tuple(letter(text) for text in texts if text not in at_names)
-            values = run.run.benchmarks[benchmark].metrics
+        for benchmark, result in measured.items():
+            remarks = [remark for remark in result.remarks if remark not in on_all]
+            texts = [text for text in by_name.get(benchmark, []) if text not in at_names]
+            texts += [f"{BENCHMARKS[benchmark]}: {remark}." for remark in remarks]
+            marks = tuple(map(letter, texts))
+            values = result.metrics
+            if not values:
+                name_marks += marks
             cells |= {
                 metric.key: Cell(values[metric.name].value, values[metric.name].ci95, marks)
                 for metric in metrics
@@ -269,6 +294,12 @@ def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], l
             }
         rows.append(Row(name, cells, name_marks))
     return rows
+
+
+def _common(remarks: Sequence[Sequence[str]]) -> list[str]:
+    """What is remarked on every one of several benchmarks."""
+    first = remarks[0] if len(remarks) > 1 else []
+    return [remark for remark in first if all(remark in others for others in remarks)]
 
 
 def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) -> list[Row]:

@@ -98,6 +98,23 @@ def test_unrated_mmhal_is_left_out_and_noted(runs):
     assert any("mmhal" in note for note in comparison.notes)
 
 
+def test_what_a_run_remarks_on_its_numbers_is_noted_with_the_run_it_is_about(runs):
+    candidate, baseline = map(copy_of, runs)
+    candidate.benchmarks["amber"].notes = ["60 of 100 answers are empty", "1 ids unknown: 7"]
+    baseline.benchmarks["amber"].notes = ["1 ids unknown: 7"]
+    assert compare(candidate, baseline).notes == [
+        "amber, baseline and candidate: 1 ids unknown: 7",
+        "amber, candidate: 60 of 100 answers are empty",
+    ]
+
+
+def test_the_command_names_the_runs_and_cuts_no_number(runs, tmp_path, monkeypatch, capsys):
+    for name, run in zip(("napo", "base"), runs, strict=True):
+        run.save(tmp_path / name / "run.json")
+    _, printed, _ = invoke(["compare", tmp_path / "base", tmp_path / "napo"], monkeypatch, capsys, width=60)
+    assert printed.startswith("base → napo\n") and "…" not in printed
+
+
 def other_data(run):
     run.provenance["data"] = {"sha256": {"vlind/data.json": "f" * 64}}
 

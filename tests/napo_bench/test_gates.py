@@ -220,6 +220,24 @@ def test_the_same_checkpoint_passes(saved, monkeypatch, capsys):
     assert (code, "Passed: 5 checks." in printed) == (0, True)
 
 
+def test_the_title_and_the_remarks_of_both_runs_are_in_every_report(saved, tmp_path, monkeypatch, capsys):
+    for name, skill in (("good", 0.4), ("worse", 0.4)):
+        run = RunResult.load(saved / name)
+        run.benchmarks["vlind"].notes = [f"{skill} of the answers are <empty>\x00", "96 judge replies, 1 prompt tokens"]
+        run.save(tmp_path / name / "run.json")
+    summary, junit, document = (tmp_path / name for name in ("summary.md", "gate.xml", "gate.json"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    command = ["gate", tmp_path / "worse", "--baseline", tmp_path / "good", "--junit", junit, "--json", document]
+    _, printed, _ = invoke(command, monkeypatch, capsys)
+    title, remark = "worse against good", "vlind, baseline and candidate: 0.4 of the answers are "
+    assert title in printed and f"note {remark}<empty>" in printed
+    assert f"gate, {title}:" in summary.read_text() and f"- {remark}&lt;empty&gt;" in summary.read_text()
+    suite = ElementTree.fromstring(junit.read_text())
+    assert suite.get("name") == f"napo-bench gate, {title}"
+    assert remark in suite.findtext("system-out")
+    assert any(remark in note for note in json.loads(document.read_text())["notes"])
+
+
 def test_reports_for_ci_agree_with_the_console(saved, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     (tmp_path / "summary.md").write_text("before\n")
@@ -239,7 +257,9 @@ def test_reports_for_ci_agree_with_the_console(saved, tmp_path, monkeypatch, cap
     assert failed == {metric for metric, kind in verdicts.items() if kind == "regressed"}
     assert suite.get("tests") == "5" and suite.get("failures") == str(len(failed))
     summary = (tmp_path / "summary.md").read_text()
-    assert summary.startswith("before\n### napo-bench gate: Regressed") and summary.count("❌") == len(failed)
+    assert summary.startswith("before\n### napo-bench gate, worse against good: Regressed") and summary.count(
+        "❌"
+    ) == len(failed)
 
 
 # Bad input: named, exit code 2, never a pass

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -17,10 +19,17 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from napo_bench import files
 from napo_bench.errors import NapoBenchError, unknown_name
 
 PIPELINES = ("official", "closed_vocabulary")
 NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")
+NLTK_RESOURCES = {
+    "punkt_tab": "tokenizers/punkt_tab",
+    "averaged_perceptron_tagger_eng": "taggers/averaged_perceptron_tagger_eng",
+    "wordnet": "corpora/wordnet",
+}
+"""NLTK data that the official pipeline reads: package -> its place in NLTK's data folders."""
 
 _SPACY_COMPONENTS = (
     "transformer",
@@ -46,6 +55,8 @@ _NOUN_ENDINGS = (
     ("ies", "y"),
 )
 _NEAR = 1e-4
+# What NLTK, spaCy and zipfile raise if a file is cut, empty, foreign or forbidden.
+_DAMAGE = (OSError, ValueError, KeyError, IndexError, EOFError, ImportError, zipfile.BadZipFile, zlib.error)
 
 
 class Word(NamedTuple):
@@ -98,55 +109,58 @@ class OfficialText:
         spacy_model: As for `open_pipeline`.
 
     Raises:
-        NapoBenchError: data is not installed; gives the commands.
+        NapoBenchError: data is not installed or damaged; gives the commands.
     """
 
     def __init__(self, spacy_model: str | None = None) -> None:
-        missing = self._load_nltk(tagger=spacy_model is not None)
-        commands = ["python -m nltk.downloader " + " ".join(missing)] if missing else []
+        missing, damaged = self._load_nltk(tagger=spacy_model is not None)
+        problems, commands = list(damaged.values()), []
+        if damaged:
+            commands.append(f"Move what is damaged away, then: python -m nltk.downloader --force {' '.join(damaged)}")
+        if missing:
+            problems.insert(0, f"The official text pipeline needs data that is not installed: {', '.join(missing)}.")
+            commands.insert(0, f"python -m nltk.downloader {' '.join(missing)}")
         self._nlp = None
         if spacy_model is not None:
             try:
                 with _hidden("torch", "scipy", "sklearn"):
                     import spacy  # noqa: F401
                 self._nlp = load_spacy(spacy_model, exclude=_SPACY_COMPONENTS)
+                _require_vectors(self._nlp, spacy_model)
             except NapoBenchError as error:
-                if not missing:
-                    raise
-                missing.append(spacy_model)
+                problems.append(error.message)
                 commands.append(error.hint)
-        if missing:
-            raise NapoBenchError(
-                f"The official text pipeline needs data that is not installed: {', '.join(missing)}.",
-                "\n".join(commands),
-            )
-        if self._nlp is not None and not len(self._nlp.vocab.vectors):
-            raise NapoBenchError(
-                f"The spaCy model {spacy_model} has no word vectors.",
-                "Give one that has: --spacy-model en_core_web_lg (the official one) or en_core_web_md.",
-            )
+        if problems:
+            raise NapoBenchError("\n".join(problems), "\n".join(commands))
         self.description = self._describe()
 
-    def _load_nltk(self, tagger: bool) -> list[str]:
-        """Load what NLTK has; the names of the packages that it lacks."""
-        missing = []
+    def _load_nltk(self, tagger: bool) -> tuple[list[str], dict[str, str]]:
+        """Load what NLTK has; the packages that it lacks, and those that are damaged, each with what is wrong."""
+        missing: list[str] = []
+        damaged: dict[str, str] = {}
         with _hidden("scipy", "sklearn"):
             from nltk.tag.perceptron import PerceptronTagger
             from nltk.tokenize import word_tokenize
-        try:
+
+        def load(package: str, read: Callable[[], Any]) -> Any:
+            try:
+                return read()
+            except _DAMAGE as error:
+                damaged[package] = _damage(f"NLTK's {package}", _nltk_files(package), error)
+            except LookupError:
+                missing.append(package)
+
+        def tokenizer() -> Any:
             word_tokenize("a")
-            self._tokenize = word_tokenize
-        except LookupError:
-            missing.append("punkt_tab")
-        try:
-            self._tagger = PerceptronTagger() if tagger else None
-        except LookupError:
-            missing.append("averaged_perceptron_tagger_eng")
-        try:
-            self._lemma = NounLemmas()
-        except LookupError:
-            missing.append("wordnet")
-        return missing
+            for file in (file for place in _nltk_files("punkt_tab") for file in place.glob("english/*")):
+                if not file.stat().st_size:
+                    raise ValueError(f"{file.name} is empty")
+            return word_tokenize
+
+        self._tokenize = load("punkt_tab", tokenizer)
+        self._tagger = load("averaged_perceptron_tagger_eng", PerceptronTagger) if tagger else None
+        self._lemma = load("wordnet", NounLemmas)
+        return missing, damaged
 
     def _describe(self) -> dict[str, str]:
         description = {"name": "official", "nltk": importlib.metadata.version("nltk")}
@@ -225,6 +239,7 @@ class NounLemmas:
 
     Raises:
         LookupError: NLTK does not find WordNet.
+        ValueError: a file of WordNet is cut.
     """
 
     def __init__(self) -> None:
@@ -254,20 +269,57 @@ def load_spacy(model: str, exclude: Sequence[str]) -> Any:
         exclude: Components that are not loaded.
 
     Raises:
-        NapoBenchError: the model is not there (gives the command), or cannot be read.
+        NapoBenchError: the model is not there, or is damaged; gives the command.
     """
     import spacy
 
+    name = Path(model).name
+    is_package = spacy.util.is_package(model)
     try:
         return spacy.load(model, exclude=list(exclude))
-    except OSError as error:
+    except _DAMAGE as error:
+        if is_package:
+            problem = _damage(f"The spaCy model {model}", [], error)
+            raise NapoBenchError(problem, f"python -m spacy download {name} --force-reinstall") from None
         if Path(model).exists():
             raise NapoBenchError(
-                f"The spaCy model {model} cannot be read: {error}.", "Give the folder that holds its config.cfg."
+                _damage("The spaCy model", [Path(model)], error),
+                f"Give the folder that holds its config.cfg, or copy it again. From the network: "
+                f"python -m spacy download {name}",
             ) from None
+        raise NapoBenchError(f"The spaCy model {model} is not installed.", f"python -m spacy download {name}") from None
+
+
+def _require_vectors(nlp: Any, model: str) -> None:
+    """Refuse a spaCy pipeline without word vectors, or with fewer than its meta.json says."""
+    vectors = nlp.vocab.vectors
+    here = {"vectors": len(vectors), "keys": vectors.n_keys}
+    stored = files.read_json(nlp.path / "meta.json").get("vectors", {})
+    fewer = [f"{here[name]} {name} of {stored[name]}" for name in here if here[name] < stored.get(name, 0)]
+    if fewer:
         raise NapoBenchError(
-            f"The spaCy model {model} is not installed.", f"python -m spacy download {Path(model).name}"
-        ) from None
+            f"The spaCy model {model} is damaged: its word vectors have {' and '.join(fewer)} (meta.json).",
+            f"Fetch it again: python -m spacy download {Path(model).name} --force-reinstall",
+        )
+    if not here["vectors"]:
+        raise NapoBenchError(
+            f"The spaCy model {model} has no word vectors.",
+            "Give one that has: --spacy-model en_core_web_lg (the official one) or en_core_web_md.",
+        )
+
+
+def _damage(what: str, places: Sequence[Path], error: BaseException) -> str:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    shown = f" ({', '.join(map(str, places))})" if places else ""
+    return f"{what}{shown} is damaged or cannot be read: {reason[:200]}."
+
+
+def _nltk_files(package: str) -> list[Path]:
+    """The folder and the archive of a package, as far as NLTK's data folders have them."""
+    import nltk
+
+    places = [Path(folder) / NLTK_RESOURCES[package] for folder in nltk.data.path]
+    return [path for place in places for path in (place, place.with_suffix(".zip")) if path.exists()]
 
 
 def spacy_model_name(nlp: Any) -> str:
@@ -282,8 +334,12 @@ def _wordnet_lines(name: str) -> Iterator[str]:
         folder = nltk.data.find("corpora/wordnet/")
     except LookupError:
         folder = nltk.data.find("corpora/wordnet.zip/wordnet/")
+    last = ""
     with folder.join(name).open(encoding="utf-8") as stream:
-        yield from stream
+        for last in stream:
+            yield last
+    if not (last.startswith("z") and last.endswith("\n")):
+        raise ValueError(f"{name} ends too early")  # its lines are in the order of the alphabet
 
 
 class _Hidden(MetaPathFinder):

@@ -173,7 +173,8 @@ def _add_text_resources(table: Table) -> list[str]:
 
     import nltk
 
-    from napo_bench.data.sources import NLTK_RESOURCES, SPACY_MODEL
+    from benchmarks.text import NLTK_RESOURCES
+    from napo_bench.data.sources import SPACY_MODEL
 
     missing = []
     for name, place in NLTK_RESOURCES.items():

@@ -209,12 +209,5 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
 }
 
-NLTK_RESOURCES = {
-    "punkt_tab": "tokenizers/punkt_tab",
-    "averaged_perceptron_tagger_eng": "taggers/averaged_perceptron_tagger_eng",
-    "wordnet": "corpora/wordnet",
-}
-"""What the official text pipelines read, NLTK's name -> its place in NLTK's data folder."""
-
 SPACY_MODEL = "en_core_web_lg"
 """AMBER's word similarity, and the tagging of Object HalBench's extracted objects."""

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nltk
 import numpy as np
@@ -116,6 +118,102 @@ def test_missing_data_is_named_with_the_commands_that_get_it(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert "python -m nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet" in done.stderr
     assert "python -m spacy download en_core_web_lg" in done.stderr
+
+
+@pytest.fixture
+def nltk_data(shared, tmp_path, monkeypatch):
+    """A copy of what the pipeline reads of NLTK's data, the only one that NLTK finds."""
+    folder = tmp_path / "nltk_data"
+    for name in ("tokenizers/punkt_tab/english", "taggers/averaged_perceptron_tagger_eng"):
+        shutil.copytree(shared(f"nltk_data/{name}"), folder / name)
+    (folder / "corpora/wordnet").mkdir(parents=True)
+    for name in ("index.noun", "noun.exc"):
+        shutil.copy(shared(f"nltk_data/corpora/wordnet/{name}"), folder / "corpora/wordnet")
+    monkeypatch.setattr(nltk.data, "path", [str(folder)])
+    return folder
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def zip_wordnet(folder: Path) -> Path:
+    path = shutil.make_archive(str(folder / "corpora/wordnet"), "zip", folder / "corpora", "wordnet")
+    shutil.rmtree(folder / "corpora/wordnet")
+    return Path(path)
+
+
+def test_a_zipped_wordnet_is_read(nltk_data):
+    zip_wordnet(nltk_data)
+    assert OfficialText().words("Buses")[0].lemma == "bus"
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+TAGGER = "taggers/averaged_perceptron_tagger_eng/averaged_perceptron_tagger_eng"
+
+
+@pytest.mark.parametrize(
+    ("package", "place", "damage"),
+    [
+        ("wordnet", "corpora/wordnet.zip", lambda folder: cut(zip_wordnet(folder), 1000)),
+        ("wordnet", "corpora/wordnet.zip", lambda folder: cut(zip_wordnet(folder), 0)),
+        ("wordnet", "corpora/wordnet", lambda folder: cut(folder / "corpora/wordnet/index.noun", 100_000)),
+        ("wordnet", "corpora/wordnet", lambda folder: cut(folder / "corpora/wordnet/index.noun", 0)),
+        ("wordnet", "corpora/wordnet", lambda folder: (folder / "corpora/wordnet/noun.exc").unlink()),
+        ("wordnet", "corpora/wordnet", lambda folder: a_directory(folder / "corpora/wordnet/noun.exc")),
+        ("averaged_perceptron_tagger_eng", "taggers", lambda folder: cut(folder / f"{TAGGER}.weights.json", 5000)),
+        ("averaged_perceptron_tagger_eng", "taggers", lambda folder: cut(folder / f"{TAGGER}.classes.json", 0)),
+        ("averaged_perceptron_tagger_eng", "taggers", lambda folder: (folder / f"{TAGGER}.tagdict.json").unlink()),
+        ("punkt_tab", "tokenizers", lambda folder: cut(folder / "tokenizers/punkt_tab/english/abbrev_types.txt", 0)),
+    ],
+)
+def test_damaged_nltk_data_is_one_message_that_names_it(nltk_data, package, place, damage):
+    damage(nltk_data)
+    with pytest.raises(NapoBenchError) as caught:
+        OfficialText("a_model_that_is_not_installed")
+    damaged, not_installed = caught.value.message.splitlines()
+    assert f"NLTK's {package} ({nltk_data / place}" in damaged and "is damaged or cannot be read" in damaged
+    assert "a_model_that_is_not_installed is not installed" in not_installed
+    assert f"python -m nltk.downloader --force {package}" in caught.value.hint
+
+
+@pytest.fixture
+def spacy_model(shared, tmp_path):
+    """A copy of the spaCy model whose files may be replaced, not written into."""
+    source = shared("spacy/en_core_web_md")
+    for name in ("config.cfg", "meta.json", "tokenizer"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        shutil.copy(source / name, tmp_path / "model")
+    (tmp_path / "model/vocab").mkdir()
+    for path in (source / "vocab").iterdir():
+        (tmp_path / "model/vocab" / path.name).symlink_to(path)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    ("file", "size", "message"),
+    [
+        ("vocab/vectors", None, r"is damaged: its word vectors have 0 vectors of 20000"),
+        ("vocab/key2row", None, r"is damaged: its word vectors have 0 keys of 684830"),
+        ("vocab/vectors", 1_000_000, "is damaged or cannot be read"),
+        ("vocab/strings.json", 0, "is damaged or cannot be read"),
+        ("config.cfg", 300, "is damaged or cannot be read"),
+    ],
+)
+def test_a_damaged_spacy_model_is_one_message_that_names_it(shared, spacy_model, file, size, message):
+    shared("nltk_data")
+    content = (spacy_model / file).read_bytes()
+    (spacy_model / file).unlink()
+    if size is not None:
+        (spacy_model / file).write_bytes(content[:size])
+    with pytest.raises(NapoBenchError, match=message) as caught:
+        OfficialText(str(spacy_model))
+    assert str(spacy_model) in caught.value.message
+    assert "python -m spacy download" in caught.value.hint
 
 
 def test_a_folder_that_is_no_spacy_model_is_named(shared, tmp_path):

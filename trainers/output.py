@@ -13,6 +13,8 @@ from napo_bench import files
 from napo_bench.errors import NapoBenchError
 
 DESCRIPTION = "training.json"
+UNLOGGED = "unlogged_{rank}.json"
+"""In a checkpoint: what a process has summed since the last log line."""
 
 
 def describe(out: Path, run: Mapping[str, Any], *, finished: bool) -> None:
@@ -53,6 +55,7 @@ def last_checkpoint(folder: Path, processes: int) -> Path | None:
 
     def is_whole(path: Path) -> bool:
         states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+        states += [UNLOGGED.format(rank=rank) for rank in range(processes)]
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from napo_bench import files
+from napo_bench import files, interrupts
 from trainers.forward import ResponseLogps, response_logps
 from trainers.preference_data import Collator, PreferenceRow, PreferenceRows, TrainingBatch
 
@@ -125,6 +125,7 @@ def compute_reference(
         batch_sampler=[[(index, True) for index in batch] for batch in batches],
         collate_fn=examiner,
         num_workers=workers,
+        worker_init_fn=interrupts.leave_signals_to_parent,
     )
     examined: Iterator[tuple[TrainingBatch | None, dict[int, str]]] = iter(loader)
     was_training = model.training

@@ -28,7 +28,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from napo_bench import files
+from napo_bench import files, interrupts
 from napo_bench.errors import NapoBenchError
 from trainers import output
 from trainers.checkpoint import Checkpoint
@@ -121,6 +121,7 @@ def train(
 
     Raises:
         NapoBenchError: anything that the user can mend.
+        Interrupted: SIGINT or SIGTERM came while steps were done; the last one is saved, and `resume` goes on from it.
     """
     cache = cache or default_cache()
     args = _training_arguments(recipe, out)
@@ -164,19 +165,28 @@ def train(
         last = output.last_checkpoint(out / CHECKPOINTS, args.world_size)
         if first:
             output.cut_log(out / LOG, last)
-        trainer = PreferenceTrainer(
-            with_adapters(model, recipe),
-            recipe,
-            inputs.rows,
-            Collator(inputs.conversation, recipe.crop_seed, (reference.sum, reference.mean)),
-            args,
-            inputs.conversation.processor,
-            out / LOG,
-            lambda step, steps, values: watcher.progress("Training", step, steps, values),
-            _tensorboard(out, last) if first and "tensorboard" in recipe.report_to else (),
-        )
-        _wait(args)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        with interrupts.deferred() as signal_seen:
+            trainer = PreferenceTrainer(
+                with_adapters(model, recipe),
+                recipe,
+                inputs.rows,
+                Collator(inputs.conversation, recipe.crop_seed, (reference.sum, reference.mean)),
+                args,
+                inputs.conversation.processor,
+                out / LOG,
+                lambda step, steps, values: watcher.progress("Training", step, steps, values),
+                signal_seen,
+                _tensorboard(out, last) if first and "tensorboard" in recipe.report_to else (),
+            )
+            if last:
+                trainer.go_on_from(last)
+            _wait(args)
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            if trainer.ended_by or trainer.agree_to_end():
+                state = trainer.state
+                raise interrupts.Interrupted(
+                    trainer.ended_by, f"Step {state.global_step:,} of {state.max_steps:,} is saved in {out}."
+                )
         _save(trainer, out)
     if first:
         output.describe(out, run, finished=True)

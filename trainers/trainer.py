@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from napo_bench import files, interrupts
 from napo_bench.errors import NapoBenchError
+from trainers import output
 from trainers.config import Recipe
 from trainers.noise import shares_undefined
 from trainers.objective import LogRatios, loss_weights, losses, mean_rewards, noise_robustnesses
@@ -34,6 +36,8 @@ TAGS = {"rejected": "", "language": "_lang", "vision": "_vis"}
 RESPONSES = {"rejected": "rejected", "language": "lang", "vision": "vis"}
 
 OnStep = Callable[[int, int, Mapping[str, float]], None]
+SignalSeen = Callable[[], int]
+"""Returns the number of the signal that asks for the end of the training, 0 while there is none."""
 
 
 class EpochLoader(DataLoader[PreferenceRow]):
@@ -57,7 +61,12 @@ class PreferenceTrainer(Trainer):
         processor: Saved with every checkpoint.
         log_path: Takes one JSON line a logging step, from the first process.
         on_step: Told the step, the number of steps and the last logged values.
+        signal_seen: A signal that any process sees ends the training of all processes after the same step, with a
+            checkpoint of that step.
         callbacks: Further ones.
+
+    Attributes:
+        ended_by: The number of the signal that ended the training early; 0 if no signal did.
     """
 
     def __init__(
@@ -70,6 +79,7 @@ class PreferenceTrainer(Trainer):
         processor: Any,
         log_path: Path,
         on_step: OnStep,
+        signal_seen: SignalSeen = lambda: 0,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         super().__init__(
@@ -78,7 +88,7 @@ class PreferenceTrainer(Trainer):
             data_collator=partial(_model_inputs, collator),
             train_dataset=rows,
             processing_class=processor,
-            callbacks=[_Progress(on_step), *callbacks],
+            callbacks=[_Progress(on_step), _EndBySignal(self), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the rows of the whole accumulated batch itself
@@ -88,7 +98,11 @@ class PreferenceTrainer(Trainer):
         self.recipe = recipe
         self.rows = rows
         self.log_path = log_path
+        self.ended_by = 0
+        self._signal_seen = signal_seen
         self._averages: dict[str, Tensor] = {}
+        self._loss_sum, self._last_log = torch.zeros((), device=args.device), 0
+        self._before_step = (self._averages, self._loss_sum)
         self._ids_of_step: list[str] = []
         self._tokens, self._since = 0, time.monotonic()
 
@@ -101,6 +115,7 @@ class PreferenceTrainer(Trainer):
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
+            worker_init_fn=interrupts.leave_signals_to_parent,
             persistent_workers=args.dataloader_num_workers > 0,
         )
 
@@ -108,6 +123,7 @@ class PreferenceTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         """The forwards of one step, and how many rows of all processes have each negative in them, `[N]`."""
+        self._before_step = (dict(self._averages), self._loss_sum)
         forwards, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         rows = torch.stack([inputs["batch"].present.sum(0) for inputs in forwards]).sum(0).to(device)
         self._ids_of_step = [row_id for inputs in forwards for row_id in inputs["batch"].ids]
@@ -131,6 +147,18 @@ class PreferenceTrainer(Trainer):
         self._note(batch, logps.sum, ratios, margins, by_row.detach(), q, weights)
         loss: Tensor = total * self.args.world_size
         return loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward; its loss is added to those that the next log line is the mean of."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self._loss_sum = self._loss_sum + loss
+        return loss
+
+    def agree_to_end(self) -> bool:
+        """Whether any process has seen a signal. Every process asks after each step, and gets the same answer."""
+        seen = torch.tensor([self._signal_seen()], device=self.args.device)
+        self.ended_by = int(self.accelerator.gather(seen).max())
+        return self.ended_by > 0
 
     def _means(self, batch: TrainingBatch, log_ratios: Tensor, ratios: LogRatios) -> tuple[Tensor, Tensor]:
         """Margins and margins of means, each a mean over the rows of all processes that have the negative, `[N]`."""
@@ -164,10 +192,32 @@ class PreferenceTrainer(Trainer):
         saved = type(own).from_pretrained(resume_from_checkpoint, dtype=own.dtype, use_safetensors=True)
         own.load_state_dict(saved.state_dict())
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, with what this process has summed since the last log line."""
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        unlogged = {
+            "averages": {name: sums.tolist() for name, sums in self._averages.items()},
+            "loss": self._loss_sum.item(),
+            "last_log": self._last_log,
+        }
+        files.write_json(folder / self._unlogged_name, unlogged)
+        super()._save_checkpoint(*args, **kwargs)
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up the sums since the last log line, so that the next line is that of an uninterrupted run."""
+        unlogged, device = files.read_json(checkpoint / self._unlogged_name), self.args.device
+        self._averages = {name: torch.tensor(sums, device=device) for name, sums in unlogged["averages"].items()}
+        self._loss_sum, self._last_log = torch.tensor(unlogged["loss"], device=device), unlogged["last_log"]
+
+    @property
+    def _unlogged_name(self) -> str:
+        return output.UNLOGGED.format(rank=self.args.process_index)
+
     def _stop(self, what: str, bad: list[str]) -> NoReturn:
         """Save the weights before this step and end the run, naming the rows. Every process comes here."""
         step = self.state.global_step
         ids, bad = gather_object(self._ids_of_step), gather_object(bad)
+        self._averages, self._loss_sum = self._before_step
         self._save_checkpoint(self.model_wrapped, trial=None)
         culprits = f" Not finite are the log-probs of: {_some(bad)}." if bad else ""
         raise NapoBenchError(
@@ -217,11 +267,18 @@ class PreferenceTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the averages since the last line, over all processes, and write the line to the JSONL as well."""
         if "loss" in logs:
+            logs["loss"] = self._mean_loss()
             logs |= self._drain()
         super().log(logs, start_time)
         if "loss" in logs and self.is_world_process_zero():
             with self.log_path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
+
+    def _mean_loss(self) -> float:
+        """The mean over processes and over the steps since the last line, steps before an interruption included."""
+        loss = self.accelerator.gather(self._loss_sum).mean().item() / (self.state.global_step - self._last_log)
+        self._loss_sum, self._last_log = torch.zeros_like(self._loss_sum), self.state.global_step
+        return float(loss)
 
     def _drain(self) -> dict[str, float]:
         names = sorted(self._averages)
@@ -254,6 +311,15 @@ class _Progress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         control.should_log |= state.global_step == state.max_steps
         self.on_step(state.global_step, state.max_steps, self.logged)
+
+
+class _EndBySignal(TrainerCallback):
+    def __init__(self, trainer: PreferenceTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.trainer.agree_to_end():
+            control.should_save = control.should_training_stop = True
 
 
 def _model_inputs(collator: Collator, rows: Sequence[PreferenceRow]) -> dict[str, TrainingBatch]:

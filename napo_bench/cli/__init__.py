@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
-import threading
 import warnings
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 import typer
 from rich.markup import escape
 
-from napo_bench import __version__
+from napo_bench import __version__, interrupts
 from napo_bench.cli import console
 from napo_bench.errors import NapoBenchError
 
@@ -40,14 +41,6 @@ def _root(
     pass
 
 
-def _keep_interrupt(ignored: sys.UnraisableHookArgs) -> None:
-    """Ask for Ctrl-C again where it came while an object was finalized: Python ignores whatever is raised there."""
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
-        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
-    else:
-        sys.__unraisablehook__(ignored)
-
-
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -64,18 +57,34 @@ def _show_warning(
 
 
 def main() -> None:
-    """Run the command line; a NapoBenchError becomes one panel and exit code 2, Ctrl-C exit code 130."""
-    sys.unraisablehook = _keep_interrupt
+    """Run the command line; a NapoBenchError becomes one panel and exit code 2, Ctrl-C exit code 130, SIGTERM 143."""
+    sys.unraisablehook = interrupts.keep_interrupt
     warnings.showwarning = _show_warning
     try:
-        app()
+        with interrupts.sigterm_as_ctrl_c():
+            app()
     except NapoBenchError as error:
         console.print_error(error)
         sys.exit(2)
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # Typer's translation of Ctrl-C
-            console.err.print("Interrupted. What was finished is on disk; the same command goes on from there.")
+        if end.code == _INTERRUPTED:  # Typer's translation of both signals
+            _end_interrupted(interrupts.cause(end))
         raise
+
+
+def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:
+    """Say what was kept and how to go on, and end as a process that the signal has ended."""
+    asked = interrupt if isinstance(interrupt, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)
+    code = 128 + asked.signum
+    if os.environ.get("RANK", "0") == "0":
+        kept = asked.kept or "What was finished is on disk."
+        arguments = sys.argv[1:]
+        resumed = [*arguments, "--resume"] if arguments[:1] == ["train"] and "--resume" not in arguments else arguments
+        command = shlex.join(["napo-bench", *resumed])
+        launched = " (through the same launcher)" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        text = f"Interrupted by {signal.Signals(asked.signum).name}. {kept} To go on{launched}: {command}"
+        console.err.print(text, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
 
 
 from napo_bench.cli import compare, data, eval, gate, lab, report, score, train, train_then_eval  # noqa: E402, F401

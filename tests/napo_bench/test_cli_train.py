@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tiny_llava import make_data
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from napo_bench.cli import main
+from napo_bench.cli.train import Terminal
 from napo_bench.results import RunResult
 
 
@@ -53,6 +55,28 @@ def test_the_checkpoint_is_named_on_stdout_and_all_else_is_on_stderr(command, tm
     assert (tmp_path / "trained/model.safetensors").is_file()
     code, out, err = command("--out", "trained", "--set", "epochs=2", "--set", "per_device_batch_size=5", "--resume")
     assert (code, out) == (0, "trained\n") and "is finished already" in err
+
+
+def test_sigterm_names_the_step_that_is_saved_and_the_command_that_goes_on(command, monkeypatch):
+    arguments = ["--out", "trained", "--set", "epochs=2", "--set", "per_device_batch_size=5"]
+    progress = Terminal.progress
+
+    def terminated(self, stage, done, total, values):
+        progress(self, stage, done, total, values)
+        if stage == "Training" and done == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Terminal, "progress", terminated)
+    code, out, err = command(*arguments)
+    assert (code, out) == (143, "")
+    (said,) = [line for line in err.splitlines() if line.startswith("Interrupted")]
+    assert said.startswith(
+        "Interrupted by SIGTERM. Step 3 of 4 is saved in trained. To go on: napo-bench train --recipe"
+    )
+    assert said.endswith(" --out trained --set epochs=2 --set per_device_batch_size=5 --resume")
+    assert "Traceback" not in err
+    monkeypatch.setattr(Terminal, "progress", progress)
+    assert command(*arguments, "--resume")[:2] == (0, "trained\n")
 
 
 def test_dry_run_shows_recipe_rows_tokens_memory_and_time_and_trains_nothing(command, world, tmp_path):

@@ -6,6 +6,8 @@ import dataclasses
 import gc
 import json
 import math
+import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from napo_bench.errors import NapoBenchError
+from napo_bench.interrupts import Interrupted
 from trainers import run as run_module
 from trainers.checkpoint import Checkpoint
 from trainers.config import load_recipe
@@ -61,6 +64,10 @@ def run(world, tmp_path):
 
 def log_of(out):
     return [json.loads(line) for line in (out / "train_log.jsonl").read_text().splitlines()]
+
+
+def timeless(lines):
+    return [{k: v for k, v in line.items() if k not in ("tokens_per_second", "memory/peak_gb")} for line in lines]
 
 
 def weights_of(folder):
@@ -367,10 +374,76 @@ def test_a_resumed_run_ends_with_the_same_weights_and_log(run, changes, stop):
         run("stopped", watcher=StopAt(stop), **changes)
     resumed = run("stopped", resume=True, **changes)
     assert (whole / file).read_bytes() == (resumed / file).read_bytes()
-    times = ("tokens_per_second", "memory/peak_gb")
-    ours, theirs = ([{k: v for k, v in line.items() if k not in times} for line in log_of(o)] for o in (whole, resumed))
-    assert ours == theirs
+    assert timeless(log_of(whole)) == timeless(log_of(resumed))
     assert not (resumed / "checkpoints").exists()
+
+
+class SignalAt(Silent):
+    """Sends this process signals at a step, as a terminal, a scheduler or a launcher would."""
+
+    def __init__(self, step, *signals):
+        self.step, self.signals = step, signals
+
+    def progress(self, stage, done, total, values):
+        if stage == "Training" and done == self.step:
+            for signum in self.signals:
+                signal.raise_signal(signum)
+                self.signals = ()
+
+
+@pytest.mark.parametrize(("signum", "stop"), [(signal.SIGINT, 2), (signal.SIGTERM, 8)])
+def test_a_signal_saves_the_step_it_comes_in_and_resuming_gives_the_same_weights_and_log(run, tmp_path, signum, stop):
+    """Step 2 is between two log lines, whose averages go on over the interruption; step 8 is the last."""
+    whole = run("whole", logging_steps=3)
+    with pytest.raises(Interrupted) as raised:
+        run("stopped", logging_steps=3, watcher=SignalAt(stop, signum))
+    assert raised.value.signum == signum
+    assert raised.value.kept == f"Step {stop} of 8 is saved in {tmp_path / 'stopped'}."
+
+    steps = set()
+
+    class Steps(Silent):
+        def progress(self, stage, done, total, values):
+            steps.update([done] if stage == "Training" else [])
+
+    resumed = run("stopped", logging_steps=3, resume=True, watcher=Steps())
+    assert steps == set(range(stop + 1, 9))
+    assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    assert timeless(log_of(whole)) == timeless(log_of(resumed))
+    assert signal.getsignal(signum) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+def test_a_signal_that_is_sent_twice_at_once_is_one_request(run):
+    with pytest.raises(Interrupted) as raised:
+        run(watcher=SignalAt(3, signal.SIGINT, signal.SIGTERM))
+    assert raised.value.signum == signal.SIGINT and raised.value.kept.startswith("Step 3 of 8")
+
+
+def test_a_second_signal_stops_at_once(run, monkeypatch):
+    monkeypatch.setattr("napo_bench.interrupts._ONE_REQUEST_SECONDS", 0)
+    with pytest.raises(Interrupted) as raised:
+        run(watcher=SignalAt(3, signal.SIGINT, signal.SIGTERM))
+    assert raised.value.signum == signal.SIGTERM and raised.value.kept == ""
+
+
+def test_a_signal_to_the_whole_process_group_spares_the_processes_that_load_data(run, world):
+    """Without this they die, and the step after the signal ends in a traceback instead of a checkpoint."""
+    with pytest.raises(Interrupted) as raised:
+        run(workers=1, watcher=SignalGroupAt(2))
+    assert raised.value.kept.startswith("Step 2 of 8 is saved")
+
+
+class SignalGroupAt(SignalAt):
+    def progress(self, stage, done, total, values):
+        if stage == "Training" and done == self.step:
+            self.step = 0
+            loaders = multiprocessing.active_children()
+            assert len(loaders) == 1
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                os.kill(loaders[0].pid, signum)
+            loaders[0].join(0.5)
+            assert loaders[0].is_alive()
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_checkpoint_that_was_cut_off_is_passed_over(run, tmp_path):

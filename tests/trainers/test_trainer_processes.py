@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -49,8 +50,8 @@ def world(tmp_path_factory):
     return folder
 
 
-def launch(world, out, *program, resume=False):
-    """Run `napo-bench train` in two processes, 2 rows each, and return its stderr."""
+def launch(world, out, *program, resume=False, ended_by_signal=False):
+    """Run `napo-bench train` in two processes, 2 rows each, and return what it printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -71,7 +72,7 @@ def launch(world, out, *program, resume=False):
     done = subprocess.run(
         list(map(str, command)), cwd=world / "here", env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.returncode == 1) is ended_by_signal, done.stderr[-3000:]
     return done
 
 
@@ -110,9 +111,16 @@ def distance(one, other):
     return sum((one[name] - other[name]).double().square().sum().item() for name in one) ** 0.5
 
 
-def test_two_processes_started_by_torchrun_are_one(world):
-    """Through the console script, in a folder that holds another package named `trainers`."""
-    done = launch(world, "plain", "--no-python", Path(sys.executable).parent / "napo-bench")
+def test_two_processes_started_by_torchrun_are_one_also_after_a_signal_to_one_of_them(world):
+    """Both end after the same step, and go on from there.
+
+    Through the console script, in a folder that holds another package named `trainers`.
+    """
+    stopped = launch(world, "plain", Path(__file__).parent / "signalled.py", ended_by_signal=True)
+    assert f"Interrupted by SIGTERM. Step 2 of 6 is saved in {world / 'plain'}." in stopped.stderr
+    assert re.search(r"exitcode\s*: 143", stopped.stderr)
+    assert [path.name for path in (world / "plain/checkpoints").iterdir()] == ["checkpoint-2"]
+    done = launch(world, "plain", "--no-python", Path(sys.executable).parent / "napo-bench", resume=True)
     assert_as_one_process(world, "plain")
     assert done.stdout.splitlines()[-1] == str(world / "plain")
     assert done.stderr.count("Left out, picture does not decode: 1 of 22 rows (row-3).") == 1

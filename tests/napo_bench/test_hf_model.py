@@ -63,6 +63,7 @@ def model_of(checkpoint: Path, tmp_path: Path):
     return make
 
 
+@pytest.mark.numeric
 def test_batches_give_the_answers_of_single_prompts_in_the_order_of_the_questions(model_of) -> None:
     alone = model_of(1, "alone").answer(QUESTIONS, len(QUESTIONS))
     assert len(set(alone)) > 20

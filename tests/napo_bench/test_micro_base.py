@@ -148,6 +148,7 @@ def test_lessons_break_what_is_typical_often_enough_to_be_seen():
     assert isinstance(train_base.SEEN, Habits)
 
 
+@pytest.mark.numeric
 def test_lessons_side_by_side_do_not_see_each_other():
     """Each has the loss that it has alone, with its picture or without."""
     processor = train_base.make_processor()

@@ -39,6 +39,7 @@ def gated(tmp_path):
     return gate
 
 
+@pytest.mark.numeric
 def test_the_base_passes_against_its_own_committed_run(gated):
     assert gated(base_checkpoint()).exit_code == 0
 

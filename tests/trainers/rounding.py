@@ -5,7 +5,9 @@ itself, and such errors add up as a random walk does: 10 * 2^-24 * sqrt(1000) = 
 LOG_PROB for an answer of ten. What is computed from log-probs inherits their error by its derivative.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
 
 LOG_PROB = 1e-4
 """Nats, of a summed log-prob and of a margin; a mean over tokens has no more."""
@@ -18,3 +20,13 @@ def of_a_share(terms: Iterable[float], error: float) -> float:
     """
     terms = list(terms)
     return (len(terms) + 1) * error / max(abs(sum(terms)), error)
+
+
+def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Between the weights of two checkpoints, as one vector.
+
+    Two trainings are compared by the distance between their ends over the way that they went. Single weights are no
+    measure: Adam divides a gradient by its own size, so a gradient that is all rounding moves its weight a whole step.
+    """
+    assert one.keys() == other.keys()
+    return sum((one[name] - other[name]).double().square().sum().item() for name in one) ** 0.5

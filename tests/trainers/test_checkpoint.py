@@ -98,6 +98,7 @@ def test_logs_beside_the_weights_do_not_change_the_fingerprint(copy: Path) -> No
     assert Checkpoint.open(str(copy)).fingerprint() == before
 
 
+@pytest.mark.numeric
 def test_an_adapter_is_merged_into_its_base(tiny: Path, adapter: Path) -> None:
     from peft import PeftModel
 

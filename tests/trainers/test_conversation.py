@@ -122,6 +122,7 @@ def expected_pixels(picture: Image.Image) -> np.ndarray:
     return ((resized / 255 - MEAN) / STD).transpose(2, 0, 1)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("size", [(120, 40), (40, 120), (64, 64), (61, 30), (7, 200)])
 def test_llava_15_sees_the_whole_picture_in_a_square_of_the_mean_colour(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)

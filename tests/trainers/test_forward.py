@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from rounding import LOG_PROB
 from tiny_models import FAMILIES, VOCABULARY, images_of, tiny_batch, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -12,6 +13,8 @@ from napo_bench.errors import NapoBenchError
 from trainers import forward
 from trainers.attention import CAUSAL_THEN_MASKED
 from trainers.forward import PreferenceBatch, prepare, response_logps
+
+pytestmark = pytest.mark.numeric
 
 LENGTHS = ((5, 9, 1, 7), (8, 3, 6, 0))
 
@@ -27,8 +30,8 @@ def logps_and_gradients(model, batch, shared_prefix):
 def assert_shared_equals_concatenated(model, batch):
     shared, shared_gradients = logps_and_gradients(model, batch, shared_prefix=True)
     concatenated, gradients = logps_and_gradients(model, batch, shared_prefix=False)
-    torch.testing.assert_close(shared.sum, concatenated.sum, atol=1e-4, rtol=0)
-    torch.testing.assert_close(shared.mean, concatenated.mean, atol=1e-4, rtol=0)
+    torch.testing.assert_close(shared.sum, concatenated.sum, atol=LOG_PROB, rtol=0)
+    torch.testing.assert_close(shared.mean, concatenated.mean, atol=LOG_PROB, rtol=0)
     assert torch.equal(shared.tokens, concatenated.tokens)
     assert shared_gradients.keys() == gradients.keys()
     largest = max(gradient.abs().max() for gradient in gradients.values())
@@ -52,9 +55,9 @@ def test_logps_are_those_of_the_model_run_on_each_response_alone():
         before = prompt.shape[1] - 1 + torch.arange(len(answer))
         by_token = logits[before, answer]
         assert logps.tokens[row, response] == len(answer) == LENGTHS[row][response]
-        torch.testing.assert_close(logps.sum[row, response], by_token.sum(), atol=1e-4, rtol=0)
+        torch.testing.assert_close(logps.sum[row, response], by_token.sum(), atol=LOG_PROB, rtol=0)
         mean = by_token.mean() if len(answer) else torch.tensor(0.0)
-        torch.testing.assert_close(logps.mean[row, response], mean, atol=1e-4, rtol=0)
+        torch.testing.assert_close(logps.mean[row, response], mean, atol=LOG_PROB, rtol=0)
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
@@ -103,7 +106,7 @@ def test_flex_attention_takes_the_block_mask():
         expected = response_logps(model, batch)
         model.set_attn_implementation({"text_config": "flex_attention"})
         with torch.compiler.set_stance("force_eager"):
-            torch.testing.assert_close(response_logps(model, batch).sum, expected.sum, atol=1e-4, rtol=0)
+            torch.testing.assert_close(response_logps(model, batch).sum, expected.sum, atol=LOG_PROB, rtol=0)
 
 
 def test_prepare_chooses_the_attention_and_leaves_other_forwards_as_they_were():
@@ -145,7 +148,7 @@ def test_a_response_does_not_see_the_others():
             response_logps(model, batch).sum,
             response_logps(model, dataclasses.replace(batch, response_ids=other)).sum,
         )
-    torch.testing.assert_close(after[:, [0, 2, 3]], before[:, [0, 2, 3]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(after[:, [0, 2, 3]], before[:, [0, 2, 3]], atol=LOG_PROB, rtol=0)
     assert (after[:, 1] - before[:, 1]).abs().min() > 1e-2
 
 
@@ -179,7 +182,7 @@ def test_only_a_few_response_tokens_have_logits_at_a_time(monkeypatch):
     with LogitShapes(model.config.text_config.hidden_size) as logits:
         logps, chunked_gradients = logps_and_gradients(model, batch, shared_prefix=True)
     assert logits.seen == {(5, VOCABULARY), (2, VOCABULARY)}, "42 response tokens, five at a time"
-    torch.testing.assert_close(logps.sum, expected.sum, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logps.sum, expected.sum, atol=LOG_PROB, rtol=0)
     torch.testing.assert_close(chunked_gradients["lm_head.weight"], gradients["lm_head.weight"], atol=1e-4, rtol=1e-4)
 
 

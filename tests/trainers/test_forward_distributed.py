@@ -1,7 +1,9 @@
 import dataclasses
 
+import pytest
 import torch
 import torch.distributed
+from rounding import LOG_PROB
 from tiny_models import tiny_batch, tiny_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -48,7 +50,7 @@ def one_row_each(rank, rendezvous):
     for wrapped in (DistributedDataParallel(prepared_model()), sharded(prepared_model(), MixedPrecisionPolicy())):
         logps = response_logps(wrapped, row_of(batch, rank))
         (2 * objective(logps)).backward()  # both wrappers average over the processes
-        torch.testing.assert_close(logps.sum[0], expected.sum[rank], atol=1e-5, rtol=0)
+        torch.testing.assert_close(logps.sum[0], expected.sum[rank], atol=LOG_PROB, rtol=0)
         for name, weight in getattr(wrapped, "module", wrapped).named_parameters():
             if weight.requires_grad:
                 gradient = weight.grad.full_tensor() if hasattr(weight.grad, "full_tensor") else weight.grad
@@ -61,5 +63,6 @@ def one_row_each(rank, rendezvous):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.numeric
 def test_two_processes_under_ddp_and_fsdp_give_the_log_probs_and_gradients_of_one(tmp_path):
     torch.multiprocessing.spawn(one_row_each, args=(tmp_path / "rendezvous",), nprocs=2)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
 
+pytestmark = pytest.mark.numeric
+
 BETA = 0.1
 LARGEST = torch.finfo(torch.float32).max
 any_margin = st.floats(-LARGEST, LARGEST, width=32)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from trainers.noise import bounded_weights, dynamic_weights, noise_robustness, shares_undefined
 
+pytestmark = pytest.mark.numeric
+
 margins = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=4)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from rounding import LOG_PROB
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from trainers import reference as reference_module
@@ -71,6 +72,7 @@ def logp_by_hand(model, conversation, row, text, picture=None):
     return logits.log_softmax(-1).gather(1, answer[0, :, None]).sum().item(), answer.shape[1]
 
 
+@pytest.mark.numeric
 def test_stored_log_probs_are_those_of_one_plain_forward_a_response(model, rows, conversation, tmp_path):
     run(model, rows, conversation, tmp_path / "pass")
     stored = read_reference(rows, tmp_path / "pass")
@@ -78,10 +80,11 @@ def test_stored_log_probs_are_those_of_one_plain_forward_a_response(model, rows,
         row = rows[index, True]
         for column, text in enumerate(row.responses):
             expected, tokens = logp_by_hand(model, conversation, row, text) if text else (0.0, 1)
-            assert stored.sum[row.position, column] == pytest.approx(expected, abs=1e-4)
-            assert stored.mean[row.position, column] == pytest.approx(expected / tokens, abs=1e-5)
+            assert stored.sum[row.position, column] == pytest.approx(expected, abs=LOG_PROB)
+            assert stored.mean[row.position, column] == pytest.approx(expected / tokens, abs=LOG_PROB)
 
 
+@pytest.mark.numeric
 def test_the_chosen_response_over_the_crop_comes_last(model, tmp_path, conversation):
     from trainers.preference_data import random_crop
 
@@ -92,7 +95,7 @@ def test_the_chosen_response_over_the_crop_comes_last(model, tmp_path, conversat
     crop = random_crop(conversation.prepare_image(row.image), f"5/{row.id}")
     expected, _ = logp_by_hand(model, conversation, row, row.responses[0], crop)
     assert stored.sum.shape == (3, 3)
-    assert stored.sum[1, 2] == pytest.approx(expected, abs=1e-4)
+    assert stored.sum[1, 2] == pytest.approx(expected, abs=LOG_PROB)
     assert abs(stored.sum[1, 2] - stored.sum[1, 0]) > 1e-3
 
 

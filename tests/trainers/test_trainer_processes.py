@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from rounding import LOG_PROB, of_a_share
+from rounding import LOG_PROB, distance, of_a_share
 from safetensors.torch import load_file
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
@@ -101,16 +101,12 @@ def assert_as_one_process(world, out):
                 assert theirs[name] == pytest.approx(value, abs=tolerance), ours["step"]
             elif name.startswith(("logps/", "loss/", "grad_norm")):
                 assert theirs[name] == pytest.approx(value, rel=1e-4, abs=LOG_PROB), (ours["step"], name)
-    # Adam divides a gradient by its size: where that is rounding, a weight's own step is too. Their whole is compared.
     base, weights, others = (load_file(world / name / "model.safetensors") for name in ("base", "one", out))
     assert base.keys() == weights.keys() == others.keys()
     assert distance(weights, others) < 1e-3 * distance(base, weights)
 
 
-def distance(one, other):
-    return sum((one[name] - other[name]).double().square().sum().item() for name in one) ** 0.5
-
-
+@pytest.mark.numeric
 def test_two_processes_started_by_torchrun_are_one_also_after_a_signal_to_one_of_them(world):
     """Both end after the same step, and go on from there.
 
@@ -136,6 +132,7 @@ def test_accelerate_launches_the_console_script_from_each_config(config):
     assert [args.training_script, *args.training_script_args] == ["napo-bench", "train", "--out", "o"]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("config", ["fsdp", pytest.param("deepspeed", marks=NEEDS_DEEPSPEED)])
 def test_two_processes_that_share_the_states_are_one(world, config):
     launch(world, config, Path(__file__).parent / "launched.py", RECIPES / "accelerate" / f"{config}.yaml")

@@ -19,7 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from napo_bench.cli.train import Terminal, quiet_libraries
+from napo_bench.cli.begin import quiet_libraries
+from napo_bench.cli.train import Terminal
 from napo_bench.engine import EvalOptions
 from napo_bench.experiment import MICRO_RECIPES, Experiment, named_recipes
 from napo_bench.lab.margins import compute_log_probs, read_log_probs

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from napo_bench import files
 from napo_bench.errors import NapoBenchError
+from trainers.threads import choose_threads
 
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -146,6 +147,7 @@ class Checkpoint:
         import torch
         from transformers import AutoModelForImageTextToText
 
+        choose_threads(self.folder, torch.device(device).type)
         from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
         with _explained(self.folder, "weights", "Fetch or save the checkpoint again."):
             try:

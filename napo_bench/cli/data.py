@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import app, console
+from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import named_checkpoint
 
@@ -115,6 +116,7 @@ def build_bias(
 
     Several processes share the work under torchrun; the same command goes on after an interruption.
     """
+    begin(f"Writing biased negatives for {data} with {ckpt}, into {out}")
     from napo_bench.data.bias import build_bias as build
 
     report = build(named_checkpoint(ckpt), data, out, batch_size=batch_size, device=device, dtype=dtype)

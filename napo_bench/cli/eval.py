@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from napo_bench.cli import app, console
+from napo_bench.cli.begin import begin
 from napo_bench.cli.score import (
     DataDir,
     JudgeBaseUrl,
@@ -63,8 +63,8 @@ def evaluate(
 
     Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench eval --ckpt ...
     """
-    # Read when tqdm is imported; one progress display is enough.
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    folder = out or Path("runs") / Path(ckpt).resolve().name
+    begin(f"Evaluating {ckpt} on {suite}, into {folder}")
     from napo_bench.engine import EvalOptions, micro_world, suite_named
     from napo_bench.engine import evaluate as run_evaluation
     from napo_bench.judge.client import configured_judge, judge_journal
@@ -72,7 +72,6 @@ def evaluate(
 
     members = suite_named(suite)
     bars = StageBars(console.err)
-    folder = out or Path("runs") / Path(ckpt).resolve().name
     options = EvalOptions(
         suite=members,
         data_dir=data_dir,

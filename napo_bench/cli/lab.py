@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import app, console
+from napo_bench.cli.begin import begin
 from napo_bench.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def lab(
 
     The same command goes on where an earlier one was stopped.
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    from napo_bench.cli.train import quiet_libraries
+    begin(f"Testing the method's claims in the micro world over {seeds} seeds, into {out}")
     from napo_bench.cli.train_then_eval import run_steps
     from napo_bench.engine import EvalOptions
     from napo_bench.experiment import MICRO_ROWS
@@ -64,7 +64,6 @@ def lab(
     parts = part or list(PARTS)
     if unknown := [name for name in parts if name not in PARTS]:
         raise unknown_name("part", unknown[0], PARTS, "--part")
-    quiet_libraries()
     with console.err.status("Opening the micro world ..."):
         data = ensure_data()
     laboratory = Laboratory(

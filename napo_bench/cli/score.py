@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import app, console
+from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def amber(
     RESPONSES is a JSON list of {id, response}. Each half is complete on its own. The spaCy model is en_core_web_lg
     where none is given.
     """
+    begin(f"Scoring {responses} by AMBER")
     from napo_bench.scoring import ScoreOptions
 
     options = ScoreOptions(
@@ -100,6 +102,7 @@ def object_halbench(
     RESPONSES is JSON lines of {image_id, question or prompt, text or answer}. A spaCy model (en_core_web_trf where none
     is given) tags the objects that an extractor lists; words need none.
     """
+    begin(f"Scoring {responses} by Object HalBench")
     from napo_bench.scoring import ScoreOptions
 
     if extractor_model is None and (extractor_base_url is not None or spacy_model is not None):
@@ -123,6 +126,7 @@ def vlind(
 
     RESPONSES is JSON lines of {context_id, concept, test, statement, image_id, text}; statement 1 must be True.
     """
+    begin(f"Scoring {responses} by VLind-Bench")
     from napo_bench.scoring import ScoreOptions
 
     options = ScoreOptions(allow_partial=allow_partial, source=str(responses))
@@ -145,6 +149,7 @@ def mmhal(
 
     The judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY. Its replies are kept and not asked for again.
     """
+    begin(f"Scoring {responses} by MMHal-Bench")
     from napo_bench.scoring import ScoreOptions
 
     judge = _judge(judge_model, judge_base_url, judge_max_requests)

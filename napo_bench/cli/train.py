@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import app, console
+from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.progress import StageBars
@@ -59,6 +59,7 @@ def train(
 
     Several processes: torchrun --nproc-per-node 8 --no-python napo-bench train ...
     """
+    begin(f"Planning a training by {recipe}" if dry_run else f"Training by {recipe}, into {out}")
     from trainers.config import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
@@ -71,7 +72,6 @@ def train(
         )
     if out is None and not dry_run:
         raise NapoBenchError("train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to look first.")
-    quiet_libraries()
     from trainers.run import default_cache, open_inputs
     from trainers.run import train as run_training
 
@@ -110,20 +110,6 @@ class Terminal(StageBars):
         self.last = values
         shown = "".join(f"  {short} {values[name]:.3f}" for name, short in SHOWN.items() if name in values)
         self.update(self._bars[stage], description=stage + shown)
-
-
-def quiet_libraries() -> None:
-    """Leave the terminal to our own lines; warnings of the libraries' insides help nobody who runs a recipe."""
-    import logging
-
-    from transformers.utils import logging as transformers_logging
-
-    library: Any = transformers_logging
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    warnings.simplefilter("ignore", FutureWarning)
-    for name in ("accelerate", "torch.distributed", "datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _summary(values: Mapping[str, float]) -> Table:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import app, console
+from napo_bench.cli.begin import begin
 from napo_bench.cli.score import DataDir, JudgeBaseUrl, JudgeMaxRequests, JudgeModel, Pipeline, SpacyModel
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO
@@ -64,14 +65,13 @@ def train_then_eval(
     With no arguments: the micro world, nothing downloaded, minutes on two cores. The same command goes on where an
     earlier one was stopped. Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench train-then-eval ...
     """
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    from napo_bench.cli.train import quiet_libraries
+    folder = out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else ""))
+    begin(f"Training from {ckpt} and evaluating, into {folder}")
     from napo_bench.engine import DEFAULT_SUITE, EvalOptions, suite_named
     from napo_bench.experiment import MICRO_RECIPES, MICRO_ROWS, QUICK_LIMIT, QUICK_ROWS, Experiment, named_recipes
     from napo_bench.judge.client import configured_judge, judge_journal
     from napo_bench.scoring import ScoreOptions
 
-    quiet_libraries()
     micro = ckpt == MICRO
     if not recipe and not micro:
         raise NapoBenchError(
@@ -86,7 +86,7 @@ def train_then_eval(
     if not is_micro_suite:
         judge = configured_judge(judge_model, judge_base_url, judge_journal(), judge_max_requests)
     experiment = Experiment(
-        out=out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else "")),
+        out=folder,
         base=ckpt,
         recipes=recipes,
         data=None if rows == MICRO else rows,

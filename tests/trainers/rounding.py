@@ -12,6 +12,9 @@ from torch import Tensor
 LOG_PROB = 1e-4
 """Nats, of a summed log-prob and of a margin; a mean over tokens has no more."""
 
+LOG_PROB_BF16 = 0.2
+"""The same in bfloat16: 2^-9 of a logit of 10, over ten tokens, and as much again from each of two layers."""
+
 
 def of_a_share(terms: Iterable[float], error: float) -> float:
     """Error of `term / sum(terms)`, a share in [0, 1], when each term has an error.

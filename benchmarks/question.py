@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
 from napo_bench.errors import NapoBenchError
+from napo_bench.images import UnreadableImageError, open_rgb
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,10 @@ class Question:
 
     def open_picture(self) -> Image.Image:
         """The picture in RGB. Raises NapoBenchError where it does not decode."""
-        ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches it on for the whole process
+        encoded = self.picture() if self.picture else self.file
         try:
-            with Image.open(io.BytesIO(self.picture() if self.picture else self.file.read_bytes())) as image:
-                return image.convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            # Pillow names the stream by its address in memory; only what it says before that is of use.
-            reason = str(error).partition(" <")[0]
+            return open_rgb(encoded)
+        except UnreadableImageError as error:
             raise NapoBenchError(
-                f"{self.file}{self.place}: the picture does not decode: {reason}.", "Fetch or copy the file again."
+                f"{self.file}{self.place}: the picture does not decode: {error}.", "Fetch or copy the file again."
             ) from None

@@ -14,6 +14,7 @@ from typing import Any, Self
 from PIL import Image
 
 from napo_bench.errors import NapoBenchError
+from napo_bench.images import to_rgb
 
 VICUNA_V1_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -92,7 +93,7 @@ class Conversation:
 
     def prepare_image(self, image: Image.Image) -> Image.Image:
         """The picture to give to the processor: RGB, for LLaVA-1.5 centred in a square of CLIP's mean colour."""
-        image = image if image.mode == "RGB" else image.convert("RGB")
+        image = image if image.mode == "RGB" else to_rgb(image)
         if self.square is None or image.width == image.height:
             return image
         side = max(image.size)

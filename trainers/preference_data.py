@@ -6,7 +6,6 @@ No row vanishes: what cannot be trained on is counted and named by its id, and n
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from napo_bench import files
 from napo_bench.errors import NapoBenchError
+from napo_bench.images import UnreadableImageError, open_rgb
 from trainers.conversation import Conversation
 from trainers.forward import PreferenceBatch
 
@@ -440,11 +440,9 @@ def decode_image(value: Any, folder: Path) -> Image.Image | None:
     content = value.get("bytes") if isinstance(value, dict) else value
     if content is None and isinstance(value, dict):
         content = value.get("path")
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches it on for the whole process
     try:
-        picture = Image.open(io.BytesIO(content) if isinstance(content, bytes) else folder / str(content))
-        return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return open_rgb(content if isinstance(content, bytes) else folder / str(content))
+    except UnreadableImageError:
         return None
 
 

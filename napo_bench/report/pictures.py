@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from benchmarks.vlind.instance import Picture
+from napo_bench.images import UnreadableImageError, eight_bits
 
 Reference = tuple[str, str]
 """Benchmark, and the picture as its samples name it."""
@@ -46,7 +47,7 @@ def thumbnails(references: Iterable[Reference], data_dir: Path) -> dict[Referenc
     def shrink(reference: Reference, scale: float) -> str | None:
         try:
             return _address(_read(reference, data_dir, embedded), round(scale * _edge(reference)))
-        except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, SyntaxError, Image.DecompressionBombError, UnreadableImageError):
             return None
 
     # Base64 makes a thumbnail a third longer than its bytes, and 4:3 makes it a quarter smaller than a square.
@@ -96,9 +97,10 @@ def _address(encoded: bytes, edge: int) -> str:
         if not small or max(image.size) > 2 * edge or kind not in ("image/png", "image/jpeg", "image/webp"):
             scale = edge / max(image.size)
             image.draft("RGB", (round(image.width * scale), round(image.height * scale)))
-            image.thumbnail((edge, edge), reducing_gap=2.0)
+            thumbnail = eight_bits(image)
+            thumbnail.thumbnail((edge, edge), reducing_gap=2.0)
             stream = io.BytesIO()
-            image.convert("RGB").save(stream, format="JPEG", quality=_QUALITY)
+            thumbnail.convert("RGB").save(stream, format="JPEG", quality=_QUALITY)
             encoded, kind = stream.getvalue(), "image/jpeg"
         else:
             image.load()

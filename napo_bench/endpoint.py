@@ -96,7 +96,7 @@ class Endpoint:
         self._client = openai.OpenAI(api_key=api_key or "none", base_url=base_url, max_retries=0, timeout=timeout)
         self._api_key = api_key
         self.model = model
-        self.url = _public(str(self._client.base_url))
+        self.url = public_url(str(self._client.base_url))
         self._journal = journal
         self._concurrency = concurrency
         self._max_requests = max_requests
@@ -339,7 +339,7 @@ def _is_url(text: str) -> bool:
         return False
 
 
-def _public(url: str) -> str:
+def public_url(url: str) -> str:
     """The URL without user, password, query and closing slash."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))

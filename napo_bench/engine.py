@@ -19,9 +19,10 @@ from benchmarks.text import PIPELINES
 from napo_bench import files, scoring
 from napo_bench.data.paths import data_dir as resolve_data_dir
 from napo_bench.errors import NapoBenchError, unknown_name
+from napo_bench.identity import Identity, evaluation_identity, held_identity, require_no_replacement
 from napo_bench.micro import MICRO
 from napo_bench.progress import Listener
-from napo_bench.results import RunResult, package_versions
+from napo_bench.results import RunResult
 from napo_bench.scoring import Row, ScoreOptions
 from trainers.checkpoint import Checkpoint
 
@@ -80,7 +81,20 @@ def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
-def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listener = _silent) -> RunResult | None:
+def identity_of(checkpoint: str, options: EvalOptions) -> Identity:
+    """The identity that an evaluation has before its model is loaded."""
+    if options.api_base_url is None:
+        fingerprint = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).fingerprint()
+    else:
+        from napo_bench.endpoint import public_url
+
+        fingerprint = f"{checkpoint} at {public_url(options.api_base_url)}"
+    return evaluation_identity(fingerprint, options, _data_hashes(options))
+
+
+def evaluate(
+    checkpoint: str, out: Path, options: EvalOptions, progress: Listener = _silent, *, replace: bool = False
+) -> RunResult | None:
     """Evaluate a checkpoint; under torchrun or accelerate, in every process.
 
     Each answer is in `out/journal.sqlite` as soon as its batch is done, so the same call goes on where an earlier one
@@ -91,13 +105,14 @@ def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listene
         out: Folder of the run; made where it does not exist.
         options: How.
         progress: Is told, in the first process, how far each stage is.
+        replace: Let the run replace a finished one of other settings.
 
     Returns:
         The result; None in every process but the first.
 
     Raises:
-        NapoBenchError: the checkpoint, data or what a scorer needs is missing or malformed. Data and scorers are
-            tried before the model is loaded.
+        NapoBenchError: the checkpoint, data or what a scorer needs is missing or malformed, or `out` holds a finished
+            run of other settings. All of this is tried before the model is loaded.
     """
     began = time.monotonic()
     is_first = os.environ.get("RANK", "0") == "0"
@@ -107,6 +122,8 @@ def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listene
     _check(options)
     if is_first and options.api_base_url is None:
         Checkpoint.open(checkpoint)
+    if is_first and not replace and (held := held_identity(out)) is not None:
+        require_no_replacement(out, held, identity_of(checkpoint, options))
     tasks = _open_tasks(options, data_dir, tell)
     if is_first:
         _rehearse(tasks, data_dir, options.limit, score_options, tell)
@@ -126,15 +143,16 @@ def evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listene
         result.settings["generation"] = {"profile": options.profile, **generation}
         results[benchmark] = result
     tell("Scoring", len(rows), len(rows))
-    hashes = {name: digest for key in results for name, digest in scoring.data_hashes(key, data_dir).items()}
+    identity = evaluation_identity(model.fingerprint, options, _data_hashes(options))
     provenance = {
         "command": shlex.join(["napo-bench", *sys.argv[1:]]),
         "checkpoint": {"name": checkpoint, "folder": _folder(checkpoint, options), "fingerprint": model.fingerprint},
         "generation": {"profile": options.profile, "batch_size": options.batch_size, "seed": SEED, **computed},
         "suite": list(options.suite),
         "limit": options.limit,
-        "data": {"path": str(data_dir), "sha256": hashes},
-        "versions": package_versions(),
+        "data": {"path": str(data_dir), "sha256": identity["data"]},
+        "versions": identity["versions"],
+        "identity": identity,
         "bootstrap_seed": scoring.BOOTSTRAP_SEED,
         "wall_seconds": round(time.monotonic() - began, 3),
     }
@@ -158,10 +176,16 @@ def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
     from napo_bench.micro.oracle import MODEL, oracle_judge
 
     with tempfile.TemporaryDirectory() as folder, oracle_judge() as url, Journal(Path(folder) / "judge") as journal:
-        judge = Judge(MODEL, url, api_key=None, journal=journal)
+        judge = Judge(MODEL, url, api_key=None, journal=journal, address="the micro world's oracle")
         scoring_options = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judge=judge)
         data_dir = options.data_dir or ensure_data()
         yield dataclasses.replace(options, suite=tuple(TASKS), data_dir=data_dir, scoring=scoring_options)
+
+
+def _data_hashes(options: EvalOptions) -> dict[str, str]:
+    folder = resolve_data_dir(options.data_dir)
+    read = dict.fromkeys(TASKS[name].partition("/")[0] for name in options.suite)
+    return {name: digest for benchmark in read for name, digest in scoring.data_hashes(benchmark, folder).items()}
 
 
 def suite_named(text: str) -> list[str]:

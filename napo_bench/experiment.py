@@ -15,14 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napo_bench import scoring
-from napo_bench.data.paths import data_dir
-from napo_bench.engine import EvalOptions, evaluate, micro_world
+from napo_bench.engine import EvalOptions, evaluate, identity_of, micro_world
 from napo_bench.errors import NapoBenchError
+from napo_bench.identity import described, differences, held_identity
 from napo_bench.micro import named_checkpoint
 from napo_bench.progress import Listener
-from napo_bench.results import RunResult, package_versions
-from trainers.checkpoint import Checkpoint
 from trainers.config import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -204,9 +201,9 @@ class Experiment:
 
     def _evaluate(self, checkpoint: str, out: Path, watcher: Watcher) -> None:
         with self._suite() as options:
-            if not in_first_process(lambda: _is_evaluated(checkpoint, out / "run.json", options)):
+            if not in_first_process(lambda: _is_evaluated(checkpoint, out, options, watcher)):
                 _release_memory()
-                evaluate(checkpoint, out, options, _listener(watcher))
+                evaluate(checkpoint, out, options, _listener(watcher), replace=True)
                 _release_memory()
 
     def _suite(self) -> AbstractContextManager[EvalOptions]:
@@ -228,23 +225,15 @@ def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, R
     return recipes
 
 
-def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions) -> bool:
-    """Whether a run is of these very weights, data and settings."""
-    if not run.is_file():
+def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, watcher: Watcher) -> bool:
+    """Whether the run in a folder is of these very weights, data and settings; the watcher is told what differs."""
+    held = held_identity(run)
+    if held is None:
         return False
-    result = RunResult.load(run, samples=False)
-    made = result.provenance
-    hashes: dict[str, str] = {}
-    for benchmark in result.benchmarks:
-        hashes |= scoring.data_hashes(benchmark, data_dir(options.data_dir))
-    return bool(
-        made["suite"] == list(options.suite)
-        and made["limit"] == options.limit
-        and made["generation"]["profile"] == options.profile
-        and made["data"]["sha256"] == hashes
-        and made["versions"] == package_versions()
-        and made["checkpoint"]["fingerprint"] == Checkpoint.open(checkpoint).fingerprint()
-    )
+    found = differences(held, identity_of(checkpoint, options))
+    if found:
+        watcher.note(f"{run} is evaluated again: {described(found)}.")
+    return not found
 
 
 def _listener(watcher: Watcher) -> Listener:

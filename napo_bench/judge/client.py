@@ -62,6 +62,7 @@ class Judge:
         timeout: Seconds that one request may stay silent.
         retries: Further requests for a prompt after a rate limit, a server fault, a timeout or a lost connection.
         progress: Called with (done, total) whenever a prompt of `ask` is done.
+        address: Names the endpoint in a run's identity. None is its URL; a server whose port changes needs another.
     """
 
     def __init__(
@@ -75,10 +76,17 @@ class Judge:
         timeout: float = 60.0,
         retries: int = 6,
         progress: Callable[[int, int], None] | None = None,
+        address: str | None = None,
     ) -> None:
         self.model = model
         self._progress = progress
         self._endpoint = Endpoint(model, base_url, api_key, journal, concurrency, max_requests, timeout, retries)
+        self._address = address or self._endpoint.url
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Model and endpoint, without secrets: equal judges have equal identities."""
+        return {"model": self.model, "endpoint": self._address}
 
     def ask(self, prompts: Sequence[str], parse: Callable[[str], T | None]) -> list[Reply[T]]:
         """Ask every prompt, one user message each.

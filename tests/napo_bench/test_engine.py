@@ -122,14 +122,17 @@ def test_without_a_judge_mmhals_responses_are_kept_and_the_run_says_so(finished:
     assert all(row["model_answer"] for row in json.loads(responses(finished)["mmhal.json"]))
 
 
-def test_a_judge_rates_mmhal(checkpoint: str, options: EvalOptions, finished: Path, tmp_path: Path) -> None:
+def test_a_judge_rates_the_stored_answers_of_a_run_that_had_none(
+    checkpoint: str, options: EvalOptions, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "run"))
     with (
         MisbehavingServer(lambda request: answer("Very good. Rating: 5")) as server,
         Journal(tmp_path / "judge.sqlite") as journal,
     ):
         judge = Judge("a-judge", server.url, None, journal)
-        judged = dataclasses.replace(options, suite=["mmhal"], scoring=dataclasses.replace(CLOSED, judge=judge))
+        judged = dataclasses.replace(options, scoring=dataclasses.replace(CLOSED, judge=judge))
+        monkeypatch.delattr("napo_bench.models.hf.NapoHF._generate")
         evaluate(checkpoint, out, judged)
         assert len(server.requests) == 2 * SIZE
     result = RunResult.load(out).benchmarks["mmhal"]
@@ -146,6 +149,62 @@ def test_the_same_run_again_generates_nothing(
     monkeypatch.delattr("napo_bench.models.hf.NapoHF._generate")
     evaluate(checkpoint, out, options)
     assert responses(out) == before
+
+
+OTHER_SETTINGS = {
+    "profile": ({"profile": "paper"}, "profile was greedy and is paper"),
+    "dtype": ({"dtype": "bfloat16"}, "dtype was float32 and is bfloat16"),
+    "limit": ({"limit": 2}, "limit was none and is 2"),
+    "suite": ({"suite": ["vlind", "amber", "object_halbench"]}, "is amber,object_halbench,vlind"),
+    "pipeline": ({"scoring": ScoreOptions(pipeline="official")}, "pipeline was closed_vocabulary and is official"),
+}
+
+
+@pytest.mark.parametrize("change", OTHER_SETTINGS)
+def test_a_finished_run_of_other_settings_is_not_replaced(
+    checkpoint: str, options: EvalOptions, finished: Path, no_model: None, change: str
+) -> None:
+    changes, message = OTHER_SETTINGS[change]
+    before = (finished / "run.json").read_bytes()
+    with pytest.raises(NapoBenchError) as caught:
+        evaluate(checkpoint, finished, dataclasses.replace(options, **changes))
+    assert str(finished) in caught.value.message and message in caught.value.message
+    assert "another --out" in caught.value.hint
+    assert ("napo-bench score" in caught.value.hint) == (change == "pipeline")
+    assert (finished / "run.json").read_bytes() == before
+
+
+def test_a_finished_run_of_other_weights_or_data_is_not_replaced(
+    checkpoint: str, options: EvalOptions, finished: Path, damaged: Path, no_model: None, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(checkpoint, tmp_path / "other"))
+    (other / "generation_config.json").write_text("{}")
+    with pytest.raises(NapoBenchError, match="checkpoint was"):
+        evaluate(str(other), finished, options)
+    (damaged / "amber/safe_words.txt").write_text("sky\n")
+    with pytest.raises(NapoBenchError, match=r"data/amber/safe_words\.txt was"):
+        evaluate(checkpoint, finished, dataclasses.replace(options, data_dir=damaged))
+
+
+def test_a_run_grows_by_units_and_benchmarks_and_keeps_its_answers(
+    checkpoint: str, options: EvalOptions, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = dataclasses.replace(options, suite=["amber"], limit=2)
+    evaluate(checkpoint, tmp_path, small)
+    shutil.copy(finished / "journal.sqlite", tmp_path)
+    monkeypatch.delattr("napo_bench.models.hf.NapoHF._generate")
+    run = evaluate(checkpoint, tmp_path, options)
+    assert run is not None and {name: len(result.samples) for name, result in run.benchmarks.items()} == {
+        name: len(result.samples) for name, result in RunResult.load(finished).benchmarks.items()
+    }
+
+
+def test_scores_of_stored_responses_are_not_replaced(
+    checkpoint: str, options: EvalOptions, finished: Path, no_model: None, tmp_path: Path
+) -> None:
+    RunResult(RunResult.load(finished).benchmarks, {"responses": {"path": "a.json"}}).save(tmp_path / "run.json")
+    with pytest.raises(NapoBenchError, match="holds scores of stored responses"):
+        evaluate(checkpoint, tmp_path, options)
 
 
 def test_a_limit_takes_whole_units_and_the_run_says_so(checkpoint: str, options: EvalOptions, tmp_path: Path) -> None:

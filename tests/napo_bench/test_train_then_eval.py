@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
 
+from misbehaving_server import MisbehavingServer, answer
 from synthetic_runs import invoke
 from tiny_llava import make_data
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
@@ -75,11 +77,11 @@ def test_what_was_interrupted_goes_on_to_the_same_numbers(command, tmp_path, mon
     (tmp_path / "out").rename(tmp_path / "undisturbed")
     calls = []
 
-    def stops_at_the_second(*arguments):
+    def stops_at_the_second(*arguments, **named):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return evaluate(*arguments)
+        return evaluate(*arguments, **named)
 
     evaluate = experiment.evaluate
     monkeypatch.setattr(experiment, "evaluate", stops_at_the_second)
@@ -93,7 +95,7 @@ def test_an_interrupt_that_comes_while_an_object_is_finalized_is_obeyed(command,
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
-    def evaluates_for_long(*_):
+    def evaluates_for_long(*_, **__):
         Finalized()
         time.sleep(20)
         raise AssertionError("went on")
@@ -111,6 +113,26 @@ def test_other_weights_at_the_same_path_are_evaluated_anew(command, tmp_path, wo
     run.write_text(stored.replace(RunResult.load(run).provenance["checkpoint"]["fingerprint"], "0" * 64))
     command("--recipe", "micro-dpo")
     assert RunResult.load(run).provenance["checkpoint"]["fingerprint"] in stored
+
+
+def test_an_evaluation_of_other_settings_is_redone_from_the_stored_answers(command, tmp_path, monkeypatch):
+    suite = ("--recipe", "micro-dpo", *STEPS, "--suite", "amber,mmhal", "--pipeline", "closed_vocabulary")
+    command(*suite)
+    mmhal = [RunResult.load(run).benchmarks["mmhal"] for run in (tmp_path / "out").rglob("run.json")]
+    assert [result.metrics for result in mmhal] == [{}, {}]
+    monkeypatch.delattr("napo_bench.models.hf.NapoHF._generate")
+    with MisbehavingServer(lambda request: answer("Rating: 5")) as server:
+        judge = ("--judge-model", "a-judge", "--judge-base-url", server.url)
+        code, out, err = command(*suite, *judge)
+        assert code == 0 and server.requests, err
+        assert "judge was none and is a-judge at" in " ".join(err.split()) and "MMHal-Bench Score" in out
+        asked = len(server.requests)
+        assert "evaluated again" not in command(*suite, *judge)[2]
+        assert len(server.requests) == asked
+    for run in (tmp_path / "out").rglob("run.json"):
+        assert RunResult.load(run).benchmarks["mmhal"].metrics["score"].value == 5.0
+        shutil.rmtree(run.parent / "samples")
+    assert "MMHal-Bench Score" in command(*suite, *judge)[1]
 
 
 def test_seeds_are_trained_apart_and_pooled(command, tmp_path):

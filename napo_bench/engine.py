@@ -25,6 +25,7 @@ from napo_bench.progress import Listener
 from napo_bench.results import RunResult
 from napo_bench.scoring import Row, ScoreOptions
 from trainers.checkpoint import Checkpoint
+from trainers.device import require_device, require_dtype
 
 if TYPE_CHECKING:
     from napo_bench.lmms_task import BenchmarkTask
@@ -121,7 +122,7 @@ def evaluate(
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
     if is_first and options.api_base_url is None:
-        Checkpoint.open(checkpoint)
+        Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
     if is_first and not replace and (held := held_identity(out)) is not None:
         require_no_replacement(out, held, identity_of(checkpoint, options))
     tasks = _open_tasks(options, data_dir, tell)
@@ -211,6 +212,9 @@ def _check(options: EvalOptions) -> None:
         raise unknown_name("generation profile", options.profile, PROFILES)
     if options.scoring.pipeline not in PIPELINES:
         raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
+    if options.api_base_url is None:
+        require_dtype(options.dtype)
+        require_device(options.device)
 
 
 def _open_tasks(options: EvalOptions, data_dir: Path, tell: Listener) -> list[BenchmarkTask]:

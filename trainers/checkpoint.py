@@ -12,11 +12,13 @@ from typing import Any, Self
 
 from napo_bench import files
 from napo_bench.errors import NapoBenchError
+from trainers import soundness
 from trainers.threads import choose_threads
 
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER = ("tokenizer.json", "*.model", "vocab*")
 _FILES = (
     *_WEIGHTS,
     *_PROCESSOR,
@@ -34,6 +36,9 @@ _FILES = (
 _COPY_PROCESSOR = (
     "Save its base checkpoint's processor into the folder: "
     "python -c \"from transformers import AutoProcessor as P; P.from_pretrained('BASE').save_pretrained('FOLDER')\""
+)
+_OTHER_CONFIG = (
+    "config.json may be another model's, or of another layout than transformers'. Fetch the checkpoint again."
 )
 _GIVE_ONE = "Give the folder of a checkpoint, or the name of one on the Hugging Face hub."
 
@@ -84,10 +89,33 @@ class Checkpoint:
         """SHA-256, in hex, over the contents of every file that an answer depends on, an adapter's base included."""
         digest = hashlib.sha256()
         for part, folder in (("model", self.folder), ("adapter", self.adapter)):
-            for path in sorted(folder.iterdir()) if folder else ():
-                if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _FILES):
-                    digest.update(f"{part}/{path.name} {files.sha256_file(path)}\n".encode())
+            for path in _own_files(folder) if folder else ():
+                digest.update(f"{part}/{path.name} {files.sha256_file(path)}\n".encode())
         return digest.hexdigest()
+
+    def open_parts(self) -> tuple[Any, Any]:
+        """The model's configuration and its processor, checked against each other, the weights and the adapter.
+
+        Every command opens a checkpoint so, before it allocates the model.
+
+        Raises:
+            NapoBenchError: a part is damaged or missing, or two parts do not fit each other.
+        """
+        for folder in filter(None, (self.folder, self.adapter)):
+            soundness.require_json(_own_files(folder))
+        if self.adapter is not None:
+            soundness.require_whole_adapter(self.adapter)
+        config = self.load_config()
+        processor = self.load_processor()
+        soundness.require_tokens(self.name, processor, config)
+        with _explained(self.folder, "model", _OTHER_CONFIG):
+            base = soundness.skeleton(self.folder, config)
+            if base is not None:
+                soundness.require_image_features(self.name, processor, config, base)
+        if base is not None and self.adapter is not None:
+            with _explained(self.adapter, "adapter", "Fetch or save the adapter again."):
+                soundness.require_adapter(self.adapter, base)
+        return config, processor
 
     def load_config(self) -> Any:
         """The model's configuration. Raises NapoBenchError for a text-only model."""
@@ -122,7 +150,10 @@ class Checkpoint:
                 _COPY_PROCESSOR,
             )
         from_pretrained: Any = AutoProcessor.from_pretrained
-        backend = {"backend": "pil"} if self.load_config().model_type == "llava" else {}
+        if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
+            raise NapoBenchError(f"{folder} has no tokenizer (no tokenizer.json).", _COPY_PROCESSOR)
+        config = self.load_config()
+        backend = {"backend": "pil"} if config.model_type == "llava" else {}
         with _explained(folder, "processor", _COPY_PROCESSOR):
             processor = from_pretrained(str(folder), trust_remote_code=self.trust_remote_code, **backend)
         if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
@@ -132,6 +163,7 @@ class Checkpoint:
             )
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
+        soundness.complete_processor(folder, processor, config)
         return processor
 
     def load_model(self, device: Any, dtype: Any) -> Any:
@@ -142,7 +174,7 @@ class Checkpoint:
             dtype: A torch.dtype.
 
         Raises:
-            NapoBenchError: the weights are damaged, do not cover the model, or do not fit into memory.
+            NapoBenchError: the weights are damaged, do not cover the model, are not finite, or do not fit into memory.
         """
         import torch
         from transformers import AutoModelForImageTextToText
@@ -157,6 +189,7 @@ class Checkpoint:
                     device_map={"": device},
                     use_safetensors=True,
                     trust_remote_code=self.trust_remote_code,
+                    ignore_mismatched_sizes=True,  # require_landed names them
                     output_loading_info=True,
                 )
             except torch.OutOfMemoryError:
@@ -164,16 +197,14 @@ class Checkpoint:
                     f"{self.name} does not fit into the memory of {device}.",
                     "Use a larger one; eval also takes --dtype bfloat16, and train a -lora recipe.",
                 ) from None
-        if missing := sorted(loading["missing_keys"]):
-            raise NapoBenchError(
-                f"{self.folder}: {len(missing)} weights of the model are missing, the first is {missing[0]}.",
-                "The checkpoint is incomplete, or its config.json is another model's. Fetch or save it again.",
-            )
+        soundness.require_landed(self.folder, loading)
+        soundness.require_finite(self.folder, model)
         if self.adapter is not None:
             from peft import PeftModel
 
             with _explained(self.adapter, "adapter", "Fetch or save the adapter again."):
                 model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload()
+            soundness.require_finite(self.adapter, model)
         return model.eval()
 
 
@@ -198,6 +229,15 @@ def _folder(name: str) -> Path:
         ) from None
 
 
+def _own_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that an answer depends on."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _FILES)
+    ]
+
+
 def _require_safetensors(folder: Path) -> None:
     if any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
         return
@@ -205,8 +245,8 @@ def _require_safetensors(folder: Path) -> None:
     if pickles:
         raise NapoBenchError(
             f"{folder} holds its weights as pickle only ({pickles[0]}), and loading a pickle can run any code.",
-            'Give a checkpoint in safetensors. If you trust this one, convert it: python -c "from transformers import '
-            f"AutoModelForImageTextToText as M; M.from_pretrained('{folder}').save_pretrained('FOLDER')\"",
+            "Give a checkpoint in safetensors: most on the hub have one, and a training writes one with "
+            "save_pretrained. Convert a pickle only with the code that wrote it.",
         )
     raise NapoBenchError(f"{folder} holds no weights (no model*.safetensors).", _GIVE_ONE)
 

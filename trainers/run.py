@@ -37,6 +37,7 @@ from trainers.conversation import Conversation
 from trainers.forward import prepare
 from trainers.preference_data import Collator, PreferenceRows, open_rows
 from trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
+from trainers.soundness import require_image_token
 from trainers.trainer import PreferenceTrainer
 
 CHECKPOINTS = "checkpoints"
@@ -90,9 +91,8 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
             f"{recipe.base} is itself an adapter, and the recipe trains another one on top (lora_r: {recipe.lora_r}).",
             "Merge it into its base first, or train all weights: --set lora_r=0",
         )
-    config = checkpoint.load_config()
-    processor = checkpoint.load_processor()
-    _check_image_token(recipe.base, processor, config)
+    config, processor = checkpoint.open_parts()
+    require_image_token(recipe.base, processor, config)
     rows = open_rows(recipe.data, recipe.negatives, cache / "rows")
     return Inputs(checkpoint, Conversation.of(processor, config), config, rows)
 
@@ -228,22 +228,6 @@ def _training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
     if "wandb" in recipe.report_to:
         os.environ.setdefault("WANDB_DIR", str(out))
     return args
-
-
-def _check_image_token(ckpt: str, processor: Any, config: Any) -> None:
-    token = getattr(processor, "image_token", None)
-    number = processor.tokenizer.get_vocab().get(token)
-    expected = getattr(config, "image_token_id", None)
-    rows = config.get_text_config().vocab_size
-    hint = "Take processor and config.json from the same checkpoint."
-    if number is None:
-        raise NapoBenchError(f"{ckpt}: the tokenizer's vocabulary has no image token (processor: {token!r}).", hint)
-    if number != expected or number >= rows:
-        raise NapoBenchError(
-            f"{ckpt}: the tokenizer's image token {token!r} is number {number}; config.json says {expected}, and the "
-            f"vocabulary has {rows} entries.",
-            hint,
-        )
 
 
 def _load_model(checkpoint: Checkpoint, recipe: Recipe, args: TrainingArguments) -> Any:

@@ -6,6 +6,7 @@ question. Greedy with 3 beams, no extra prompt, no filtering.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from napo_bench.errors import NapoBenchError
 from napo_bench.models.request import Asked, Generation
 from napo_bench.progress import Listener
 from trainers.checkpoint import Checkpoint
+from trainers.device import require_device, require_dtype
 from trainers.preference_data import data_fingerprint, decode_image, open_table, row_ids
 
 if TYPE_CHECKING:
@@ -107,11 +109,15 @@ def build_bias(
     Raises:
         NapoBenchError: the checkpoint or the rows cannot be read, or `out` holds another build.
     """
+    require_dtype(dtype)
+    require_device(device)
     rows_cache = cache or cache_dir() / "rows"
     if (out / _README).is_file():
         table, paths = open_table(data, _NEEDED, None, rows_cache)
         _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), data_fingerprint(paths), generation))
         return _report(out, table)
+    if os.environ.get("RANK", "0") == "0":
+        open_table(data, _NEEDED, None, rows_cache)  # rows that cannot be read are found before the model is loaded
     from napo_bench.models.hf import NapoHF
 
     model = NapoHF(checkpoint, batch_size, device, dtype, journal=out / "journal.sqlite")

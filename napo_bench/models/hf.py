@@ -19,16 +19,17 @@ from accelerate.utils import broadcast_object_list
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
+from transformers import LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from napo_bench.errors import NapoBenchError, unknown_name
+from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal, journal_key
+from napo_bench.models.finite import FiniteLogits, NotFiniteError, not_finite, stopping_at_layers
 from napo_bench.models.request import Asked, Generation, read_request
 from napo_bench.progress import Listener, listening
 from trainers.checkpoint import Checkpoint
 from trainers.conversation import Conversation
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from trainers.device import require_device, require_dtype
 
 _BATCHES_A_WINDOW = 8
 _TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
@@ -50,15 +51,17 @@ class NapoHF(lmms):  # type: ignore[misc]
     """Generates answers in batches, each journalled when it is done.
 
     Requests are taken in windows of a few batches: within a window they are sorted by length, equal ones are generated
-    once, and a picture that several of them show goes through the vision tower once. An answer does not depend on
-    the batch that it is generated in: prompts are padded on the left, and sampled answers are drawn one at a time,
-    seeded by what they depend on.
+    once, and a picture that several of them show goes through the vision tower once. Prompts are padded on the left,
+    and sampled answers are drawn one at a time, seeded by what they depend on.
+
+    In float32 an answer does not depend on the batch that it is generated in. In bfloat16 and float16 the last bits of
+    the logits depend on the size of the batch, so an answer may differ between batch sizes, or after an interruption.
 
     Args:
         pretrained: A checkpoint, local folder or hub name, or a PEFT adapter.
         batch_size: Prompts in one forward.
         device: "cpu", "cuda", "cuda:1"; None is the best that is there. Of several processes each takes its own.
-        dtype: A key of DTYPES; "auto" is bfloat16 on CUDA, else float32.
+        dtype: One of trainers.device.DTYPES; "auto" is bfloat16 on CUDA, else float32.
         trust_remote_code: Run code that the checkpoint brings.
         journal: Where answers are kept; None is the user's cache folder.
 
@@ -66,7 +69,7 @@ class NapoHF(lmms):  # type: ignore[misc]
         progress: Is told how far it is; None draws a bar.
 
     Raises:
-        NapoBenchError: the checkpoint cannot be loaded.
+        NapoBenchError: the device or dtype is not there, or the checkpoint cannot be loaded.
     """
 
     is_simple = True
@@ -82,6 +85,8 @@ class NapoHF(lmms):  # type: ignore[misc]
         journal: str | Path | None = None,
     ) -> None:
         super().__init__()
+        require_dtype(dtype)
+        require_device(device)
         transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         # Without this, processes that find no GPU take themselves to be alone.
         self.accelerator = Accelerator(cpu=device == "cpu" or not torch.accelerator.is_available())
@@ -92,8 +97,7 @@ class NapoHF(lmms):  # type: ignore[misc]
         self.dtype = _dtype(dtype, self.device)
         with self.accelerator.main_process_first():
             checkpoint = Checkpoint.open(str(pretrained), trust_remote_code=trust_remote_code)
-        config = checkpoint.load_config()
-        self.processor = checkpoint.load_processor()
+        config, self.processor = checkpoint.open_parts()
         self.conversation = Conversation.of(self.processor, config)
         fingerprint = [checkpoint.fingerprint() if self._rank == 0 else ""]
         self.fingerprint: str = broadcast_object_list(fingerprint)[0]
@@ -179,8 +183,21 @@ class NapoHF(lmms):  # type: ignore[misc]
             size = 1 if rest[0].generation.do_sample else self.batch_size
             yield from (rest[start : start + size] for start in range(0, len(rest), size))
 
-    @torch.inference_mode()
     def _generate(self, batch: list[_Item], features: dict[str, torch.Tensor]) -> list[str]:
+        try:
+            return self._decoded(batch, features)
+        except NotFiniteError:
+            layer = ""
+        # The same batch again, each layer watched; without the stored features, so that the vision tower is too.
+        try:
+            with stopping_at_layers(self.model):
+                self._decoded(batch, {})
+        except NotFiniteError as error:
+            layer = str(error)
+        raise not_finite(str(self.dtype).removeprefix("torch."), layer)
+
+    @torch.inference_mode()
+    def _decoded(self, batch: list[_Item], features: dict[str, torch.Tensor]) -> list[str]:
         generation = batch[0].generation
         images = [item.image for item in batch if item.image is not None]
         inputs = self.conversation.encode([item.prompt for item in batch], images).to(self.device, self.dtype)
@@ -197,6 +214,7 @@ class NapoHF(lmms):  # type: ignore[misc]
                 top_k=None,
                 use_cache=True,
                 pad_token_id=self.processor.tokenizer.pad_token_id,
+                logits_processor=LogitsProcessorList([FiniteLogits()]),
             )
         except torch.OutOfMemoryError:
             raise NapoBenchError(
@@ -243,7 +261,6 @@ def _batch_size(value: int | str) -> int:
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise unknown_name("dtype", name, ["auto", *DTYPES])
-    return DTYPES[name]
+        name = "bfloat16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

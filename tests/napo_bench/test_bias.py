@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from napo_bench.data import bias
 from napo_bench.data.bias import COLUMNS, build_bias
 from napo_bench.errors import NapoBenchError
 from napo_bench.models.hf import NapoHF
+from trainers.checkpoint import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = (
@@ -212,3 +215,25 @@ def test_rows_without_the_needed_columns_are_named(build) -> None:
     rows = [{name: value for name, value in row.items() if name != "rejected"} for row in rlaif_v(2)]
     with pytest.raises(NapoBenchError, match="lacks the columns rejected"):
         build(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"dtype": "fp16"}, "dtype is 'fp16'"), ({"device": "gpu"}, "device is 'gpu'"), ({}, "config.json says 7")],
+)
+def test_what_the_model_cannot_use_is_refused_before_it_is_allocated(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], message: str
+) -> None:
+    rows = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(rlaif_v(2)), rows)
+    config = Path(shutil.copytree(checkpoint, tmp_path / "other")) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_index": 7}))
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    with pytest.raises(NapoBenchError, match=message):
+        build_bias(str(tmp_path / "other"), rows, tmp_path / "out", **options)
+
+
+def test_rows_that_cannot_be_read_are_found_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    with pytest.raises(NapoBenchError, match="nothing-there"):
+        build_bias(str(checkpoint), tmp_path / "nothing-there.parquet", tmp_path / "out")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from synthetic_runs import invoke
 from tiny_llava import make_checkpoint, make_data
 
 from napo_bench.results import RunResult
+from trainers.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +86,34 @@ def test_a_stored_answer_with_a_flipped_bit_is_named_and_answered_anew(command, 
     assert code == 0, err
     assert "note run/journal.sqlite: the entry" in err
     assert responses.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [(("--dtype", "fp16"), "--dtype float16"), (("--device", "gpu"), "--device cuda")],
+)
+def test_a_mistyped_dtype_or_device_is_refused_before_a_library_is_imported(option, message) -> None:
+    program = f"""
+import sys
+from napo_bench.cli import main
+sys.argv = ["napo-bench", "eval", "--ckpt", "some-org/some-model", *{option!r}]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, sorted({{"torch", "transformers", "lmms_eval", "datasets"}} & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.stdout == "2 []\n"
+    assert message in ended.stderr
+
+
+def test_parts_of_a_checkpoint_that_disagree_are_refused_before_loading(command, folder, tmp_path, monkeypatch) -> None:
+    config = Path(shutil.copytree(folder / "tiny-llava", tmp_path / "other")) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_index": 7}))
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    code, _, err = command(
+        *("--ckpt", str(tmp_path / "other"), "--data-dir", str(folder / "data")),
+        *("--suite", "amber", "--pipeline", "closed_vocabulary"),
+    )
+    assert code == 2
+    assert "config.json says 7" in err

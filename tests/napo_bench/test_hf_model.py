@@ -295,6 +295,62 @@ def test_a_batch_size_that_is_none_is_refused(checkpoint: Path, size: int | str)
         NapoHF(str(checkpoint), size)
 
 
+@pytest.mark.parametrize("generation", [GREEDY, BEAMS, SAMPLED], ids=["greedy", "beams", "sampled beams"])
+def test_a_model_that_overflows_in_float16_stops_and_names_the_layer(
+    model_of, checkpoint, tmp_path, generation
+) -> None:
+    """Its weights are finite in float16 and its answers are those of float32; only an activation is too large."""
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "large"))
+    weights = load_file(folder / "model.safetensors")
+    gate = next(name for name in weights if name.endswith("language_model.model.layers.1.mlp.up_proj.weight"))
+    weights[gate] *= 3e4
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    questions = [asked(number, generation) for number in range(3)]
+    model_of(3, "float32", folder).answer(questions, 3)
+    with pytest.raises(NapoBenchError, match="NaN or infinite in float16") as caught:
+        model_of(3, "float16", folder, dtype="float16").answer(questions, 3)
+    assert "model.language_model.layers.1.mlp." in caught.value.message
+    assert "--dtype bfloat16" in caught.value.hint
+    with Journal(tmp_path / "float16.sqlite") as journal:
+        assert len(journal) == 0
+
+
+def test_a_vision_tower_that_overflows_is_named(model_of, checkpoint, tmp_path) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "large"))
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: tensor * 1e4 if "encoder.layers.0.mlp" in name else tensor for name, tensor in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NapoBenchError, match=r"model\.vision_tower"):
+        model_of(3, folder=folder, dtype="float16").answer([asked(1), asked(2), asked(3)], 3)
+
+
+def test_forbidden_tokens_are_not_mistaken_for_an_overflow(model_of) -> None:
+    model = model_of(2)
+    model.model.generation_config.suppress_tokens = list(range(300, 400))
+    model.model.generation_config.min_new_tokens = 3
+    assert all(model.answer([asked(number) for number in range(4)], 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "advice"),
+    [
+        ({"dtype": "fp16"}, "dtype is 'fp16'; auto, float32, bfloat16 or float16", "--dtype float16"),
+        ({"dtype": "bfloat-16"}, "dtype is 'bfloat-16'", "--dtype bfloat16"),
+        ({"dtype": "int8"}, "dtype is 'int8'", "--dtype"),
+        ({"device": "gpu"}, "device is 'gpu'; cpu, cuda, mps, xpu", "--device cuda"),
+        ({"device": "best"}, "device is 'best'", "--device cpu"),
+        ({"device": "cuda:one"}, "device is 'cuda:one'", "--device cuda"),
+        ({"device": "cudo"}, "device is 'cudo'", "--device cuda"),
+        ({"device": "cuda:99"}, "device is 'cuda:99'; (this machine has|torch finds no)", "--device"),
+        ({"device": "cpu:3"}, "device is 'cpu:3'; this machine has cpu", "--device cpu"),
+    ],
+)
+def test_a_device_or_dtype_that_is_not_there_is_refused_first(options, said, advice) -> None:
+    with pytest.raises(NapoBenchError, match=said) as caught:
+        NapoHF("no/such/checkpoint", **options)
+    assert advice in caught.value.hint
+
+
 def test_a_full_disk_ends_the_run_with_one_message_and_keeps_what_is_done(model_of, checkpoint, tmp_path) -> None:
     limited = f"""
 import resource, signal, sys

@@ -436,7 +436,8 @@ def _figures(found: Found) -> Iterator[DrawnFigure]:
             {
                 method: {float(percent): _metrics(found.pooled[percent, method]) for percent in sorted(found.runs)}
                 for method in found.laboratory.swapped_methods
-            }
+            },
+            found.laboratory.methods,
         )
 
 

@@ -14,7 +14,7 @@ import jinja2
 
 from napo_bench import files
 from napo_bench.metrics import BENCHMARKS, METRICS, Metric, sample_values
-from napo_bench.report.figures import INK, PALETTE, DrawnFigure
+from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
 from napo_bench.report.pictures import Reference, thumbnails
 from napo_bench.report.places import find_folder
 from napo_bench.report.runs import NamedRun
@@ -57,7 +57,10 @@ def to_html(
     if missing and tell is not None:
         tell(missing)
     data = {
-        "runs": [{"name": run.name, "color": PALETTE[index % len(PALETTE)]} for index, run in enumerate(runs)],
+        "runs": [
+            {"name": run.name, "color": colour_of(index), "pattern": pattern_of(index)}
+            for index, run in enumerate(runs)
+        ],
         "benchmarks": [{"key": key, "label": label} for key, label in BENCHMARKS.items()],
         "items": list(items.values()),
     }
@@ -70,7 +73,7 @@ def to_html(
         undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("explorer.html.j2").render(
-        runs=[(run.name, PALETTE[index % len(PALETTE)], _about(run)) for index, run in enumerate(runs)],
+        runs=[(run.name, colour_of(index), pattern_of(index), _about(run)) for index, run in enumerate(runs)],
         tables=[(table, _columns(table)) for table in tables],
         figures=[(figure, _inline(figure.svg())) for figure in figures],
         benchmarks=BENCHMARKS,

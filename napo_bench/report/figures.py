@@ -13,31 +13,37 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from napo_bench import files
-from napo_bench.metrics import METRICS
+from napo_bench.metrics import BENCHMARKS, METRICS
 from napo_bench.report.runs import NamedRun
 from napo_bench.results import MetricValue
 
-PALETTE = ("#4269d0", "#ff725c", "#3ca951", "#efb118", "#a463f2", "#6cc5b0", "#ff8ab7", "#9c6b4e")
-"""Colours of the runs, in their order; they stand out on white and on black."""
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
+"""Colours of the methods, in the order of the runs: Okabe and Ito's, which colour-blind readers tell apart."""
+
+HATCHES = ("", "////", "....", "xxxx")
+"""Patterns of the methods beyond the palette: each repeats its colours under the next pattern."""
 
 INK = "#1b1e24"
 """Colour of text and axes."""
 
+# A colour means a method in every figure, so kinds of negative differ in form.
 _NEGATIVES = {
-    "rejected": ("original pairs", PALETTE[0]),
-    "lang": ("language-biased", PALETTE[3]),
-    "vis": ("vision-biased", PALETTE[2]),
+    "rejected": ("original pairs", "-"),
+    "lang": ("language-biased", "--"),
+    "vis": ("vision-biased", ":"),
 }
+_MARKERS = ("o", "s", "^", "D")
 _STYLE = {
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
-    "axes.titlesize": 10,
+    "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "axes.labelsize": 9,
+    "axes.labelsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -47,10 +53,12 @@ _STYLE = {
     "grid.linewidth": 0.7,
     "xtick.color": INK,
     "ytick.color": INK,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 10,
+    "legend.handlelength": 2.6,
+    "hatch.linewidth": 1.2,
     "lines.linewidth": 1.8,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Helvetica", "Arial", "sans-serif"],
@@ -58,7 +66,12 @@ _STYLE = {
     "text.parse_math": False,
     "figure.constrained_layout.use": True,
 }
-_PANELS_A_ROW = 4
+_WIDTH = 6.4  # inches of every figure, so that its text has one size wherever it is shown
+_TITLE = 24  # characters that fit above a panel, three in a row
+_NAME = 48  # characters of a name in a legend
+_LABELLED_BARS = 5  # beside more, numbers would overlap
+_LEGEND_LINE = 0.21  # inches
+_LINE = 78  # characters of a line of a legend
 _MARGIN_BINS = 40
 
 
@@ -132,11 +145,15 @@ def noise_against_margin(samples: Mapping[str, MarginSample]) -> DrawnFigure:
     def panel(axes: Axes, name: str) -> None:
         sample = samples[name]
         edges = np.histogram_bin_edges(sample.margins, bins=_MARGIN_BINS).tolist()
-        for noisy, label, colour in ((False, "noise-free", PALETTE[0]), (True, "noise", PALETTE[1])):
+        forms: tuple[dict[str, Any], ...] = (
+            {"label": "noise-free", "color": INK, "alpha": 0.3},
+            {"label": "noise", "facecolor": "none", "edgecolor": INK, "hatch": HATCHES[1], "histtype": "stepfilled"},
+        )
+        for noisy, form in zip((False, True), forms, strict=True):
             part = sample.margins[sample.noisy == noisy]
             if part.size:
-                axes.hist(part, bins=edges, density=True, alpha=0.55, color=colour, label=label)
-        axes.set_title(f"{name} ({sample.noisy.mean():.0%} of {len(sample.noisy)} noise)")
+                axes.hist(part, bins=edges, density=True, **form)
+        axes.set_title(f"{name}\n({sample.noisy.mean():.0%} of {len(sample.noisy)} noise)")
         axes.set_xlabel("margin")
 
     return _panels(
@@ -161,14 +178,15 @@ def alpha_sweep(name: str, title: str, points: Mapping[float, Mapping[str, Metri
     return _metrics_over(name, title, caption, "alpha", {"": points}, logarithmic=True)
 
 
-def label_noise(lines: Mapping[str, Mapping[float, Mapping[str, MetricValue]]]) -> DrawnFigure:
+def label_noise(lines: Mapping[str, Mapping[float, Mapping[str, MetricValue]]], methods: Sequence[str]) -> DrawnFigure:
     """Metrics over the share of swapped labels, with their intervals.
 
     Args:
         lines: Method -> percent of the pairs -> metric key -> value.
+        methods: All methods, in the order in which the other figures colour them.
     """
     caption = "Each metric over the share of original pairs whose labels are swapped, with 95% intervals."
-    return _metrics_over("noise-in-labels", "Noise in labels", caption, "% of labels swapped", lines)
+    return _metrics_over("noise-in-labels", "Noise in labels", caption, "% of labels swapped", lines, methods=methods)
 
 
 def _metrics_over(
@@ -178,15 +196,20 @@ def _metrics_over(
     xlabel: str,
     lines: Mapping[str, Mapping[float, Mapping[str, MetricValue]]],
     *,
+    methods: Sequence[str] = (),
     logarithmic: bool = False,
 ) -> DrawnFigure:
-    """A panel for each metric of Table 1 that every point has, a line for each entry of `lines`."""
+    """A panel for each metric of Table 1 that every point has, a line for each entry of `lines`.
+
+    A line that is no method has the ink's colour.
+    """
     points = [values for line in lines.values() for values in line.values()]
     at = sorted({x for line in lines.values() for x in line})
     keys = [key for key in METRICS if METRICS[key].in_table and all(key in values for values in points)]
 
     def panel(axes: Axes, key: str) -> None:
-        for index, (label, line) in enumerate(lines.items()):
+        for label, line in lines.items():
+            index = methods.index(label) if label in methods else None
             xs = sorted(line)
             values = [line[x][key] for x in xs]
             below = [max(value.value - value.ci95[0], 0) for value in values]
@@ -195,14 +218,16 @@ def _metrics_over(
                 xs,
                 [value.value for value in values],
                 [below, above],
-                marker="o",
+                marker=_MARKERS[pattern_of(index or 0)],
                 markersize=4,
                 elinewidth=0.8,
                 capsize=2,
-                color=PALETTE[index % len(PALETTE)],
-                label=label,
+                color=INK if index is None else colour_of(index),
+                label=_short(label, _NAME),
             )
-        axes.set_title(f"{METRICS[key].label} {METRICS[key].arrow}")
+        metric = METRICS[key]
+        shared = [METRICS[other].label for other in keys].count(metric.label) > 1
+        axes.set_title(f"{metric.label} {metric.arrow}" + (f", {BENCHMARKS[metric.benchmark]}" if shared else ""))
         if logarithmic:
             axes.set_xscale("log")
         axes.set_xticks(at, [f"{x:g}" for x in at])
@@ -223,19 +248,21 @@ def _training_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
         keys = {negative: pattern.format(negative).replace("margins_rejected", "margins") for negative in _NEGATIVES}
         logs = {run.name: run.log for run in runs if any(key in line for line in run.log for key in keys.values())}
         if logs:
-            panel = _over_steps(logs, keys)
+            panel = _over_steps(logs, keys, {name: _colour(runs, name) for name in logs})
             figures.append(_panels(f"training-{name}", title, caption, list(logs), panel, ylabel=name))
     return figures
 
 
-def _over_steps(logs: Mapping[str, list[dict[str, Any]]], keys: Mapping[str, str]) -> Callable[[Axes, str], None]:
+def _over_steps(
+    logs: Mapping[str, list[dict[str, Any]]], keys: Mapping[str, str], colours: Mapping[str, str]
+) -> Callable[[Axes, str], None]:
     def panel(axes: Axes, name: str) -> None:
         for negative, key in keys.items():
             points = [(line["step"], line[key]) for line in logs[name] if key in line]
             if points:
-                label, colour = _NEGATIVES[negative]
-                axes.plot(*zip(*points, strict=True), color=colour, label=label)
-        axes.set_title(name)
+                label, style = _NEGATIVES[negative]
+                axes.plot(*zip(*points, strict=True), color=colours[name], linestyle=style, label=label)
+        axes.set_title(_short(name, _TITLE))
         axes.set_xlabel("step")
 
     return panel
@@ -272,18 +299,19 @@ def _funnel(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
     if not shares:
         return []
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.2))
+        figure = Figure(figsize=(_WIDTH, 3.4))
         axes = figure.subplots()
         width = 0.8 / len(shares)
         for index, (name, values) in enumerate(shares.items()):
             at = np.arange(len(stages)) + (index - (len(shares) - 1) / 2) * width
-            bars = axes.bar(at, values, width * 0.92, color=_colour(runs, name), label=name)
-            axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+            bars = axes.bar(at, values, width * 0.92, label=_short(name, _NAME), **_bar_form(runs, name))
+            if len(shares) <= _LABELLED_BARS:
+                axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=1)
         axes.set_xticks(range(len(stages)), stages)
         axes.set_ylabel("% of instances still in")
         axes.set_ylim(0, 108)
         axes.grid(axis="x", visible=False)
-        _legend_below(figure, len(shares))
+        _legend_below(figure)
         return [
             DrawnFigure(
                 "vlind-funnel",
@@ -305,7 +333,7 @@ def _mmhal_types(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
         return []
     types = list(dict.fromkeys(name for by_type in scores.values() for name in by_type))
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 3.2))
+        figure = Figure(figsize=(_WIDTH, 3.4))
         axes = figure.subplots()
         width = 0.8 / len(scores)
         for index, (name, by_type) in enumerate(scores.items()):
@@ -317,13 +345,13 @@ def _mmhal_types(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
                 [value.ci95[1] - value.value for value in values],
             ]
             heights = [value.value for value in values]
-            axes.bar(at, heights, width * 0.92, color=_colour(runs, name), label=name)
+            axes.bar(at, heights, width * 0.92, label=_short(name, _NAME), **_bar_form(runs, name))
             axes.errorbar(at, heights, np.maximum(errors, 0), fmt="none", ecolor=INK, elinewidth=0.7, alpha=0.6)
         axes.set_xticks(range(len(types)), types, rotation=20, ha="right")
         axes.set_ylabel("score (0-6)")
         axes.set_ylim(0, 6.2)
         axes.grid(axis="x", visible=False)
-        _legend_below(figure, len(scores))
+        _legend_below(figure)
         return [
             DrawnFigure(
                 "mmhal-types",
@@ -337,10 +365,11 @@ def _mmhal_types(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
 def _panels(
     name: str, title: str, caption: str, labels: Sequence[str], draw: Callable[[Axes, str], None], ylabel: str = ""
 ) -> DrawnFigure:
-    columns = min(len(labels), _PANELS_A_ROW)
+    columns = min(len(labels), 3 if max(map(len, labels)) <= _TITLE else 2)
+    columns = 2 if len(labels) == 4 else columns
     rows = math.ceil(len(labels) / columns)
     with rc_context(_STYLE):
-        figure = Figure(figsize=(max(3.2 * columns, 4.2), 2.8 * rows))
+        figure = Figure(figsize=(_WIDTH, 2.5 * rows + 0.4))
         grid = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(grid.flat):
             if index < len(labels):
@@ -349,17 +378,53 @@ def _panels(
                 axes.axis("off")
         for axes in grid[:, 0]:
             axes.set_ylabel(ylabel)
-        legends = [axes.get_legend_handles_labels() for axes in grid.flat]
-        lines = {label: line for handles, labels in legends for line, label in zip(handles, labels, strict=True)}
-        if lines:
-            figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines))
+        _legend_below(figure)
         return DrawnFigure(name, title, caption, figure)
 
 
-def _legend_below(figure: Figure, entries: int) -> None:
-    figure.legend(loc="outside lower center", ncols=min(entries, _PANELS_A_ROW))
+def _legend_below(figure: Figure) -> None:
+    """One legend for all panels. A form that several methods share is shown in the ink's colour."""
+    entries: dict[str, list[Any]] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, []).append(handle)
+    handles = [
+        Line2D([], [], color=INK, linestyle=found[0].get_linestyle()) if isinstance(found[0], Line2D) else found[0]
+        for found in entries.values()
+    ]
+    if entries:
+        columns = min(len(entries), max(1, _LINE // (max(map(len, entries)) + 8)))
+        figure.legend(handles, entries, loc="outside lower center", ncols=columns)
+        figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * (math.ceil(len(entries) / columns) - 1))
+
+
+def colour_of(index: int) -> str:
+    """The colour of the method at a place in the order of the runs."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def pattern_of(index: int) -> int:
+    """The pattern of the method at a place in the order of the runs, of HATCHES; 0 within the palette."""
+    return index // len(PALETTE) % len(HATCHES)
+
+
+def _bar_form(runs: Sequence[NamedRun], name: str) -> dict[str, Any]:
+    index = _place(runs, name)
+    return {"facecolor": colour_of(index), "hatch": HATCHES[pattern_of(index)], "edgecolor": "#ffffff", "linewidth": 0}
 
 
 def _colour(runs: Sequence[NamedRun], name: str) -> str:
-    index = next(index for index, run in enumerate(runs) if run.name == name)
-    return PALETTE[index % len(PALETTE)]
+    return colour_of(_place(runs, name))
+
+
+def _place(runs: Sequence[NamedRun], name: str) -> int:
+    return next(index for index, run in enumerate(runs) if run.name == name)
+
+
+def _short(text: str, most: int) -> str:
+    """The text with its middle left out if it is longer than `most` characters.
+
+    It begins with a space if the text begins with an underscore: matplotlib leaves such texts out of a legend.
+    """
+    text = f" {text}" if text.startswith("_") else text
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"

@@ -224,7 +224,7 @@ def test_label_noise_is_drawn_with_a_line_and_intervals_for_each_method():
         method: {percent: {"vlind.cb": MetricValue(value - percent, (value - 50, value), 9)} for percent in (0, 20, 40)}
         for method, value in (("dpo", 60.0), ("napo", 70.0))
     }
-    (axes,) = label_noise(lines).figure.axes
+    (axes,) = label_noise(lines, ["dpo", "napo"]).figure.axes
     assert axes.get_title(loc="left").startswith("CB")
     drawn = {container.get_label(): container.lines[0].get_data() for container in axes.containers}
     assert {name: list(data[1]) for name, data in drawn.items()} == {"dpo": [60, 40, 20], "napo": [70, 50, 30]}

@@ -1,5 +1,6 @@
 """Figures: each is drawn from the runs that have its data, and from nothing else."""
 
+import itertools
 import json
 import re
 import shutil
@@ -8,9 +9,19 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.text import Text
 from synthetic_runs import invoke, make_run
 
-from napo_bench.report.figures import MarginSample, draw_figures, noise_against_margin
+from napo_bench.report.figures import (
+    INK,
+    PALETTE,
+    MarginSample,
+    alpha_sweep,
+    draw_figures,
+    label_noise,
+    noise_against_margin,
+)
 from napo_bench.report.runs import NamedRun, load_runs
 from napo_bench.results import MetricValue
 from trainers.config import load_recipe
@@ -110,7 +121,7 @@ def test_noise_against_margin_splits_by_what_is_known():
     rng = np.random.default_rng(0)
     noisy = rng.random(200) < 0.25
     figure = noise_against_margin({"language-biased": MarginSample(rng.normal(noisy * 2.0, 1), noisy)})
-    assert {"noise", "noise-free", f"language-biased ({noisy.mean():.0%} of 200 noise)"} <= texts(figure)
+    assert {"noise", "noise-free", "language-biased", f"({noisy.mean():.0%} of 200 noise)"} <= texts(figure)
 
 
 def test_names_are_text_in_a_figure_whatever_they_hold(run):
@@ -123,6 +134,121 @@ def test_names_are_text_in_a_figure_whatever_they_hold(run):
 def test_a_figure_is_the_same_each_time_it_is_drawn(run):
     drawn = [by_name([NamedRun("base", run, None, [])])["vlind-funnel"].svg() for _ in range(2)]
     assert drawn[0] == drawn[1]
+
+
+# Colours and sizes
+
+
+@pytest.fixture(scope="module")
+def drawn(run):
+    """Figures of every kind, of four methods, by name."""
+    methods = ["base", "dpo", "mdpo", "napo"]
+    rated = make_run(0.6, 1)
+    rated.benchmarks["mmhal"].breakdown = {"question_type/counting": {"score": MetricValue(2.5, (2.0, 3.0), 12)}}
+    runs = [NamedRun(name, rated, None, log("rejected", "lang", "vis") if name != "base" else []) for name in methods]
+    values = {f"vlind.{name}": value for name, value in run.benchmarks["vlind"].metrics.items()}
+    noisy = np.arange(60) % 3 == 0
+    samples = {kind: MarginSample(np.arange(60.0), noisy) for kind in ("language", "vision", "both")}
+    found = [
+        *draw_figures(runs),
+        noise_against_margin(samples),
+        label_noise({name: {0.0: values, 10.0: values} for name in ("dpo", "napo")}, methods),
+        alpha_sweep("sweep", "Sweep", {alpha: values for alpha in (0.1, 0.5, 1.0)}),
+    ]
+    return methods, {figure.name: figure for figure in found}
+
+
+def test_a_colour_means_the_same_method_in_every_figure(drawn):
+    methods, figures = drawn
+    colours = dict(zip(methods, PALETTE, strict=False))
+    for name in ("training-q", "training-margins", "training-gamma"):
+        for axes in figures[name].figure.axes:
+            assert {line.get_color() for line in axes.lines} == {colours[axes.get_title(loc="left")]}
+    for name in ("vlind-funnel", "mmhal-types"):
+        bars = figures[name].figure.axes[0].containers
+        found = {bar.get_label(): to_hex(bar.patches[0].get_facecolor()) for bar in bars if hasattr(bar, "patches")}
+        assert found == colours
+    lines = figures["noise-in-labels"].figure.axes[0].containers
+    assert {line.get_label(): line.lines[0].get_color() for line in lines} == {
+        name: colours[name] for name in ("dpo", "napo")
+    }
+
+
+def test_what_is_no_method_has_no_methods_colour(drawn):
+    _, figures = drawn
+    for name in ("noise-against-margin", "sweep"):
+        svg = figures[name].svg().lower()
+        assert INK in svg and not any(colour in svg for colour in PALETTE), name
+
+
+def test_kinds_of_negative_and_noise_differ_in_form(drawn):
+    _, figures = drawn
+    axes = figures["training-margins"].figure.axes[0]
+    assert len({line.get_linestyle() for line in axes.lines}) == len(axes.lines) == 3
+    (legend,) = figures["training-margins"].figure.legends
+    shown = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert {label: line.get_linestyle() for label, line in shown.items()} == {
+        line.get_label(): line.get_linestyle() for line in axes.lines
+    }
+    assert {line.get_color() for line in shown.values()} == {INK}
+    assert {bool(patch.get_hatch()) for patch in figures["noise-against-margin"].figure.axes[0].patches} == {
+        True,
+        False,
+    }
+
+
+def test_methods_beyond_the_palette_differ_in_pattern(run):
+    runs = [NamedRun(f"_{index}", run, None, []) for index in range(13)]
+    figure = by_name(runs)["vlind-funnel"].figure
+    bars = [bar.patches[0] for bar in figure.axes[0].containers]
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == 13
+    assert len(figure.legends[0].get_texts()) == 13, "matplotlib leaves out labels that begin with an underscore"
+
+
+def test_text_has_a_readable_size_in_every_figure(drawn, run):
+    """In a README 830 pixels wide, and in half of a page of 1,280, of which 570 are left for a figure."""
+    _, figures = drawn
+    many = by_name([NamedRun("a long name " * 8 + str(index), run, None, []) for index in range(12)])
+    for name, figure in (figures | {"many": many["vlind-funnel"]}).items():
+        figure.figure.draw_without_rendering()
+        sizes = [text.get_fontsize() for text in figure.figure.findobj(Text) if text.get_text()]
+        pixels_an_inch = 570 / figure.figure.get_figwidth()
+        assert min(sizes) / 72 * pixels_an_inch >= 11, name
+        assert all(axes.get_position().height * figure.figure.get_figheight() > 1 for axes in figure.figure.axes), name
+
+
+# Matrices for linear RGB, of Machado, Oliveira and Fernandes (2009), severity 1.
+COLOUR_BLINDNESS = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def linear(colour):
+    rgb = np.array(to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb
+    x, y, z = np.cbrt(xyz / [0.9505, 1.0, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("kind", COLOUR_BLINDNESS)
+def test_colour_blind_readers_tell_the_methods_apart(kind):
+    seen = [lab(np.clip(COLOUR_BLINDNESS[kind] @ linear(colour), 0, 1)) for colour in PALETTE]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15  # 2.3 is just noticeable
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#14171c"])
+def test_methods_stand_out_on_light_and_on_dark(ground):
+    luminance = np.array([0.2126, 0.7152, 0.0722])
+    for colour in PALETTE:
+        low, high = sorted(float(luminance @ linear(each)) for each in (colour, ground))
+        assert (high + 0.05) / (low + 0.05) > 2, colour
 
 
 def train_and_evaluate(place, checkpoint, run, name, **facts):

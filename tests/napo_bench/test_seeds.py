@@ -40,3 +40,14 @@ def test_a_method_that_is_clearly_better_is_called_so_in_the_metrics_own_directi
 def test_equal_runs_stay_open():
     run = make_run(0.6, seed=0)
     assert {row.verdict for row in differences(run, [run])} == {"open"}
+
+
+def test_notes_of_every_seed_are_kept_with_the_trainings_they_are_about():
+    runs = [make_run(0.6, seed=seed, sizes={"vlind": 6}) for seed in range(3)]
+    for run, notes in zip(runs, (["common"], ["common", "4 of 6 answers are empty"], ["common"]), strict=True):
+        run.benchmarks["vlind"].notes = notes
+    assert pooled(runs).benchmarks["vlind"].notes == [
+        "common",
+        "training 2 of 3: 4 of 6 answers are empty",
+        "Mean of 3 trainings; intervals are over the trainings",
+    ]

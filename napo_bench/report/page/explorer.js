@@ -31,6 +31,8 @@
     return node;
   };
 
+  const tagOf = (run) => element("span", { class: `run p${run.pattern}`, title: run.name }, run.name);
+
   const picture = (index, alt) =>
     index === null ? element("div", { class: "blank" }) : element("img", { src: pictures[index], alt, loading: "lazy" });
 
@@ -233,7 +235,7 @@
     const head = element(
       "header",
       {},
-      element("span", { class: "run" }, runs[run].name),
+      tagOf(runs[run]),
       element("span", { class: `pill ${kind}` }, answer && "rating" in answer ? `rated ${answer.rating ?? "–"} of 6` : title),
     );
     const card = element("div", { class: "answer", color: runs[run].color }, head);
@@ -265,7 +267,7 @@
     });
     return [...groups].map(([key, indices]) => {
       const test = item.tests[indices[0]];
-      const heads = runs.map((run) => element("th", { color: run.color }, element("span", { class: "run" }, run.name)));
+      const heads = runs.map((run) => element("th", { color: run.color }, tagOf(run)));
       const rows = indices.map((index) =>
         element(
           "tr",

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napo_bench.engine import EvalOptions, evaluate, identity_of, micro_world
+from napo_bench.engine import TASKS, EvalOptions, evaluate, identity_of, micro_world
 from napo_bench.errors import NapoBenchError
 from napo_bench.identity import described, differences, held_identity
-from napo_bench.micro import named_checkpoint
+from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.progress import Listener
+from napo_bench.remaining import Work
 from trainers.config import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ MICRO_TOKENS = 64
 QUICK_ROWS = 480
 QUICK_LIMIT = 60
 BASE = "base"
+ROWS = Work("rows", MICRO_ROWS)
+TYPICAL_ROWS = 5000
+"""Preference rows that were not drawn here, for the estimate of the time that is left."""
+
+TYPICAL_UNITS = {"vlind": 300, "object_halbench": 300, "amber": 1000, "amber_discriminative": 10000, "mmhal": 96}
+QUESTIONS_A_UNIT = {"vlind": 14}
+"""Benchmark -> how large it is, for the same estimate."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Step:
 
     title: str
     run: Callable[[Watcher], None]
+    work: Work = ROWS
 
 
 @dataclass(frozen=True)
@@ -130,17 +139,31 @@ class Experiment:
         """The rows, their biased negatives, and the evaluation of the base."""
         steps = [Step(title, partial(self._write_rows, path)) for title, path in self._drawn_rows()]
         if self._builds_negatives():
-            steps.append(Step("Biased negatives", self._build_negatives))
-        return [*steps, Step("Evaluate the base", partial(self._evaluate, self.checkpoint, self.base_run))]
+            steps.append(Step("Biased negatives", self._build_negatives, Work("negatives", self._row_count)))
+        evaluate_base = partial(self._evaluate, self.checkpoint, self.base_run)
+        return [*steps, Step("Evaluate the base", evaluate_base, self._evaluation_work)]
 
     def trainings(self) -> list[Step]:
         """Each checkpoint's training and evaluation."""
         steps = []
         for trained in self.trained():
             name = trained.method if len(self.seeds) == 1 else f"{trained.method}, seed {trained.seed}"
-            steps.append(Step(f"Train {name}", partial(self._train, trained)))
-            steps.append(Step(f"Evaluate {name}", partial(self._evaluate, str(trained.model), trained.run)))
+            training = partial(self._train, trained)
+            steps.append(Step(f"Train {name}", training, training_work(trained.recipe, self._row_count)))
+            evaluation = partial(self._evaluate, str(trained.model), trained.run)
+            steps.append(Step(f"Evaluate {name}", evaluation, self._evaluation_work))
         return steps
+
+    @property
+    def _row_count(self) -> int:
+        return self.rows if self.base == MICRO else TYPICAL_ROWS
+
+    @property
+    def _evaluation_work(self) -> Work:
+        limit = self.evaluation.limit or max(TYPICAL_UNITS.values())
+        names = TASKS if self.micro_suite else self.evaluation.suite
+        questions = [min(limit, TYPICAL_UNITS.get(name, limit)) * QUESTIONS_A_UNIT.get(name, 1) for name in names]
+        return Work("evaluation", sum(questions))
 
     def _drawn_rows(self) -> Iterator[tuple[str, Path]]:
         if self.data is None:
@@ -208,6 +231,12 @@ class Experiment:
 
     def _suite(self) -> AbstractContextManager[EvalOptions]:
         return micro_world(self.evaluation) if self.micro_suite else nullcontext(self.evaluation)
+
+
+def training_work(recipe: Recipe, rows: int) -> Work:
+    """How much a training computes: each row's prompt and picture, and each of its responses."""
+    responses = 1 + len(recipe.negatives) + (recipe.crop_seed is not None)
+    return Work("training", rows * recipe.epochs * (1 + responses))
 
 
 def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Recipe]:

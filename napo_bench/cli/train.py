@@ -17,6 +17,7 @@ from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.progress import StageBars
+from napo_bench.remaining import Remaining
 
 if TYPE_CHECKING:
     from trainers.config import Recipe
@@ -96,8 +97,8 @@ def train(
 class Terminal(StageBars):
     """Watches a training run: a bar for each pass, with the last logged values beside it, on stderr."""
 
-    def __init__(self) -> None:
-        super().__init__(console.err)
+    def __init__(self, plan: Remaining | None = None) -> None:
+        super().__init__(console.err, plan)
         self.last: Mapping[str, float] = {}
 
     def note(self, text: str) -> None:

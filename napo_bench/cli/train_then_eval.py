@@ -16,6 +16,7 @@ from napo_bench.cli.begin import begin
 from napo_bench.cli.score import DataDir, JudgeBaseUrl, JudgeMaxRequests, JudgeModel, Pipeline, SpacyModel
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO
+from napo_bench.remaining import Remaining
 
 if TYPE_CHECKING:
     from napo_bench.experiment import Experiment, Step
@@ -116,17 +117,14 @@ def _common_data(named: Sequence[str]) -> str:
 
 
 def run_steps(steps: Sequence[Step]) -> None:
-    """Do every step under one progress display."""
+    """Do every step under one progress display, with one estimate of the time that is left."""
     from napo_bench.cli.train import Terminal
 
-    with Terminal() as bars:
-        whole = bars.add_task("", total=len(steps))
-        for step in steps:
-            bars.update(whole, description=f"[bold]{escape(step.title)}[/bold]")
+    with Terminal(Remaining([step.work for step in steps])) as bars:
+        for number, step in enumerate(steps):
+            bars.begin_piece(number, f"{number + 1}/{len(steps)} [bold]{escape(step.title)}[/bold]")
             step.run(bars)
-            bars.forget_stages()
-            bars.advance(whole)
-        bars.update(whole, description="[bold]Done[/bold]")
+        bars.begin_piece(len(steps), "[bold]Done[/bold]")
 
 
 def _report(experiment: Experiment) -> None:

@@ -14,6 +14,7 @@ from napo_bench.experiment import MICRO_ROWS, Experiment, Step, Trained, in_firs
 from napo_bench.lab.changed_rows import expect_things_shown, reject_custom, swap_labels, write_changed_rows
 from napo_bench.lab.margins import compute_log_probs, probing_recipe
 from napo_bench.micro import MICRO
+from napo_bench.remaining import Work
 from trainers.config import Recipe, load_recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -224,10 +225,15 @@ class Laboratory:
     def steps(self) -> list[Step]:
         """Everything to do, in order."""
         steps = [*self.main.preparation(), *self.main.trainings()]
+        margins = Work("margins", self.rows)
         if self.probed:
-            steps.append(Step("Margins under the base", partial(self._probe, self.main.checkpoint)))
+            steps.append(Step("Margins under the base", partial(self._probe, self.main.checkpoint), margins))
         steps += [
-            Step(f"Margins under {trained.method}, seed {trained.seed}", partial(self._probe, str(trained.model)))
+            Step(
+                f"Margins under {trained.method}, seed {trained.seed}",
+                partial(self._probe, str(trained.model)),
+                margins,
+            )
             for trained in self.probed
         ]
         for percent, experiment in self.swapped.items():

@@ -6,7 +6,8 @@ construction of biased negatives see the same text and the same picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -27,6 +28,66 @@ _VICUNA_V1 = VICUNA_V1_SYSTEM + (
     "{{ ' ASSISTANT:' if add_generation_prompt else '' }}"
 )
 _PROBE = "a-probe-of-the-template"
+
+PLACEHOLDERS = (
+    "<im_start><image><im_end>",
+    "<image>",
+    "<|vision_start|>",
+    "<|image_pad|>",
+    "<|vision_end|>",
+    "<|image|>",
+)
+"""How data sets write an image into a text, with the marks around it."""
+
+_PLACEHOLDER_FIELDS = ("image_token", "video_token", "boi_token", "eoi_token", "start_image_token", "end_image_token")
+_CONTROL_TOKEN = re.compile(r"[<\[|].+[>\]|]", re.DOTALL)
+
+
+def any_of(strings: Iterable[str]) -> str:
+    """A regular expression, for `re` and for Arrow, of strings: the longest is tried first."""
+    ordered = sorted(set(strings), key=lambda string: (-len(string), string))
+    return "|".join(re.escape(string).replace("\\ ", " ") for string in ordered)
+
+
+@dataclass(frozen=True)
+class Markup:
+    """Strings of a text that a model would not read as text.
+
+    Attributes:
+        placeholders: Strings that stand for an image, or enclose one.
+        controls: Strings that the tokenizer turns into control tokens: begin, end of a turn, padding.
+        own: The checkpoint's own placeholder of an image.
+    """
+
+    placeholders: tuple[str, ...] = PLACEHOLDERS
+    controls: tuple[str, ...] = ()
+    own: str = "<image>"
+
+    @classmethod
+    def of(cls, processor: Any) -> Self:
+        """The markup of a checkpoint: its own, and the placeholders that data sets use."""
+        named = (getattr(processor, name, None) for name in _PLACEHOLDER_FIELDS)
+        placeholders = dict.fromkeys([*(token for token in named if isinstance(token, str) and token), *PLACEHOLDERS])
+        tokenizer = processor.tokenizer
+        added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        # Some tokenizers pad with "!" or end with a word; such a token is text.
+        special = [token for token in (*tokenizer.all_special_tokens, *added) if _CONTROL_TOKEN.fullmatch(token)]
+        controls = tuple(token for token in dict.fromkeys(special) if token not in placeholders)
+        return cls(tuple(placeholders), controls, getattr(processor, "image_token", None) or "<image>")
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(any_of((*self.placeholders, *self.controls)))
+
+    def removed(self, text: str) -> str:
+        """The text without these strings, also without those that appear when one inside them is removed.
+
+        A text that holds none of them stays as it is, to the byte.
+        """
+        plain = text
+        while (shorter := self._compiled.sub("", plain)) != plain:
+            plain = shorter
+        return text if plain == text else plain.strip()
 
 
 @dataclass(frozen=True)
@@ -82,14 +143,14 @@ class Conversation:
         """The text up to where the answer starts.
 
         Args:
-            question: May be empty. An image placeholder in it is dropped: the conversation sets its own.
+            question: May be empty. Placeholders and control tokens in it are removed: the conversation sets its own.
             has_image: Whether one picture goes with it; without one there is no image placeholder.
         """
-        return _render(self.processor, self._template, self._plain(question), has_image=has_image)
+        return _render(self.processor, self._template, self.markup.removed(question), has_image=has_image)
 
     def answer(self, text: str) -> str:
-        """The text of an answer as it follows a prompt in training, up to and including the closing `eos`."""
-        return f"{self._answer_lead}{self._plain(text)}{self._answer_tail}"
+        """The text of an answer as it follows a prompt in training, up to and including the one closing `eos`."""
+        return f"{self._answer_lead}{self.markup.removed(text)}{self._answer_tail}"
 
     def prepare_image(self, image: Image.Image) -> Image.Image:
         """The picture to give to the processor: RGB, for LLaVA-1.5 centred in a square of CLIP's mean colour."""
@@ -137,9 +198,10 @@ class Conversation:
         words = self.prompt(_PROBE, has_image=False).rpartition(_PROBE)[2]
         return words, len(self.processor.tokenizer(words, add_special_tokens=False)["input_ids"])
 
-    def _plain(self, text: str) -> str:
-        placeholder = getattr(self.processor, "image_token", None) or "<image>"
-        return text.replace(placeholder, "").strip() if placeholder in text else text
+    @cached_property
+    def markup(self) -> Markup:
+        """What is removed from questions and answers."""
+        return Markup.of(self.processor)
 
 
 def _render(processor: Any, template: str | None, question: str, *, has_image: bool, answer: str | None = None) -> str:

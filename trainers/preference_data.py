@@ -5,8 +5,12 @@ No row vanishes: what cannot be trained on is counted and named by its id, and n
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import itertools
+import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,10 +26,12 @@ from torch.utils.data import Dataset, Sampler
 from napo_bench import files
 from napo_bench.errors import NapoBenchError
 from napo_bench.images import UnreadableImageError, open_rgb
-from trainers.conversation import Conversation
+from trainers.conversation import Conversation, Markup, any_of
 from trainers.forward import PreferenceBatch
 
 COLUMNS = {"chosen": "chosen", "rejected": "rejected", "language": "question_only", "vision": "image_only"}
+# Characters that show nothing: spaces, controls, zero-width characters, blank letters, variation selectors.
+_BLANK = r"[\p{Z}\p{C}\x{115F}\x{1160}\x{2800}\x{3164}\x{FE00}-\x{FE0F}]+"
 _CROP_SCALE = (0.01, 0.2)
 _CROP_RATIO = (3 / 4, 4 / 3)
 
@@ -53,17 +59,19 @@ class PreferenceRow:
 
 @dataclass
 class RowReport:
-    """What became of the rows.
+    """What became of the rows. A row is named by its id; rows that share an id by id and number.
 
     Attributes:
         total: Rows in the data set.
-        left_out: Reason -> ids of rows that are not trained on at all.
-        without: Negative -> ids of rows that lack it and are trained on with the others.
+        left_out: Reason -> names of rows that are not trained on at all.
+        without: Negative -> names of rows that lack it and are trained on with the others.
+        cleaned: Names of rows whose texts held control tokens of the model, which were removed.
     """
 
     total: int
     left_out: dict[str, list[str]] = field(default_factory=dict)
     without: dict[str, list[str]] = field(default_factory=dict)
+    cleaned: list[str] = field(default_factory=list)
 
     @property
     def used(self) -> int:
@@ -78,6 +86,8 @@ class RowReport:
             return f"{len(ids)} of {self.total} rows ({', '.join(ids[:shown])}{more})"
 
         lines = [f"Left out, {reason}: {some(ids)}." for reason, ids in self.left_out.items()]
+        if self.cleaned:
+            lines.append(f"Control tokens of the model were removed from the texts: {some(self.cleaned)}.")
         return lines + [f"Trained on without a {name} negative: {some(ids)}." for name, ids in self.without.items()]
 
 
@@ -89,29 +99,43 @@ class PreferenceRows(Dataset[PreferenceRow]):
     Attributes:
         responses: "chosen" and the negatives, in the order of every row's `responses`.
         positions: Of the rows in the data set.
-        fingerprint: SHA-256 over the contents of the files.
+        fingerprint: SHA-256 over the contents of the files, and over what is removed from their texts.
         report: What was left out, and why.
     """
 
-    def __init__(
-        self, table: Any, ids: Sequence[str], negatives: Sequence[str], fingerprint: str, folder: Path
-    ) -> None:
+    def __init__(self, table: Any, source: DataFiles, negatives: Sequence[str], markup: Markup) -> None:
         self._table = table
-        self._ids = ids
-        self._folder = folder
+        self._source = source
+        self._ids = row_ids(table)
+        self._names = row_names(self._ids)
         self.responses = ("chosen", *negatives)
-        self.fingerprint = fingerprint
-        self.report = RowReport(len(ids))
-        empty = {name: _empty_texts(table, COLUMNS[name]) for name in self.responses}
-        no_chosen = empty["chosen"]
-        no_negative = np.logical_and.reduce([empty[name] for name in negatives]) & ~no_chosen
-        self.positions: NDArray[np.int64] = np.arange(len(ids))
+        self.report = RowReport(len(table))
+        texts = {name: _visible_texts(table, COLUMNS[name], markup) for name in self.responses}
+        self._empty = {name: _is_empty(text) for name, text in texts.items()}
+        no_chosen = self._empty["chosen"]
+        no_negative = np.logical_and.reduce([self._empty[name] for name in negatives]) & ~no_chosen
+        equal = np.zeros(len(table), dtype=np.bool_)
+        if "rejected" in texts:
+            equal = _are_equal(texts["chosen"], texts["rejected"]) & ~no_chosen & ~no_negative
+        self.positions: NDArray[np.int64] = np.arange(len(table))
         self._leave_out("no chosen response", np.flatnonzero(no_chosen))
         self._leave_out("no negative response", np.flatnonzero(no_negative))
+        self._leave_out("chosen and rejected response are equal", np.flatnonzero(equal))
         for name in negatives:
-            lacking = np.flatnonzero(empty[name] & ~no_chosen & ~no_negative)
+            lacking = np.flatnonzero(self._empty[name] & ~no_chosen & ~no_negative & ~equal)
             if lacking.size:
-                self.report.without[name] = [ids[position] for position in lacking.tolist()]
+                self.report.without[name] = [self._names[position] for position in lacking.tolist()]
+        columns = ("question", *(COLUMNS[name] for name in self.responses))
+        cleaned = np.intersect1d(self.positions, np.flatnonzero(_holds(table, columns, markup.controls)))
+        self.report.cleaned = [self._names[position] for position in cleaned.tolist()]
+        others = {*markup.placeholders, *markup.controls} - {markup.own}
+        changed = equal | _holds(table, columns, others)
+        for name, empty in self._empty.items():
+            changed |= empty & ~_is_empty(table.data.column(COLUMNS[name]))
+        self.fingerprint = source.fingerprint(table)
+        if changed.any():
+            rule = json.dumps([sorted(others), np.flatnonzero(changed).tolist()])
+            self.fingerprint = hashlib.sha256(f"{self.fingerprint}{rule}".encode()).hexdigest()
 
     def leave_out(self, problems: Mapping[int, str]) -> None:
         """Take rows out and into the report: position -> reason."""
@@ -121,11 +145,12 @@ class PreferenceRows(Dataset[PreferenceRow]):
 
     def _leave_out(self, reason: str, positions: NDArray[np.int64]) -> None:
         if positions.size:
-            self.report.left_out[reason] = [self._ids[position] for position in positions.tolist()]
+            self.report.left_out[reason] = [self._names[position] for position in positions.tolist()]
             self.positions = np.setdiff1d(self.positions, positions)
-        gone = {row_id for ids in self.report.left_out.values() for row_id in ids}
-        without = {name: [row_id for row_id in ids if row_id not in gone] for name, ids in self.report.without.items()}
-        self.report.without = {name: ids for name, ids in without.items() if ids}
+        gone = {row for rows in self.report.left_out.values() for row in rows}
+        without = {name: [row for row in rows if row not in gone] for name, rows in self.report.without.items()}
+        self.report.without = {name: rows for name, rows in without.items() if rows}
+        self.report.cleaned = [row for row in self.report.cleaned if row not in gone]
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -138,32 +163,69 @@ class PreferenceRows(Dataset[PreferenceRow]):
             position=position,
             id=self._ids[position],
             question=row["question"] or "",
-            responses=tuple((row[COLUMNS[name]] or "").strip() for name in self.responses),
-            image=decode_image(row["image"], self._folder),
+            responses=tuple(
+                "" if self._empty[name][position] else row[COLUMNS[name]].strip() for name in self.responses
+            ),
+            image=decode_image(row["image"], self._source.folder(position)),
             counted=counted,
         )
 
 
-def open_rows(data: str | Path, negatives: Sequence[str], cache: Path) -> PreferenceRows:
+def open_rows(
+    data: str | Path, negatives: Sequence[str], cache: Path, conversation: Conversation | None = None
+) -> PreferenceRows:
     """Open RLAIF-V or RLAIF-V-Bias rows.
 
     Args:
         data: A parquet file, a folder of them, or the name of a data set on the Hugging Face hub.
         negatives: Those that the recipe needs, among "rejected", "language" and "vision".
         cache: The memory-mapped form of the rows is kept here.
+        conversation: Its control tokens are no text; None knows the placeholders of data sets alone.
 
     Raises:
         NapoBenchError: nothing is there, a file is no parquet, a column is missing or of another type, or no row fits.
     """
     needed = {"question", "image", *(COLUMNS[name] for name in ("chosen", *negatives))}
-    table, paths = open_table(data, needed, {"idx"}, cache)
-    rows = PreferenceRows(table, row_ids(table), negatives, data_fingerprint(paths), paths[0].parent)
+    table, source = open_table(data, needed, {"idx"}, cache)
+    markup = conversation.markup if conversation else Markup()
+    rows = PreferenceRows(table, source, negatives, markup)
     if not len(rows):
         raise NapoBenchError(f"{data}: no row has a chosen response and one of {', '.join(negatives)}.")
     return rows
 
 
-def open_table(data: str | Path, needed: set[str], others: set[str] | None, cache: Path) -> tuple[Any, list[Path]]:
+@dataclass(frozen=True)
+class DataFiles:
+    """The parquet files of a data set, in the order of its rows.
+
+    Attributes:
+        paths: The files.
+        ends: Number of rows up to the end of each file.
+    """
+
+    paths: tuple[Path, ...]
+    ends: tuple[int, ...]
+
+    def folder(self, position: int) -> Path:
+        """The folder that the paths of images in that row start from: the one of the row's own file."""
+        return self.paths[bisect.bisect_right(self.ends, position)].parent
+
+    def place(self, position: int) -> str:
+        """File and number of that row in it, from 1, for messages."""
+        file = bisect.bisect_right(self.ends, position)
+        return f"{self.paths[file]}, row {position + 1 - (self.ends[file - 1] if file else 0)}"
+
+    def fingerprint(self, table: Any) -> str:
+        """SHA-256, in hex, over the contents of the files and of the images that their rows name by path."""
+        digest = hashlib.sha256("".join(files.sha256_file(path) for path in self.paths).encode())
+        named = dict.fromkeys(self.folder(position) / path for position, path in _image_paths(table))
+        if not named:
+            return digest.hexdigest()
+        images = [files.sha256_file(path) if path.is_file() else "" for path in named]
+        return hashlib.sha256(f"{digest.hexdigest()}{''.join(images)}".encode()).hexdigest()
+
+
+def open_table(data: str | Path, needed: set[str], others: set[str] | None, cache: Path) -> tuple[Any, DataFiles]:
     """The rows of a data set as a memory-mapped `datasets.Dataset`, pictures as they are stored, and its files.
 
     Args:
@@ -182,7 +244,7 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
 
     paths = _parquet_files(data)
     common: set[str] | None = None
-    holding_rows = []
+    counts = []
     for path in paths:
         try:
             metadata = parquet.read_metadata(path)
@@ -193,9 +255,9 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
         names = set(metadata.schema.to_arrow_schema().names)
         if missing := sorted(needed - names):
             raise NapoBenchError(f"{path} lacks the columns {', '.join(missing)}.", _missing_hint(missing, data))
-        if metadata.num_rows:
-            holding_rows.append(str(path))
+        counts.append(metadata.num_rows)
         common = names if common is None else common & names
+    holding_rows = [str(path) for path, count in zip(paths, counts, strict=True) if count]
     if not holding_rows:
         raise NapoBenchError(f"{data} has no rows.")
     columns = None if others is None else sorted(needed | (others & (common or set())))
@@ -211,7 +273,28 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
             raise NapoBenchError(f"{data}: the column {column} is {table.features[column]}; text is expected.")
     if isinstance(table.features["image"], datasets.Image):
         table = table.cast_column("image", datasets.Image(decode=False))
-    return table, paths
+    source = DataFiles(tuple(paths), tuple(itertools.accumulate(counts)))
+    _require_utf8(table, needed - {"image"}, source)
+    return table, source
+
+
+def _require_utf8(table: Any, columns: Iterable[str], source: DataFiles) -> None:
+    import pyarrow as pa
+
+    for column in sorted(columns):
+        texts = table.data.column(column)
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            for position, encoded in enumerate(texts.cast(pa.large_binary()).to_pylist()):
+                try:
+                    (encoded or b"").decode()
+                except UnicodeDecodeError as error:
+                    raise NapoBenchError(
+                        f"{source.place(position)}: the field {column!r} is not UTF-8 text (byte {error.start}: "
+                        "half of a surrogate pair, or another encoding).",
+                        "Write the rows again with whole characters.",
+                    ) from None
 
 
 def row_ids(table: Any) -> list[str]:
@@ -221,9 +304,10 @@ def row_ids(table: Any) -> list[str]:
     return [str(number) for number in range(len(table))]
 
 
-def data_fingerprint(paths: Sequence[Path]) -> str:
-    """SHA-256, in hex, over the contents of a data set's files."""
-    return hashlib.sha256("".join(files.sha256_file(path) for path in paths).encode()).hexdigest()
+def row_names(ids: Sequence[str]) -> list[str]:
+    """A name for each row that no other row has: its id, with its number (from 0) if another row has the same id."""
+    uses = Counter(ids)
+    return [row_id if uses[row_id] == 1 else f"{row_id} (row {number})" for number, row_id in enumerate(ids)]
 
 
 @dataclass
@@ -428,20 +512,74 @@ def _missing_hint(missing: Sequence[str], data: str | Path) -> str:
     return "RLAIF-V's columns are: question, image, chosen, rejected, idx."
 
 
-def _empty_texts(table: Any, column: str) -> NDArray[np.bool_]:
+def _visible_texts(table: Any, column: str, markup: Markup) -> Any:
+    """The texts of a column without markup and without characters that show nothing, as an Arrow array."""
     import pyarrow.compute as pc
 
-    length = pc.utf8_length(pc.utf8_trim_whitespace(table.data.column(column)))
+    texts = table.data.column(column)
+    for pattern in (any_of((*markup.placeholders, *markup.controls)), _BLANK):
+        texts = pc.replace_substring_regex(texts, pattern, "")
+    return texts
+
+
+def _is_empty(texts: Any) -> NDArray[np.bool_]:
+    """Which texts are null, or nothing but white space."""
+    import pyarrow.compute as pc
+
+    length = pc.utf8_length(pc.utf8_trim_whitespace(texts))
     return np.asarray(pc.fill_null(pc.equal(length, 0), True))
 
 
+def _are_equal(texts: Any, others: Any) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(pc.equal(texts, others), False))
+
+
+def _holds(table: Any, columns: Iterable[str], strings: Iterable[str]) -> NDArray[np.bool_]:
+    """Which rows hold one of the strings in one of the columns."""
+    import pyarrow.compute as pc
+
+    found = np.zeros(len(table), dtype=np.bool_)
+    if pattern := any_of(strings):
+        for column in columns:
+            held = pc.match_substring_regex(table.data.column(column), pattern)
+            found |= np.asarray(pc.fill_null(held, False))
+    return found
+
+
+def image_path(cell: Any) -> str | None:
+    """The path of an image cell that names its image by path: {bytes: None, path}, or the path alone."""
+    if isinstance(cell, dict):
+        return cell.get("path") if cell.get("bytes") is None else None
+    return cell if isinstance(cell, str) else None
+
+
+def _image_paths(table: Any) -> Iterator[tuple[int, str]]:
+    """Position and path of the images that rows name by path; images inside the rows are not read."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    cells = table.data.column("image")
+    paths = cells
+    if pa.types.is_struct(cells.type):
+        fields = [cells.type.field(index).name for index in range(cells.type.num_fields)]
+        paths = pc.struct_field(cells, "path") if "path" in fields else pa.nulls(len(cells), pa.string())
+        if "bytes" in fields:
+            paths = pc.if_else(pc.is_null(pc.struct_field(cells, "bytes")), paths, None)
+    if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
+        return
+    for position, path in enumerate(paths.to_pylist()):
+        if path is not None:
+            yield position, path
+
+
 def decode_image(value: Any, folder: Path) -> Image.Image | None:
-    """The picture of a cell: {bytes, path}, bytes, or a path beside the parquet file; None where it does not decode."""
+    """The image of a cell ({bytes, path}, bytes, or a path that starts at the folder); None if it does not decode."""
+    path = image_path(value)
     content = value.get("bytes") if isinstance(value, dict) else value
-    if content is None and isinstance(value, dict):
-        content = value.get("path")
     try:
-        return open_rgb(content if isinstance(content, bytes) else folder / str(content))
+        return open_rgb(folder / path if path is not None else content or b"")
     except UnreadableImageError:
         return None
 

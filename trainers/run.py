@@ -3,7 +3,7 @@
 The output folder is a plain checkpoint (or adapter) with, beside it:
     training.json     what determines the run, and whether it is finished
     recipe.yaml       the resolved recipe
-    rows.json         rows left out, by reason and id, and rows that lack a negative
+    rows.json         rows left out, by reason, rows that lack a negative, and rows with control tokens in their texts
     train_log.jsonl   one line a logging step
     checkpoints/      what `--resume` goes on from, until the run is finished
 """
@@ -93,8 +93,9 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
         )
     config, processor = checkpoint.open_parts()
     require_image_token(recipe.base, processor, config)
-    rows = open_rows(recipe.data, recipe.negatives, cache / "rows")
-    return Inputs(checkpoint, Conversation.of(processor, config), config, rows)
+    conversation = Conversation.of(processor, config)
+    rows = open_rows(recipe.data, recipe.negatives, cache / "rows", conversation)
+    return Inputs(checkpoint, conversation, config, rows)
 
 
 def train(

@@ -7,7 +7,7 @@ question. Greedy with 3 beams, no extra prompt, no filtering.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from napo_bench.models.request import Asked, Generation
 from napo_bench.progress import Listener
 from trainers.checkpoint import Checkpoint
 from trainers.device import require_device, require_dtype
-from trainers.preference_data import data_fingerprint, decode_image, open_table, row_ids
+from trainers.preference_data import decode_image, image_path, open_table, row_ids, row_names
 
 if TYPE_CHECKING:
     from napo_bench.models.hf import NapoHF
@@ -113,8 +113,8 @@ def build_bias(
     require_device(device)
     rows_cache = cache or cache_dir() / "rows"
     if (out / _README).is_file():
-        table, paths = open_table(data, _NEEDED, None, rows_cache)
-        _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), data_fingerprint(paths), generation))
+        table, source = open_table(data, _NEEDED, None, rows_cache)
+        _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), source.fingerprint(table), generation))
         return _report(out, table)
     if os.environ.get("RANK", "0") == "0":
         open_table(data, _NEEDED, None, rows_cache)  # rows that cannot be read are found before the model is loaded
@@ -124,9 +124,9 @@ def build_bias(
     model.progress = progress
     everyone = model.accelerator
     with everyone.main_process_first():
-        table, paths = open_table(data, _NEEDED, None, rows_cache)
+        table, source = open_table(data, _NEEDED, None, rows_cache)
     if everyone.is_main_process:
-        identity = _identity(model.fingerprint, data_fingerprint(paths), generation) | {"dtype": str(model.dtype)}
+        identity = _identity(model.fingerprint, source.fingerprint(table), generation) | {"dtype": str(model.dtype)}
         _claim(out, identity, checkpoint=checkpoint, data=str(data), rows=len(table))
     everyone.wait_for_everyone()
     shards = _shards(out, len(table))
@@ -134,7 +134,8 @@ def build_bias(
         path, first = shards[number]
         if not path.is_file():
             part = table.with_format("arrow")[first : first + ROWS_A_SHARD]
-            _write_shard(path, part, model, generation, paths[0].parent, f"Shard {number + 1} of {len(shards)}")
+            folders = [source.folder(position) for position in range(first, first + len(part))]
+            _write_shard(path, part, model, generation, folders, f"Shard {number + 1} of {len(shards)}")
     everyone.wait_for_everyone()
     report = _report(out, table)
     if everyone.is_main_process:
@@ -174,7 +175,9 @@ def _shards(out: Path, rows: int) -> list[tuple[Path, int]]:
     return [(out / f"part-{number:05}-of-{len(starts):05}.parquet", first) for number, first in enumerate(starts)]
 
 
-def _write_shard(path: Path, rows: pa.Table, model: NapoHF, generation: Generation, folder: Path, title: str) -> None:
+def _write_shard(
+    path: Path, rows: pa.Table, model: NapoHF, generation: Generation, folders: Sequence[Path], title: str
+) -> None:
     questions = rows["question"].to_pylist()
     language = model.answer(
         (Asked(question or "", None, generation) for question in questions), len(questions), f"{title}, language"
@@ -182,7 +185,7 @@ def _write_shard(path: Path, rows: pa.Table, model: NapoHF, generation: Generati
     decoded: list[bool] = []
 
     def pictures() -> Iterator[Asked]:
-        for cell in rows["image"]:
+        for cell, folder in zip(rows["image"], folders, strict=True):
             image = decode_image(cell.as_py(), folder)
             decoded.append(image is not None)
             if image is not None:
@@ -192,14 +195,28 @@ def _write_shard(path: Path, rows: pa.Table, model: NapoHF, generation: Generati
     vision = [next(seen) if there else None for there in decoded]
     biased = {"question_only": pa.array(language, pa.string()), "image_only": pa.array(vision, pa.string())}
     columns = {name: rows[name] for name in rows.column_names} | biased
+    if pa.types.is_struct(rows["image"].type):
+        columns["image"] = _with_bytes(rows["image"], folders)
     names = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
     table = pa.table({name: columns[name] for name in names})
     with files.atomic_path(path) as temporary:
         parquet.write_table(table, temporary)
 
 
+def _with_bytes(images: pa.ChunkedArray, folders: Sequence[Path]) -> pa.ChunkedArray | pa.Array:
+    """Image cells with the bytes of the files that they name: the result is in another folder than the rows."""
+    cells = images.to_pylist()
+    named = {row: folders[row] / path for row, cell in enumerate(cells) if (path := image_path(cell)) is not None}
+    read = {row: path.read_bytes() for row, path in named.items() if path.is_file()}
+    if not read:
+        return images
+    fields = {field.name: field for field in images.type} | {"bytes": pa.field("bytes", pa.binary())}
+    filled = [{**cell, "bytes": read[row]} if row in read else cell for row, cell in enumerate(cells)]
+    return pa.array(filled, pa.struct(list(fields.values())))
+
+
 def _report(out: Path, table: Any) -> BiasReport:
-    ids = row_ids(table)
+    ids = row_names(row_ids(table))
     negatives: dict[str, list[str | None]] = {"question_only": [], "image_only": []}
     for path, _ in _shards(out, len(ids)):
         part = parquet.read_table(

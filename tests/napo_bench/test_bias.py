@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -147,6 +148,26 @@ def test_a_picture_that_does_not_decode_costs_its_vision_negative_alone(build, t
     assert (
         "1 of 4 rows: no image_only, for the picture does not decode (102)" in (tmp_path / "out/README.md").read_text()
     )
+
+
+def test_pictures_beside_several_files_are_each_shown_and_written_into_the_result(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    for number, name in enumerate("ab"):
+        folder = tmp_path / "two" / name
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes(picture(number))
+        row = rlaif_v(1)[0] | {"idx": 7, "image": {"bytes": None, "path": "0.png"}, "question": ""}
+        parquet.write_table(pa.Table.from_pylist([row]), folder / "rows.parquet")
+    inside = [row | {"image": {"bytes": picture(number), "path": "0.png"}} for number, row in enumerate([row, row])]
+    parquet.write_table(pa.Table.from_pylist(inside), tmp_path / "inside.parquet")
+    built = []
+    for data in ("two", "inside.parquet"):
+        out, short = tmp_path / f"{data}-out", dataclasses.replace(bias.PUBLISHED, max_new_tokens=8)
+        build_bias(str(checkpoint), tmp_path / data, out, device="cpu", generation=short, progress=lambda *_: None)
+        built.append(parquet.read_table(next(out.glob("*.parquet"))).to_pylist())
+    assert built[0] == built[1]
+    assert [row["image"]["bytes"] for row in built[0]] == [picture(0), picture(1)]
 
 
 def test_an_interrupted_build_goes_on_and_ends_as_an_undisturbed_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pyarrow as pa
@@ -85,6 +86,118 @@ def test_rows_that_lack_responses_are_named_and_none_is_dropped_silently(open_ti
     assert rows.report.without == {"language": ["row-4"]}
     assert (rows.report.total, rows.report.used, len(rows)) == (6, 4, 4)
     assert rows[2, True].responses[2] == ""
+
+
+INVISIBLE = ["\u200b", "\ufeff\u200d", "\xa0 \u2003", "\u3164", "\u2800", "<image>", "<image>\n\u200b", "<|image_pad|>"]
+
+
+@pytest.mark.parametrize("text", INVISIBLE)
+def test_an_answer_that_shows_nothing_is_no_answer(open_tiny, text):
+    source = tiny_rows(4)
+    source[1]["chosen"] = text
+    source[2] |= {"rejected": text, "question_only": "", "image_only": None}
+    source[3]["question_only"] = text
+    rows = open_tiny(source)
+    assert rows.report.left_out == {"no chosen response": ["row-1"], "no negative response": ["row-2"]}
+    assert rows.report.without == {"language": ["row-3"]}
+    assert rows[1, True].responses[2] == ""
+
+
+def test_chosen_equal_to_rejected_is_left_out_and_a_biased_negative_may_equal_it(open_tiny):
+    source = tiny_rows(4)
+    source[1]["rejected"] = f" {source[1]['chosen']}\u200b\n"
+    source[2]["question_only"] = source[2]["chosen"]
+    source[3] |= {"chosen": "", "rejected": ""}
+    rows = open_tiny(source)
+    assert rows.report.left_out == {
+        "chosen and rejected response are equal": ["row-1"],
+        "no chosen response": ["row-3"],
+    }
+    assert [rows[index, True].id for index in range(2)] == ["row-0", "row-2"]
+    assert rows.report.without == {}
+    assert len(open_tiny(source, ("language",))) == 3
+
+
+def test_rows_with_one_id_are_told_apart_by_their_number(open_tiny):
+    source = tiny_rows(5)
+    for row in source[1:4]:
+        row["idx"] = "same"
+    source[1]["chosen"] = ""
+    source[2]["image_only"] = ""
+    rows = open_tiny(source)
+    rows.leave_out({3: "picture does not decode"})
+    assert rows.report.left_out == {
+        "no chosen response": ["same (row 1)"],
+        "picture does not decode": ["same (row 3)"],
+    }
+    assert rows.report.without == {"vision": ["same (row 2)"]}
+    assert [rows[index, True].position for index in range(3)] == [0, 2, 4]
+
+
+def test_control_tokens_in_texts_are_counted_with_their_rows(tmp_path, conversation):
+    source = tiny_rows(4)
+    source[1]["question"] += " </s>"
+    source[2]["chosen"] = "</s>"
+    source[3]["question"] = "<image> " + source[3]["question"]
+    path = write_rows(tmp_path / "rows.parquet", source)
+    rows = open_rows(path, ALL, tmp_path / "cache", conversation)
+    assert rows.report.left_out == {"no chosen response": ["row-2"]}
+    assert rows.report.cleaned == ["row-1"]
+    assert "Control tokens of the model were removed from the texts: 1 of 4 rows (row-1)." in rows.report.lines()
+
+
+def test_a_text_that_is_not_utf_8_is_refused_with_file_row_and_field(tmp_path):
+    for name, count in (("a.parquet", 2), ("b.parquet", 2)):
+        write_rows(tmp_path / name, tiny_rows(count))
+    table = parquet.read_table(tmp_path / "b.parquet")
+    halves = pa.array([b"whole", b"half \xed\xa0\xbd"], pa.binary()).view(pa.string())
+    parquet.write_table(table.set_column(table.column_names.index("chosen"), "chosen", halves), tmp_path / "b.parquet")
+    with pytest.raises(NapoBenchError, match=r"b\.parquet, row 2: the field 'chosen' is not UTF-8 text \(byte 5"):
+        open_rows(tmp_path, ALL, tmp_path / "cache")
+
+
+def rows_of_two_folders(folder):
+    """The same picture name beside each of two files, another picture each; an empty file between them."""
+    for name, colour in (("a", (250, 0, 0)), ("b", (0, 0, 250))):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4), colour).save(folder / name / "0.png")
+        row = tiny_rows(1)[0] | {"idx": name, "image": {"bytes": None, "path": "0.png"}}
+        write_rows(folder / name / "rows.parquet", [row])
+    table = parquet.read_table(folder / "a/rows.parquet")
+    parquet.write_table(table.slice(0, 0), folder / "a/rows2.parquet")
+    return folder
+
+
+def test_a_path_starts_at_the_folder_of_the_rows_own_file(tmp_path):
+    rows = open_rows(rows_of_two_folders(tmp_path / "two"), ALL, tmp_path / "cache")
+    assert [rows[index, True].image.getpixel((0, 0)) for index in range(2)] == [(250, 0, 0), (0, 0, 250)]
+
+
+def test_fingerprint_follows_the_pictures_that_rows_name_by_path(tmp_path):
+    def fingerprint():
+        return open_rows(tmp_path / "two", ALL, tmp_path / "cache").fingerprint
+
+    rows_of_two_folders(tmp_path / "two")
+    before = fingerprint()
+    assert fingerprint() == before
+    Image.new("RGB", (4, 4), (0, 250, 0)).save(tmp_path / "two/b/0.png")
+    changed = fingerprint()
+    (tmp_path / "two/b/0.png").unlink()
+    assert len({before, changed, fingerprint()}) == 3
+
+
+def test_fingerprint_changes_only_where_a_text_is_read_in_another_way(tmp_path, conversation):
+    def fingerprint(**change):
+        source = tiny_rows(3)
+        source[1] |= change
+        path = write_rows(tmp_path / "rows.parquet", source)
+        rows = open_rows(path, ALL, tmp_path / "cache", conversation)
+        content = hashlib.sha256(hashlib.sha256(path.read_bytes()).hexdigest().encode()).hexdigest()
+        return rows.fingerprint == content
+
+    assert fingerprint() and fingerprint(question="<image>\nw1") and fingerprint(chosen=" ")
+    assert not fingerprint(chosen="w1 </s>") and not fingerprint(chosen="\u200b")
+    assert not fingerprint(rejected=tiny_rows(3)[1]["chosen"]) and not fingerprint(question="<|image_pad|>w1")
 
 
 def test_undecodable_and_long_rows_are_set_aside_by_the_examiner(open_tiny, conversation, monkeypatch):

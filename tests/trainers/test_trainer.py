@@ -280,6 +280,7 @@ def test_output_is_a_plain_checkpoint_without_pickles(run):
         "total": 14,
         "left_out": {"picture does not decode": ["row-3"]},
         "without": {"language": ["row-5"]},
+        "cleaned": [],
     }
 
 

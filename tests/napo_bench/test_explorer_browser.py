@@ -97,6 +97,15 @@ def test_tabs_show_one_part_at_a_time_and_are_in_the_address(page):
     assert page.is_visible("#figures")
 
 
+def test_a_part_typed_into_the_address_of_the_open_page_is_shown(page):
+    for part in ("samples", "table", "figures"):
+        page.evaluate(f"location.hash = '{part}'")
+        page.wait_for_selector(f"#{part}", state="visible")
+    page.evaluate("location.hash = 'nothing'")
+    page.wait_for_timeout(50)
+    assert page.is_visible("#figures")
+
+
 def test_all_samples_are_listed_and_only_those_in_view_exist(samples, runs):
     total = sum(len(benchmark.samples) for benchmark in runs[0].run.benchmarks.values())
     assert count(samples) == total
@@ -252,3 +261,84 @@ def test_on_a_phone_the_list_gives_way_to_the_sample_and_nothing_overflows(page)
     page.click("#tab-samples")
     page.click(".back")
     assert page.is_visible("#list")
+
+
+def is_faded(page, frame):
+    """Whether the right edge of a frame has its fade."""
+    return page.evaluate(f"getComputedStyle(document.querySelector('{frame}'), '::after').content") == '""'
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
+def test_on_a_phone_what_is_wider_says_so_and_keeps_the_models_in_view(page):
+    for tab, frame, hint in (
+        ("#tab-table", "figure.table .frame", "scroll sideways"),
+        ("#tab-figures", "#figure-vlind-funnel .frame", "scroll sideways"),
+    ):
+        page.click(tab)
+        page.wait_for_selector(f"{frame} .hint", state="visible")
+        assert hint in page.inner_text(f"{frame} .hint") and is_faded(page, frame)
+        page.evaluate(f"document.querySelector('{frame} .scroll').scrollTo(1e6, 0)")
+        page.wait_for_function(f"!document.querySelector('{frame}').classList.contains('more')")
+        assert not is_faded(page, frame)
+    page.click("#tab-table")
+    assert page.locator(".ours th[scope=row]").first.bounding_box()["x"] >= 0
+    smallest = page.evaluate(
+        """() => { document.querySelector("#tab-figures").click();
+          return Math.min(...[...document.querySelectorAll("#figures svg text")].map((text) =>
+            parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a)) }"""
+    )
+    assert smallest >= 10
+
+
+def test_a_table_that_fits_has_no_hint(page):
+    assert not page.is_visible("figure.table .hint") and not is_faded(page, "figure.table .frame")
+    assert page.is_visible("figure.table table")
+
+
+NAMES = [
+    *(f"run-{index}" for index in range(9)),
+    HOSTILE,
+    "a_label_without_a_space_" * 9,
+    "a label that goes on and on " * 9,
+]
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The page of twelve runs, three with names that do not fit or try to be markup."""
+    sizes = {"vlind": 6, "object_halbench": 4, "amber": 6, "mmhal": 4}
+    runs = [NamedRun(name, make_run(0.5, seed, sizes=sizes), None, []) for seed, name in enumerate(NAMES)]
+    path = tmp_path_factory.mktemp("hostile") / "report.html"
+    path.write_text(to_html(runs, [table_1(runs)], draw_figures(runs)))
+    return path
+
+
+@pytest.mark.parametrize(
+    "page", [{"viewport": {"width": width, "height": 844}} for width in (390, 1280)], indirect=True, ids=str
+)
+def test_twelve_runs_with_hostile_names_are_text_and_nothing_overflows(page, hostile):
+    page.goto(hostile.as_uri())
+    names = [" ".join(name.split()) for name in NAMES]
+    assert [" ".join(row.inner_text().split()) for row in page.query_selector_all(".ours th[scope=row]")] == names
+    table = page.locator("figure.table .scroll").bounding_box()["width"]
+    assert all(row.bounding_box()["width"] < table / 2 for row in page.query_selector_all(".ours th[scope=row]"))
+    page.click("#tab-samples")
+    page.click("#row-2")
+    for benchmark in ("vlind", "amber"):
+        page.select_option("#benchmark", benchmark)
+        if page.is_visible("#list"):
+            page.click("#row-0")
+            assert page.evaluate("document.querySelector('#row-0 b')?.offsetWidth ?? 99") > 40
+        wider = "(e) => e.scrollWidth - e.clientWidth"
+        assert page.eval_on_selector("#detail", wider) <= 0, benchmark
+    chips = page.eval_on_selector_all(
+        "body > header .run", "(all) => all.map((e) => getComputedStyle(e, '::before').background)"
+    )
+    assert len(set(chips)) == 12
+    for tab in ("#tab-samples", "#tab-table", "#tab-figures"):
+        page.click(tab)
+        assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    assert (
+        page.query_selector_all("body script:not([type])")[1:] == []
+        and page.query_selector_all("body img[src=x]") == []
+    )

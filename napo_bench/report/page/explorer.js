@@ -45,6 +45,25 @@
     item.haystack = [item.id, item.group, item.prompt, item.expected, ...prompts, ...texts].join("\n").toLowerCase();
   }
 
+  // A table that is wider than its place says so: a fade at the edge that hides columns, and a line above.
+  const HINT = "Wider than this window: scroll sideways →";
+  const framed = (scroller) => {
+    const frame = element("div", { class: "frame" }, element("p", { class: "hint" }, HINT));
+    scroller.before(frame);
+    frame.append(scroller);
+    const update = () => {
+      const hidden = scroller.scrollWidth - scroller.clientWidth;
+      frame.classList.toggle("wide", hidden > 1);
+      frame.classList.toggle("more", hidden - scroller.scrollLeft > 1);
+    };
+    scroller.tabIndex = 0;
+    scroller.addEventListener("scroll", update, { passive: true });
+    const observer = new ResizeObserver(update);
+    observer.observe(scroller);
+    observer.observe(scroller.firstElementChild);
+    return frame;
+  };
+
   // Filters
 
   const right = (item, run) => item.answers[run]?.right ?? null;
@@ -135,7 +154,7 @@
 
   const rowOf = (item, index) => {
     const answer = item.answers.find(Boolean);
-    const verdicts = element("div", { class: "verdicts" });
+    const verdicts = element("div", { class: runs.length > 12 ? "verdicts small" : "verdicts" });
     item.answers.forEach((each, i) => {
       const { kind, sign, title } = verdict(each?.right ?? null);
       verdicts.append(element("i", { class: kind, title: `${runs[i].name}: ${title}` }, sign));
@@ -354,6 +373,7 @@
       });
       about.append(element("div", { class: "bar" }, ...pills));
       detail.append(...testTables(item));
+      detail.querySelectorAll(".scroll").forEach(framed);
     } else {
       detail.append(element("div", { class: "answers" }, ...item.answers.map((answer, run) => answerCard(item, answer, run))));
     }
@@ -437,6 +457,11 @@
   fillSelect(filters.outcome, choices.map((choice, index) => ({ value: String(index), ...choice })));
   fillGroups();
   applyFilters();
-  const asked = location.hash.slice(1);
-  if (tabs.some((tab) => tab.getAttribute("aria-controls") === asked)) open(asked);
+  const follow = () => {
+    const asked = location.hash.slice(1);
+    if (tabs.some((tab) => tab.getAttribute("aria-controls") === asked)) open(asked);
+  };
+  addEventListener("hashchange", follow);
+  follow();
+  document.querySelectorAll(".scroll").forEach(framed);
 })();

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,9 @@ TYPICAL_ROWS = 5000
 TYPICAL_UNITS = {"vlind": 300, "object_halbench": 300, "amber": 1000, "amber_discriminative": 10000, "mmhal": 96}
 QUESTIONS_A_UNIT = {"vlind": 14}
 """Benchmark -> how large it is, for the same estimate."""
+
+BIASED = frozenset({"language", "vision"})
+"""The negatives that `build_bias` adds to rows."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +122,11 @@ class Experiment:
 
     def trained(self) -> list[Trained]:
         """The checkpoints that come out, method by method."""
-        rows = self.rows_to_train_on()
         return [
             Trained(
                 method,
                 seed,
-                dataclasses.replace(recipe, base=self.checkpoint, data=rows, seed=seed),
+                dataclasses.replace(recipe, base=self.checkpoint, data=self.rows_for(recipe.negatives), seed=seed),
                 self.out / method / f"seed-{seed}",
             )
             for method, recipe in self.recipes.items()
@@ -138,7 +140,7 @@ class Experiment:
     def preparation(self) -> list[Step]:
         """The rows, their biased negatives, and the evaluation of the base."""
         steps = [Step(title, partial(self._write_rows, path)) for title, path in self._drawn_rows()]
-        if self._builds_negatives():
+        if self._builds_negatives:
             steps.append(Step("Biased negatives", self._build_negatives, Work("negatives", self._row_count)))
         evaluate_base = partial(self._evaluate, self.checkpoint, self.base_run)
         return [*steps, Step("Evaluate the base", evaluate_base, self._evaluation_work)]
@@ -173,20 +175,30 @@ class Experiment:
         """The preference rows, before biased negatives are added."""
         return self.data or str(next(self._drawn_rows())[1])
 
+    def rows_for(self, negatives: Iterable[str]) -> str:
+        """The preference rows for a recipe that needs these negatives; no other recipe has a part in the answer."""
+        return str(self._negatives()) if self._lack(negatives) else self.rows_given()
+
+    @property
     def _builds_negatives(self) -> bool:
         """Whether biased negatives are wanted that the rows do not have."""
+        wanted = {name for recipe in self.recipes.values() for name in recipe.negatives}
+        return self._lack(wanted | BIASED if self.always_negatives else wanted)
+
+    def _lack(self, negatives: Iterable[str]) -> bool:
+        biased = BIASED.intersection(negatives)
+        return bool(biased) and bool(biased & self._lacking)  # the given rows may not be there as long as nobody asks
+
+    @cached_property
+    def _lacking(self) -> frozenset[str]:
+        """The biased negatives that the given rows do not have."""
         from trainers.preference_data import lacks_negatives
 
+        if self.data is None:
+            return BIASED
         if self.has_negatives:
-            return False
-        needed = {name for recipe in self.recipes.values() for name in recipe.negatives}
-        if self.always_negatives:
-            needed |= {"language", "vision"}
-        return bool(needed & {"language", "vision"}) and (self.data is None or lacks_negatives(self.data, needed))
-
-    def rows_to_train_on(self) -> str:
-        """The preference rows, with biased negatives where these are wanted."""
-        return str(self._negatives()) if self._builds_negatives() else self.rows_given()
+            return frozenset()
+        return frozenset(name for name in BIASED if lacks_negatives(self.data, [name]))
 
     def _negatives(self) -> Path:
         return self.out / "rows" / f"{Path(self.rows_given()).stem}-bias"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo_bench.engine import EvalOptions
-from napo_bench.experiment import MICRO_ROWS, Experiment, Step, Trained, in_first_process, wait
+from napo_bench.experiment import BIASED, MICRO_ROWS, Experiment, Step, Trained, in_first_process, wait
 from napo_bench.lab.changed_rows import expect_things_shown, reject_custom, swap_labels, write_changed_rows
 from napo_bench.lab.margins import compute_log_probs, probing_recipe
 from napo_bench.micro import MICRO
@@ -215,7 +215,7 @@ class Laboratory:
     @property
     def probing(self) -> Recipe:
         """How log-probs are computed for the margins."""
-        return probing_recipe(self._recipe("micro-napo"), self.main.rows_to_train_on())
+        return probing_recipe(self._recipe("micro-napo"), self.main.rows_for(BIASED))
 
     @property
     def cache(self) -> Path:
@@ -244,7 +244,7 @@ class Laboratory:
                 dataclasses.replace(step, title=f"{step.title}, {percent}% swapped") for step in experiment.trainings()
             ]
         for part, experiment in self.changed.items():
-            source, out = self.main.rows_to_train_on(), experiment.rows_given()
+            source, out = self.main.rows_for(BIASED), experiment.rows_given()
             steps.append(Step(f"Rows: {part}", partial(self._change, source, out, CHANGES[part].rewrite)))
             steps += [dataclasses.replace(step, title=f"{step.title}, {part}") for step in experiment.trainings()]
         return steps

@@ -19,6 +19,8 @@ from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from napo_bench import experiment
 from napo_bench.results import RunResult
+from trainers.config import load_recipe
+from trainers.run import train
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,29 @@ def test_an_evaluation_of_other_settings_is_redone_from_the_stored_answers(comma
     assert "MMHal-Bench Score" in command(*suite, *judge)[1]
 
 
-def test_seeds_are_trained_apart_and_pooled(command, tmp_path):
+def test_recipes_are_added_and_taken_away_in_place(command, tmp_path):
+    def runs():
+        return {path.parent.parent: path.read_bytes() for path in (tmp_path / "out").rglob("run.json")}
+
+    assert command("--recipe", "micro-dpo", *STEPS)[0] == 0
+    alone = runs()
+    code, out, err = command(*METHODS)
+    assert code == 0 and "micro-dpo" in out and "micro-napo" in out, err
+    both = runs()
+    assert len(both) == 3 and alone.items() <= both.items()
+    code, out, err = command("--recipe", "micro-napo", *STEPS)
+    assert code == 0 and "micro-dpo" not in out, err
+    assert runs() == both
+
+    given = tmp_path / "out/micro-dpo/seed-0/model"
+    recipe = load_recipe(given / "recipe.yaml", [f"data={tmp_path / 'out/rows/rows-bias'}"])
+    train(recipe, tmp_path / "with-negatives")
+    name = "model.safetensors"
+    assert (tmp_path / "with-negatives" / name).read_bytes() == (given / name).read_bytes()
+
+
+def test_seeds_are_added_trained_apart_and_pooled(command, tmp_path):
+    assert command("--recipe", "micro-dpo", *STEPS)[0] == 0
     code, out, err = command("--recipe", "micro-dpo", "--seeds", "2", *STEPS)
     assert code == 0, err
     assert "2 trainings" in out

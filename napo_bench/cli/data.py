@@ -142,6 +142,28 @@ def micro(
     console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
 
 
+@data_app.command("micro-rows")
+def micro_rows(
+    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
+    rows: Annotated[int, typer.Option(min=1, help="How many rows; train-then-eval draws 1,500.")] = 1500,
+    seed: Annotated[int, typer.Option(help="Seed of the draw; the same seed gives the same rows.")] = 0,
+) -> None:
+    """Draw the micro world's preference rows, for train --data and build-bias --data."""
+    from napo_bench.micro.preferences import are_current, write_preference_rows
+
+    if out.is_dir():
+        raise NapoBenchError(f"{out} is a folder; a file is expected.", f"Give --out {out / 'micro.parquet'}")
+    try:
+        replaceable = not out.exists() or are_current(out)
+    except NapoBenchError:
+        replaceable = False
+    if not replaceable:
+        raise NapoBenchError(f"{out} is not of this command and this version of it.", "Give another --out.")
+    with console.err.status("Drawing the rows ..."):
+        write_preference_rows(out, rows, seed)
+    console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
+
+
 def _fetch(source: Source, root: Path, base_url: str | None) -> bool:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

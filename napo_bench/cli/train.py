@@ -69,7 +69,8 @@ def train(
     if resolved.data == MICRO:
         raise NapoBenchError(
             f"{recipe} has no rows of its own: those of the micro world are drawn when it is run.",
-            "Give --data, or let napo-bench train-then-eval draw them.",
+            "Draw them: napo-bench data micro-rows --out micro.parquet, then give --data micro.parquet "
+            "(napo-bench train-then-eval does all of it).",
         )
     if out is None and not dry_run:
         raise NapoBenchError("train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to look first.")

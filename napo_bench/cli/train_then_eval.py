@@ -55,6 +55,17 @@ def train_then_eval(
     ] = None,
     profile: Annotated[str, typer.Option(help="How answers are generated: greedy or paper.")] = "greedy",
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward of an evaluation.")] = 32,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first N units of each benchmark.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of evaluations and negatives: float32, bfloat16, float16, or auto: bfloat16 on CUDA.")
+    ] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Of evaluations and negatives: cpu, cuda, cuda:1. Default: the best that is there. A training takes "
+            "the GPU that CUDA_VISIBLE_DEVICES names."
+        ),
+    ] = None,
     pipeline: Pipeline = "official",
     spacy_model: SpacyModel = None,
     judge_model: JudgeModel = None,
@@ -97,7 +108,9 @@ def train_then_eval(
             data_dir=data_dir,
             profile=profile,
             batch_size=batch_size,
-            limit=QUICK_LIMIT if quick else None,
+            limit=limit or (QUICK_LIMIT if quick else None),
+            dtype=dtype,
+            device=device,
             scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judge=judge),
         ),
         micro_suite=is_micro_suite,

@@ -117,7 +117,26 @@ def test_training_starts_from_the_micro_base_by_name_but_needs_rows(world, monke
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert "train-then-eval" in capsys.readouterr().err
+    assert "napo-bench data micro-rows --out micro.parquet" in " ".join(
+        capsys.readouterr().err.replace("│", " ").split()
+    )
+
+
+def test_the_rows_that_the_micro_recipes_ask_for_are_drawn_and_fit(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    draw = ["data", "micro-rows", "--out", "micro.parquet", "--rows", "4"]
+    code, out, err = invoke(draw, monkeypatch, capsys)
+    assert code == 0 and out.strip() == "micro.parquet", err
+    drawn = Path("micro.parquet").read_bytes()
+    assert invoke(draw, monkeypatch, capsys)[0] == 0 and Path("micro.parquet").read_bytes() == drawn
+    plan = ["train", "--recipe", "micro-dpo", "--data", "micro.parquet", "--dry-run"]
+    code, out, err = invoke(plan, monkeypatch, capsys)
+    assert code == 0 and "4 of 4" in out, err
+    Path("notes.txt").write_text("mine")
+    code, _, err = invoke(["data", "micro-rows", "--out", "notes.txt"], monkeypatch, capsys)
+    assert code == 2 and "notes.txt" in err and Path("notes.txt").read_text() == "mine"
+    code, _, err = invoke(["data", "micro-rows", "--out", "."], monkeypatch, capsys)
+    assert code == 2 and "--out micro.parquet" in err
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,15 @@ def test_an_evaluation_of_other_settings_is_redone_from_the_stored_answers(comma
     assert "MMHal-Bench Score" in command(*suite, *judge)[1]
 
 
+def test_limit_dtype_and_device_reach_every_evaluation(command, tmp_path):
+    options = ("--limit", "1", "--dtype", "bfloat16", "--device", "cpu")
+    code, _, err = command("--recipe", "micro-dpo", *STEPS, *options)
+    assert code == 0, err
+    for run in (tmp_path / "out").rglob("run.json"):
+        made = RunResult.load(run).provenance
+        assert (made["limit"], made["generation"]["dtype"], made["generation"]["device"]) == (1, "bfloat16", "cpu")
+
+
 def test_recipes_are_added_and_taken_away_in_place(command, tmp_path):
     def runs():
         return {path.parent.parent: path.read_bytes() for path in (tmp_path / "out").rglob("run.json")}

@@ -18,6 +18,7 @@ from napo_bench import scoring
 from napo_bench.data.paths import data_dir as resolve_data_dir
 from napo_bench.errors import NapoBenchError
 from napo_bench.metrics import METRICS
+from napo_bench.models.answer import ModelAnswer
 from napo_bench.results import BenchmarkResult
 from napo_bench.scoring import Row, ScoreOptions
 
@@ -121,7 +122,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
     ) -> dict[str, list[Row]]:
         """The official response rows of a unit, under each metric that will be computed from them."""
         questions = self._units[doc["unit"]]
-        rows = [question.response_row(text.strip()) for question, text in zip(questions, results, strict=True)]
+        rows = [_row(question, text) for question, text in zip(questions, results, strict=True)]
         return dict.fromkeys(self._metric_fn_list, rows)
 
     def _metric(self, name: str, units: Sequence[list[Row]]) -> float:
@@ -139,6 +140,12 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         for note in result.notes:
             logger.warning(f"{self.config.task}: {note}")
         return result
+
+
+def _row(question: Question, text: str) -> Row:
+    """The response row of an answer; of a model that is not ours, thoughts are told apart here."""
+    answer = text if isinstance(text, ModelAnswer) else ModelAnswer.of(text)
+    return question.response_row(answer.strip()) | answer.beside()
 
 
 def _pictures(question: Question, doc: Mapping[str, Any]) -> list[Image.Image]:

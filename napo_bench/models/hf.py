@@ -24,9 +24,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal, journal_key
+from napo_bench.models.answer import ModelAnswer
 from napo_bench.models.finite import FiniteLogits, NotFiniteError, not_finite, stopping_at_layers
 from napo_bench.models.request import Asked, Generation, read_request
 from napo_bench.progress import Listener, listening
+from napo_bench.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from trainers.checkpoint import Checkpoint
 from trainers.conversation import Conversation
 from trainers.device import require_device, require_dtype
@@ -63,7 +65,8 @@ class NapoHF(lmms):  # type: ignore[misc]
         device: "cpu", "cuda", "cuda:1"; None is the best that is there. Of several processes each takes its own.
         dtype: One of trainers.device.DTYPES; "auto" is bfloat16 on CUDA, else float32.
         trust_remote_code: Run code that the checkpoint brings.
-        journal: Where answers are kept; None is the user's cache folder.
+        journal: Where answers are kept, thoughts included; None is the user's cache folder.
+        thinking_marks: What encloses thoughts, which are no part of an answer.
 
     Attributes:
         progress: Is told how far it is; None draws a bar.
@@ -83,6 +86,7 @@ class NapoHF(lmms):  # type: ignore[misc]
         dtype: str = "auto",
         trust_remote_code: bool = False,
         journal: str | Path | None = None,
+        thinking_marks: Marks = DEFAULT_MARKS,
     ) -> None:
         super().__init__()
         require_dtype(dtype)
@@ -102,6 +106,8 @@ class NapoHF(lmms):  # type: ignore[misc]
         fingerprint = [checkpoint.fingerprint() if self._rank == 0 else ""]
         self.fingerprint: str = broadcast_object_list(fingerprint)[0]
         self.model = checkpoint.load_model(self.device, self.dtype)
+        self._marks = thinking_marks
+        self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
         self._takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
         cache = platformdirs.user_cache_path("napo-bench", appauthor=False)
         self._journal = Journal(Path(journal) if journal else cache / "responses.sqlite")
@@ -150,6 +156,7 @@ class NapoHF(lmms):  # type: ignore[misc]
             generation=asked.generation.identity(),
             dtype=str(self.dtype),
             transformers=transformers.__version__,
+            **({"special_marks": sorted(self._special_marks.values())} if self._special_marks else {}),
         )
         tokens = len(self.processor.tokenizer(prompt)["input_ids"])
         return _Item(key, prompt, image, digest, asked.generation, tokens)
@@ -169,7 +176,11 @@ class NapoHF(lmms):  # type: ignore[misc]
             uses.subtract(item.digest for item in batch)
             features = {digest: feature for digest, feature in features.items() if uses[digest]}
             done(len(batch))
-        return [answers[item.key] for item in items]
+        return [ModelAnswer.of(self._opened(item) + answers[item.key], self._marks) for item in items]
+
+    def _opened(self, item: _Item) -> str:
+        """The opening mark with which the prompt ends, as some chat templates of reasoning models let it; else ""."""
+        return next((opening for opening, _ in self._marks if item.prompt.rstrip().endswith(opening)), "")
 
     def _batches(self, items: Iterable[_Item]) -> Iterator[list[_Item]]:
         """Items that can share a forward, the longest first, so that a batch that does not fit fails at once."""
@@ -222,8 +233,16 @@ class NapoHF(lmms):  # type: ignore[misc]
                 f"--batch-size {max(1, len(batch) // 2)}. Finished answers are kept: the run goes on where it stopped.",
             ) from None
         new = tokens[:, inputs["input_ids"].shape[1] :]
-        texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [generation.cut(text) for text in texts]
+        return [self._text(row, generation) for row in new]
+
+    def _text(self, tokens: torch.Tensor, generation: Generation) -> str:
+        """Tokens as text: no special tokens but marks of thoughts, and the answer cut at `until`."""
+        text = ""
+        for mark, run in itertools.groupby(tokens.tolist(), key=self._special_marks.get):
+            ids = list(run)
+            text += mark * len(ids) if mark else self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        thoughts, answer = split_thoughts(text, self._marks)
+        return thoughts.strip() if answer is None else thoughts + generation.cut(answer)
 
     def _with_features(self, inputs: Any, digests: list[str], features: dict[str, torch.Tensor]) -> dict[str, Any]:
         """The inputs with image features in place of pixels, where the model takes them so.
@@ -264,3 +283,10 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         name = "bfloat16" if device.type == "cuda" else "float32"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _special_marks(tokenizer: Any, marks: Marks) -> dict[int, str]:
+    """Token id -> mark, of marks that the tokenizer takes for special tokens and would leave out of an answer."""
+    special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    special |= {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {special[mark]: mark for pair in marks for mark in pair if mark in special}

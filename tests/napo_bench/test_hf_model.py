@@ -210,6 +210,43 @@ def test_a_change_of_precision_does_not_get_old_answers(model_of) -> None:
     assert sum(half.batches) == 4
 
 
+def test_thoughts_are_kept_in_the_journal_and_are_no_part_of_the_answer(model_of) -> None:
+    (whole,) = model_of(4).answer([asked(1)], 1)
+    mark = whole.split()[2]
+    thoughts, _, rest = whole.rpartition(mark)
+    for _ in range(2):
+        thinking = model_of(4, thinking_marks=(("never opened", mark),))
+        (answer,) = thinking.answer([asked(1)], 1)
+        assert (answer, answer.thoughts, answer.unanswered) == (rest.strip(), thoughts + mark, "")
+        assert not thinking.batches, "the raw text is in the journal"
+    (cut,) = model_of(4, thinking_marks=((mark, "never closed"),)).answer([asked(1)], 1)
+    assert (cut, cut.thoughts) == ("", whole)
+    assert "thoughts" in cut.unanswered
+
+
+def test_a_thought_that_the_prompt_opens_and_the_model_never_closes_is_no_answer(model_of) -> None:
+    (whole,) = model_of(4).answer([asked(1)], 1)
+    (cut,) = model_of(4, thinking_marks=(("ASSISTANT:", "never closed"),)).answer([asked(1)], 1)
+    assert (cut, cut.thoughts) == ("", f"ASSISTANT:{whole}")
+
+
+def test_marks_that_are_special_tokens_do_not_glue_thoughts_to_the_answer(model_of) -> None:
+    model = model_of(4, thinking_marks=(("<s>", "<unk>"),))
+    tokenizer = model.processor.tokenizer
+    dog, cat = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("a dog", "a cat"))
+    written = [*dog, tokenizer.unk_token_id, *cat, tokenizer.eos_token_id]
+    model.model.generate = lambda **inputs: torch.cat(
+        [inputs["input_ids"], torch.tensor([written] * len(inputs["input_ids"]))], dim=1
+    )
+    (answer,) = model.answer([asked(1)], 1)
+    assert (answer, answer.thoughts) == ("a cat", "a dog<unk>")
+    written[:] = [tokenizer.bos_token_id, *dog, tokenizer.eos_token_id]
+    assert model.answer([asked(2)], 1)[0].unanswered
+    model = model_of(4, thinking_marks=())
+    model.model.generate = lambda **inputs: torch.cat([inputs["input_ids"], torch.tensor([[*dog, *cat]])], dim=1)
+    assert model.answer([asked(1)], 1) == [tokenizer.decode([*dog, *cat])], "other marks, another text in the journal"
+
+
 def test_a_stored_value_that_is_no_text_is_answered_anew(model_of, tmp_path: Path) -> None:
     model = model_of(4)
     answers = model.answer(QUESTIONS[:4], 4)

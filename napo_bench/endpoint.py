@@ -2,25 +2,31 @@
 
 The LLM judge and the model class `napo_api` both speak through it. The client's own retries are off: every HTTP
 request has to be counted against the budget, and a rate limit that one thread meets holds for all of them.
+
+A refusal is about one prompt (a content filter, too long a prompt) or about every prompt (a wrong field). Until the
+endpoint has answered, three prompts that are refused in the same way stop the run. After that a refused prompt is
+unanswered, and more of them than `max_refused` allows stop the run. A refusal is not journalled: the next run asks
+again.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 import openai
 
-from napo_bench import files
+from napo_bench import chat
 from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal, journal_key
 
@@ -37,6 +43,8 @@ _LONGEST_WAIT = 60.0
 _LONGEST_RETRY_AFTER = 600.0
 _LONGEST_QUOTE = 400
 _TRANSIENT_STATUS = {408, 409, 425, 429}
+_EVERY_PROMPT = 3
+MAX_REFUSED = 0.01
 _GO_ON = "Run the same command again: what is stored is not asked again."
 
 
@@ -49,12 +57,20 @@ class Completion:
         model: The model's name as the endpoint reported it.
         prompt_tokens: As reported, 0 where the endpoint does not count.
         completion_tokens: As reported, 0 where the endpoint does not count.
+        cut_off: The endpoint ended it at its token limit.
+        thoughts: What the endpoint sent apart from the text.
+        request: The fields sent beside model and messages.
+        refused: Why the endpoint refuses this chat; "" where it does not.
     """
 
     text: str
     model: str
     prompt_tokens: int
     completion_tokens: int
+    cut_off: bool = False
+    thoughts: str = ""
+    request: dict[str, Any] = field(default_factory=dict)
+    refused: str = ""
 
 
 class Endpoint:
@@ -69,6 +85,8 @@ class Endpoint:
         max_requests: HTTP requests that this object may send, retries included; None is no limit.
         timeout: Seconds that one request may stay silent.
         retries: Requests after the first that one completion may take.
+        request: Fields of every request, over those of `complete`; None leaves a field out.
+        max_refused: Share of the prompts of `map`, rounded up to a whole prompt, that may be refused.
 
     Raises:
         NapoBenchError: the URL is none, the key cannot be sent, or there is none where the default URL needs one.
@@ -84,6 +102,8 @@ class Endpoint:
         max_requests: int | None = None,
         timeout: float = 60.0,
         retries: int = 6,
+        request: Mapping[str, Any] | None = None,
+        max_refused: float = MAX_REFUSED,
     ) -> None:
         if api_key is None and base_url is None:
             raise NapoBenchError(f"No API key for {model}.", "Set OPENAI_API_KEY, or give the URL of another server.")
@@ -102,6 +122,13 @@ class Endpoint:
         self._max_requests = max_requests
         self._timeout = timeout
         self._retries = retries
+        self._request = dict(request or {})
+        self._max_refused = max_refused
+        self._prompts = 1
+        self._refused: list[str] = []
+        self._first_refusals: list[tuple[int, str]] = []
+        self._unsupported: frozenset[str] = frozenset()
+        self._asked: dict[str, Completion] = {}
         self._requests = 0
         self._resume_at = 0.0
         self._reached = False
@@ -129,6 +156,9 @@ class Endpoint:
             NapoBenchError: an item failed; says how many are done.
         """
         self._stop.clear()
+        self._prompts = len(items)
+        self._refused.clear()
+        self._asked.clear()
 
         def run(item: Item) -> Result:
             if self._stop.is_set():
@@ -154,14 +184,21 @@ class Endpoint:
         errors = [error for future in futures if (error := future.exception()) is not None]
         for error in errors:
             if isinstance(error, NapoBenchError):
-                stored = f"{done} of {len(items)} are answered and stored in {self._journal.path}."
+                answered = done - sum(bool(completion.refused) for completion in self._asked.values())
+                stored = f"{answered} of {len(items)} are answered and stored in {self._journal.path}."
                 raise NapoBenchError(f"{error.message}\n{stored}", error.hint) from None
             if not isinstance(error, _StoppedError):
                 raise error
+        if not self._reached and len(self._refused) == len(items) > 0:
+            raise self._failure(f"refuses every prompt: {self._refused[-1]}", "Change what it names and run again.")
         return [future.result() for future in futures]
 
     def complete(
-        self, messages: Callable[[], Messages], identity: Mapping[str, Any], settings: Mapping[str, Any]
+        self,
+        messages: Callable[[], Messages],
+        identity: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        is_answer: Callable[[Completion], bool] = lambda completion: True,
     ) -> Completion:
         """The completion of one chat, from the journal where it is there; equal chats are asked once.
 
@@ -169,34 +206,90 @@ class Endpoint:
             messages: Makes the chat; called only where it has to be sent.
             identity: JSON values that stand for the chat in the journal.
             settings: Request fields besides model and messages: temperature, max_tokens.
+            is_answer: Whether a stored completion is an answer; one that is not is asked again, once in each `map`.
+
+        Returns:
+            The completion, or one that says why this chat is refused.
 
         Raises:
-            NapoBenchError: the endpoint refused, failed `retries` + 1 times, or the budget is spent.
+            NapoBenchError: the endpoint refused every chat or too many, failed `retries` + 1 times, or the budget is
+                spent.
         """
-        key = journal_key(endpoint=self.url, model=self.model, chat=dict(identity), settings=dict(settings))
+        fields = chat.with_request(settings, self._request)
+        key = self._key(identity, fields)
         with self._state:
             key_lock = self._key_locks.setdefault(key, threading.Lock())
         with key_lock:
+            if key in self._asked:
+                return self._asked[key]
+            stored = self.stored(identity, settings)
+            if stored is not None and is_answer(stored):
+                return stored
+            completion = self._ask(messages(), fields)
             with self._state:
-                stored = self._journal.get([key])
-            if key in stored:
-                return Completion(**stored[key])
-            completion = self._ask(messages(), settings)
-            with self._state:
-                self._journal.put({key: asdict(completion)})
+                if not completion.refused:
+                    self._journal.put({key: asdict(completion)})
+                self._asked[key] = completion
             return completion
 
-    def _ask(self, messages: Messages, settings: Mapping[str, Any]) -> Completion:
+    def stored(self, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Completion | None:
+        """The journal's completion of a chat, None where it has none."""
+        fields = chat.with_request(settings, self._request)
+        key = self._key(identity, fields)
+        with self._state:
+            found = self._journal.get([key])
+        try:
+            completion = msgspec.convert(found.get(key), Completion)
+        except msgspec.ValidationError:  # an older or another napo-bench wrote something else
+            return None
+        return completion if completion.request else replace(completion, request=fields)
+
+    def reach(self, chats: Sequence[Messages], settings: Mapping[str, Any]) -> None:
+        """Send chats until one is answered, so that a wrong URL, key, model or field is found before long work.
+
+        Args:
+            chats: Alternatives, because one may be refused for what it says; nothing is stored.
+            settings: As for `complete`.
+
+        Raises:
+            NapoBenchError: as `complete`.
+        """
+        self._prompts = len(chats)
+        self._refused.clear()
+        for messages in chats:
+            if not self._ask(messages, chat.with_request(settings, self._request), tolerant=True).refused:
+                return
+
+    def _key(self, identity: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+        return journal_key(endpoint=self.url, model=self.model, chat=dict(identity), settings=dict(fields))
+
+    def _ask(self, messages: Messages, fields: Mapping[str, Any], tolerant: bool = False) -> Completion:
         attempt = 0
         while True:
             try:
-                return self._first_alone(messages, settings)
+                return self._first_alone(messages, fields)
+            except _RefusalError as refusal:
+                if not tolerant:
+                    self._count_refusal(refusal)
+                return Completion("", self.model, 0, 0, refused=refusal.reason)
             except _TransientError as fault:
                 if attempt == self._retries:
                     what = f"failed {attempt + 1} times in a row, at last with: {fault.reason}"
                     raise self._failure(what, _GO_ON) from None
                 self._wait_after(fault, attempt)
                 attempt += 1
+
+    def _count_refusal(self, refusal: _RefusalError) -> None:
+        with self._state:
+            self._refused.append(refusal.reason)
+            count = len(self._refused)
+        # Rounded first: 0.07 * 100 is a little more than 7.
+        if count > math.ceil(round(self._max_refused * self._prompts, 6)):
+            raise self._failure(
+                f"refuses {count} of {self._prompts} prompts, more than {100 * self._max_refused:.3g}%, at last with: "
+                f"{refusal.reason}",
+                f"Change what it names, or let more prompts go unanswered: --max-refused 5%. {_GO_ON}",
+            )
 
     def _wait_after(self, fault: _TransientError, attempt: int) -> None:
         """Wait as long as the endpoint asks for, and so does every other request; else longer with each attempt."""
@@ -207,29 +300,47 @@ class Endpoint:
         else:
             self._resume_at = max(self._resume_at, time.monotonic() + fault.retry_after)
 
-    def _first_alone(self, messages: Messages, settings: Mapping[str, Any]) -> Completion:
+    def _first_alone(self, messages: Messages, fields: Mapping[str, Any]) -> Completion:
         """Send; until the endpoint has answered once, one request at a time, so that a wrong key costs one."""
         if not self._reached:
             with self._first_contact:
                 if not self._reached:
-                    completion = self._send(messages, settings)
+                    try:
+                        completion = self._send(messages, fields)
+                    except _RefusalError as refusal:
+                        self._require_another_way(refusal)
+                        raise
                     self._reached = True
                     return completion
-        return self._send(messages, settings)
+        return self._send(messages, fields)
 
-    def _send(self, messages: Messages, settings: Mapping[str, Any]) -> Completion:
+    def _require_another_way(self, refusal: _RefusalError) -> None:
+        """Raise where the first prompts are all refused in the same way."""
+        self._first_refusals.append(refusal.kind)
+        if self._first_refusals[-_EVERY_PROMPT:] == [refusal.kind] * _EVERY_PROMPT:
+            raise self._failure(
+                f"refuses the request ({_EVERY_PROMPT} prompts in a row): {refusal.reason}",
+                "Change what it names and run again.",
+            )
+
+    def _send(self, messages: Messages, fields: Mapping[str, Any]) -> Completion:
         while (wait := self._resume_at - time.monotonic()) > 0:
             self._rest(wait)
         self._take_request()
+        sent = chat.without_fields(fields, self._unsupported)
         try:
             answer = self._client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=messages,
-                **settings,
+                extra_body=sent,
             )
-            body = msgspec.json.decode(files.whole_characters(answer.content), type=_Body)
-        except msgspec.MsgspecError as error:
-            raise _TransientError(f"a reply that is no chat completion ({error})") from None
+            body = chat.read_reply(answer.content)
+        except chat.PassingShapeError as error:
+            raise _TransientError(self._quote(str(error))) from None
+        except chat.LastingShapeError as error:
+            if not self._reached:
+                raise self._failure(f"sends {error}", "Give the URL of a chat-completions endpoint.") from None
+            raise _RefusalError(self._quote(str(error)), 200, "shape") from None
         except openai.APITimeoutError:
             raise _TransientError(f"no reply within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
@@ -240,28 +351,48 @@ class Endpoint:
                 ) from None
             raise _TransientError(f"connection lost ({error.__cause__ or error})") from None
         except openai.APIStatusError as error:
+            if name := chat.unsupported_field(
+                chat.error_text(error.body), error.code, error.param, sent, self._request
+            ):
+                return self._send_without(name, messages, fields)
             raise self._status_error(error) from None
-        usage = body.usage or _Usage()
+        if not body.text and body.finish_reason == "content_filter":
+            raise _RefusalError("the content filter held the answer back", 200, body.finish_reason)
         return Completion(
-            text=body.choices[0].message.content or "",
+            text=body.text,
             model=body.model or self.model,
-            prompt_tokens=usage.prompt_tokens or 0,
-            completion_tokens=usage.completion_tokens or 0,
+            prompt_tokens=body.prompt_tokens,
+            completion_tokens=body.completion_tokens,
+            cut_off=body.finish_reason == "length",
+            thoughts=body.thoughts,
+            request=sent,
         )
 
+    def _send_without(self, name: str, messages: Messages, fields: Mapping[str, Any]) -> Completion:
+        """Send without a field that the endpoint refuses; where it refuses that too, the field was not the reason."""
+        before = self._unsupported
+        self._unsupported = before | {name}
+        try:
+            return self._send(messages, fields)
+        except _RefusalError:
+            self._unsupported = before
+            raise
+
     def _status_error(self, error: openai.APIStatusError) -> Exception:
-        said = textwrap.shorten(self._without_key(error.message), _LONGEST_QUOTE)
-        status = error.status_code
-        if status in {401, 403}:
+        said = self._quote(chat.error_text(error.body) or error.message)
+        status, code = error.status_code, str(error.code or "")
+        if status == 401 or (status == 403 and not self._reached):
             key = "the API key" if self._api_key else "a request without an API key"
             return self._failure(f"refuses {key} (HTTP {status}): {said}", "Set the key's variable and run again.")
-        if status == 404:
-            return self._failure(f"does not know the model, or the URL is wrong (HTTP 404): {said}", "Check both.")
-        if error.code == "insufficient_quota":
+        if status == 404 or code == "model_not_found":
+            return self._failure(f"does not know the model, or the URL is wrong (HTTP {status}): {said}", "Check both.")
+        if status == 402 or code == "insufficient_quota":
             return self._failure(f"has no quota left: {said}", f"Raise the quota. {_GO_ON}")
         if status in _TRANSIENT_STATUS or status >= 500:
             return _TransientError(f"HTTP {status}: {said}", _retry_after(error.response.headers.get("retry-after")))
-        return self._failure(f"refuses the request (HTTP {status}): {said}", "Change what it names and run again.")
+        if code in chat.UNSUPPORTED_CODES or error.param in self._request:
+            return self._failure(f"refuses the request (HTTP {status}): {said}", "Change what it names and run again.")
+        return _RefusalError(f"HTTP {status}: {said}", status, code)
 
     def _take_request(self) -> None:
         with self._state:
@@ -281,8 +412,9 @@ class Endpoint:
         self._stop.set()
         return NapoBenchError(f"{self.model} at {self.url} {what.rstrip('.')}.", hint)
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._api_key, "***") if self._api_key else text
+    def _quote(self, text: str) -> str:
+        """What the endpoint said, short and without the key."""
+        return textwrap.shorten(text.replace(self._api_key, "***") if self._api_key else text, _LONGEST_QUOTE)
 
 
 class _TransientError(Exception):
@@ -294,27 +426,17 @@ class _TransientError(Exception):
         self.retry_after = retry_after
 
 
+class _RefusalError(Exception):
+    """The endpoint refuses one chat; `kind` is its HTTP status and error code."""
+
+    def __init__(self, reason: str, status: int, code: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = (status, code)
+
+
 class _StoppedError(Exception):
     """Another item failed first."""
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Body(msgspec.Struct):
-    choices: Annotated[list[_Choice], msgspec.Meta(min_length=1)]
-    model: str | None = None
-    usage: _Usage | None = None
 
 
 def _retry_after(header: str | None) -> float | None:

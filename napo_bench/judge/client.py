@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import platformdirs
 
-from napo_bench.endpoint import Endpoint
+from napo_bench.endpoint import MAX_REFUSED, Completion, Endpoint
 from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal
+from napo_bench.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 
 T = TypeVar("T")
 
@@ -24,7 +26,9 @@ NO_JUDGE_HINT = (
     f"(the key comes from {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]})."
 )
 
-_TEMPERATURE = 0
+REQUEST = {"temperature": 0}
+"""The fields of every request, beside model and messages."""
+
 _EXTRA_ASKS = 2
 
 
@@ -34,11 +38,13 @@ class Reply(Generic[T]):
 
     Attributes:
         value: The parsed reply; None where no ask gave one that can be parsed.
-        text: The reply that `value` comes from, or the last one.
+        text: The reply that `value` comes from, or the last one; with the thoughts of a judge that writes some.
         model: The judge that was asked for.
         reported_model: The judge that answered, as the endpoint names it.
         prompt_tokens: Of all asks.
         completion_tokens: Of all asks.
+        request: The fields that the judge got beside model and messages.
+        refused: Why the judge's endpoint refuses the prompt; "" if it does not.
     """
 
     value: T | None
@@ -47,6 +53,8 @@ class Reply(Generic[T]):
     reported_model: str
     prompt_tokens: int
     completion_tokens: int
+    request: Mapping[str, Any] = field(default_factory=lambda: dict(REQUEST))
+    refused: str = ""
 
 
 class Judge:
@@ -63,6 +71,9 @@ class Judge:
         retries: Further requests for a prompt after a rate limit, a server fault, a timeout or a lost connection.
         progress: Called with (done, total) whenever a prompt of `ask` is done.
         address: Names the endpoint in a run's identity. None is its URL; a server whose port changes needs another.
+        request: Further request fields; they are part of what a reply is known by.
+        max_refused: Share of the prompts that may be refused, see Endpoint.
+        thinking_marks: What encloses a judge's thoughts, which are not parsed.
     """
 
     def __init__(
@@ -77,21 +88,38 @@ class Judge:
         retries: int = 6,
         progress: Callable[[int, int], None] | None = None,
         address: str | None = None,
+        request: Mapping[str, Any] | None = None,
+        max_refused: float = MAX_REFUSED,
+        thinking_marks: Marks = DEFAULT_MARKS,
     ) -> None:
         self.model = model
+        self.request = dict(request or {})
         self._progress = progress
-        self._endpoint = Endpoint(model, base_url, api_key, journal, concurrency, max_requests, timeout, retries)
+        self._marks = thinking_marks
+        self._endpoint = Endpoint(
+            model, base_url, api_key, journal, concurrency, max_requests, timeout, retries, request, max_refused
+        )
         self._address = address or self._endpoint.url
 
     @property
-    def identity(self) -> dict[str, str]:
-        """Model and endpoint, without secrets: equal judges have equal identities."""
-        return {"model": self.model, "endpoint": self._address}
+    def identity(self) -> dict[str, Any]:
+        """Model, endpoint and the user's request fields, without secrets: equal judges have equal identities."""
+        identity = {"model": self.model, "endpoint": self._address}
+        return {**identity, "request": self.request} if self.request else identity
+
+    def reach(self, prompts: Sequence[str]) -> None:
+        """Ask until one prompt is answered, and forget the reply: finds a wrong URL, key or model before long work.
+
+        Raises:
+            NapoBenchError: as `ask`.
+        """
+        self._endpoint.reach([[{"role": "user", "content": prompt}] for prompt in prompts], REQUEST)
 
     def ask(self, prompts: Sequence[str], parse: Callable[[str], T | None]) -> list[Reply[T]]:
         """Ask every prompt, one user message each.
 
-        A reply that `parse` turns into None is asked again, twice at most; then the last one stands, unparsed.
+        A reply that `parse` turns into None is asked again, twice at most; then the last one stands, unparsed, and the
+        next run asks again. `parse` gets no thoughts. A prompt that is refused has a reply that says why.
 
         Args:
             prompts: Equal ones are asked once.
@@ -101,33 +129,63 @@ class Judge:
             One reply a prompt, in their order.
 
         Raises:
-            NapoBenchError: the endpoint refused or kept failing, or the budget is spent; replies so far are stored.
+            NapoBenchError: the endpoint refused all or too many prompts or kept failing, or the budget is spent;
+                replies so far are stored.
         """
         return self._endpoint.map(lambda prompt: self._reply(prompt, parse), prompts, self._progress)
 
     def _reply(self, prompt: str, parse: Callable[[str], T | None]) -> Reply[T]:
+        def value_of(completion: Completion) -> T | None:
+            _, said = split_thoughts(completion.text, self._marks)
+            return None if said is None else parse(said)
+
+        def is_answer(completion: Completion) -> bool:
+            return value_of(completion) is not None
+
+        def ask(identity: Mapping[str, Any]) -> Completion:
+            return self._endpoint.complete(lambda: [{"role": "user", "content": prompt}], identity, REQUEST, is_answer)
+
+        asks = [{"prompt": prompt, "ask": number} for number in range(1 + _EXTRA_ASKS)]
+        stored = [self._endpoint.stored(identity, REQUEST) for identity in asks]
+        known = any(completion is not None and is_answer(completion) for completion in stored)
         prompt_tokens = completion_tokens = 0
-        for ask in range(1 + _EXTRA_ASKS):
-            completion = self._endpoint.complete(
-                lambda: [{"role": "user", "content": prompt}],
-                identity={"prompt": prompt, "ask": ask},
-                settings={"temperature": _TEMPERATURE},
-            )
+        for identity, found in zip(asks, stored, strict=True):
+            completion = found if found is not None and known else ask(identity)
             prompt_tokens += completion.prompt_tokens
             completion_tokens += completion.completion_tokens
-            value = parse(completion.text)
-            if value is not None:
+            if completion.refused or is_answer(completion):
                 break
-        return Reply(value, completion.text, self.model, completion.model, prompt_tokens, completion_tokens)
+        return Reply(
+            value_of(completion),
+            completion.text,
+            self.model,
+            completion.model,
+            prompt_tokens,
+            completion_tokens,
+            completion.request,
+            completion.refused,
+        )
 
 
 def judge_settings(replies: Sequence[Reply[Any]]) -> dict[str, Any]:
-    """What has to be equal for two judged results to be comparable: the model asked for and those that answered."""
+    """What has to be equal for two judged results to be comparable.
+
+    The model asked for, those that answered, and the request fields that they got; a temperature of None was not sent.
+    """
+    given = [reply for reply in replies if not reply.refused]
+    fields = {name: [reply.request.get(name) for reply in given] for reply in given for name in reply.request}
     return {
         "model": ", ".join(sorted({reply.model for reply in replies})),
-        "reported_model": ", ".join(sorted({reply.reported_model for reply in replies})),
-        "temperature": _TEMPERATURE,
+        "reported_model": ", ".join(sorted({reply.reported_model for reply in given})),
+        "temperature": None if given else REQUEST["temperature"],
+        **{name: _one_or_all(values) for name, values in sorted(fields.items())},
     }
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """The value of all replies, or the list of the values if they differ."""
+    distinct = {json.dumps(value, sort_keys=True): value for value in values}
+    return next(iter(distinct.values())) if len(distinct) == 1 else [distinct[text] for text in sorted(distinct)]
 
 
 def tokens_note(replies: Sequence[Reply[Any]]) -> str:
@@ -148,6 +206,9 @@ def configured_judge(
     journal: Journal,
     max_requests: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    request: Mapping[str, Any] | None = None,
+    max_refused: float = MAX_REFUSED,
+    thinking_marks: Marks = DEFAULT_MARKS,
 ) -> Judge | None:
     """The judge that options and environment name, or None where neither names one.
 
@@ -157,6 +218,9 @@ def configured_judge(
         journal: Where replies are kept.
         max_requests: The budget.
         progress: As of Judge.
+        request: As of Judge.
+        max_refused: As of Judge.
+        thinking_marks: As of Judge.
 
     Raises:
         NapoBenchError: a URL without a model, or no key where the default URL needs one.
@@ -176,4 +240,14 @@ def configured_judge(
             f"No key for the judge {model}.",
             f"Set {KEY_VARIABLES[0]} (or {KEY_VARIABLES[1]}), or give a server without keys as --judge-base-url.",
         )
-    return Judge(model, base_url, api_key, journal, max_requests=max_requests, progress=progress)
+    return Judge(
+        model,
+        base_url,
+        api_key,
+        journal,
+        max_requests=max_requests,
+        progress=progress,
+        request=request,
+        max_refused=max_refused,
+        thinking_marks=thinking_marks,
+    )

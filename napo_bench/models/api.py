@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,14 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from napo_bench.endpoint import Endpoint
+from napo_bench.chat import NOT_SENT, changed_fields, with_request
+from napo_bench.endpoint import MAX_REFUSED, Completion, Endpoint
 from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal
+from napo_bench.models.answer import ModelAnswer
 from napo_bench.models.request import Asked, Generation, read_request
 from napo_bench.progress import Listener, listening
+from napo_bench.thoughts import DEFAULT_MARKS, NEVER_ENDS, Marks, split_thoughts
 
 if TYPE_CHECKING:
     from napo_bench.endpoint import Messages
@@ -26,12 +30,16 @@ if TYPE_CHECKING:
 URL_VARIABLE = "NAPO_BENCH_API_BASE_URL"
 KEY_VARIABLES = ("NAPO_BENCH_API_KEY", "OPENAI_API_KEY")
 
+_CUT_OFF = "cut off at the token limit before an answer"
+_GREETING = "Reply with the word OK."
+
 
 class NapoAPI(lmms):  # type: ignore[misc]
     """Asks an endpoint, one chat a request, with the picture as a PNG data URL before the question.
 
-    Answers are journalled by URL, model name, question, picture and generation settings. The weights behind a name
-    cannot be seen: serve retrained ones under another name.
+    Answers are journalled by URL, model name, question, picture and request fields, as the model wrote them, thoughts
+    included. The weights behind a name cannot be seen: serve retrained ones under another name. A question that the
+    endpoint refuses, or whose answer is cut off before it begins, is unanswered and is asked again by the next run.
 
     Args:
         model: The name to ask for.
@@ -41,9 +49,13 @@ class NapoAPI(lmms):  # type: ignore[misc]
         timeout: Seconds that one request may stay silent.
         max_requests: HTTP requests to send at most, retries included; None is no limit.
         journal: Where answers are kept; None is the user's cache folder.
+        request: Further request fields, which are part of what an answer is known by.
+        max_refused: Share of the questions that may be refused, see Endpoint.
+        thinking_marks: What encloses thoughts, which are no part of an answer.
 
     Attributes:
         progress: Is told how far it is; None draws a bar.
+        changed: Request field that the endpoint did not get as it was asked for -> what became of it.
 
     Raises:
         NapoBenchError: there is no URL that can be asked, or it needs a key and there is none.
@@ -60,6 +72,9 @@ class NapoAPI(lmms):  # type: ignore[misc]
         timeout: float = 120.0,
         max_requests: int | None = None,
         journal: str | Path | None = None,
+        request: Mapping[str, Any] | None = None,
+        max_refused: float = MAX_REFUSED,
+        thinking_marks: Marks = DEFAULT_MARKS,
     ) -> None:
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1:
@@ -73,9 +88,23 @@ class NapoAPI(lmms):  # type: ignore[misc]
             concurrency=int(batch_size),
             max_requests=max_requests,
             timeout=timeout,
+            request=request,
+            max_refused=max_refused,
         )
+        self.request = dict(request or {})
+        self.changed: dict[str, str] = {}
+        self._marks = thinking_marks
         self.batch_size = int(batch_size)
         self.fingerprint = f"{self._endpoint.model} at {self._endpoint.url}"
+
+    def reach(self) -> None:
+        """Send one short chat. Raises NapoBenchError if the URL, the key, the model or a request field is wrong."""
+        self._endpoint.reach([[{"role": "user", "content": _GREETING}]], _settings(Generation(max_new_tokens=16)))
+
+    def settings(self) -> dict[str, Any]:
+        """What of the requests can change an answer: the user's fields, and fields of ours that were not sent."""
+        left_out = {name: became for name, became in self.changed.items() if became == NOT_SENT}
+        return ({"request": self.request} if self.request else {}) | left_out
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each request, in their order."""
@@ -93,12 +122,26 @@ class NapoAPI(lmms):  # type: ignore[misc]
     def _answer(self, request: Instance) -> str:
         asked = read_request(request, self.task_dict)
         digest = "" if asked.image is None else _digest(asked.image)
+        settings = _settings(asked.generation)
         completion = self._endpoint.complete(
             lambda: _messages(asked),
             identity={"question": asked.question, "image": digest},
-            settings=_settings(asked.generation),
+            settings=settings,
+            is_answer=lambda completion: not self._read(completion, asked.generation).unanswered,
         )
-        return asked.generation.cut(completion.text)
+        if not completion.refused:
+            self.changed |= changed_fields(with_request(settings, self.request), completion.request)
+        return self._read(completion, asked.generation)
+
+    def _read(self, completion: Completion, generation: Generation) -> ModelAnswer:
+        if completion.refused:
+            return ModelAnswer("", unanswered=completion.refused)
+        inside, text = split_thoughts(completion.text, self._marks)
+        thoughts = completion.thoughts + inside
+        if text is None:
+            return ModelAnswer("", thoughts, NEVER_ENDS)
+        answer = generation.cut(text)
+        return ModelAnswer(answer, thoughts, "" if answer or not completion.cut_off else _CUT_OFF)
 
 
 def _messages(asked: Asked) -> Messages:

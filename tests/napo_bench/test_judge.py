@@ -174,24 +174,31 @@ def test_the_last_try_is_not_waited_for(journal: Journal, monkeypatch: pytest.Mo
 
 def test_a_page_of_html_is_quoted_short(journal: Journal) -> None:
     with MisbehavingServer(lambda request: Behaviour(400, b"<p>no</p> " * 5000)) as server:
-        with pytest.raises(NapoBenchError) as caught:
+        with pytest.raises(NapoBenchError, match="refuses every prompt") as caught:
             judge_of(server, journal).ask(["x"], number)
         assert len(str(caught.value)) < 1000
 
 
-def test_an_unparsable_reply_is_asked_twice_more_and_then_stands(journal: Journal) -> None:
+def test_an_unparsable_reply_is_asked_twice_more_and_again_by_the_next_run(journal: Journal) -> None:
     with MisbehavingServer(lambda request: answer(f"no number, take {request.nth}")) as server:
         (reply,) = judge_of(server, journal).ask(["x"], number)
         assert (reply.value, reply.text) == (None, "no number, take 2")
         assert (reply.prompt_tokens, reply.completion_tokens) == (21, 9)
-        assert judge_of(server, journal).ask(["x"], number) == [reply]
-        assert server.asked("x") == 3
+        (again,) = judge_of(server, journal).ask(["x"], number)
+        assert (again.value, again.text) == (None, "no number, take 5")
+        server.behave = lambda request: answer("4")
+        assert judge_of(server, journal).ask(["x"], number)[0].value == 4
+        assert server.asked("x") == 7
+        assert judge_of(server, journal).ask(["x"], number)[0].value == 4
+        assert server.asked("x") == 7
 
 
 def test_a_reply_that_parses_the_second_time_counts(journal: Journal) -> None:
     with MisbehavingServer(lambda request: answer("six" if request.nth == 0 else "6")) as server:
         (reply,) = judge_of(server, journal).ask(["x"], number)
-    assert (reply.value, server.asked("x")) == (6, 2)
+        assert (reply.value, server.asked("x")) == (6, 2)
+        assert judge_of(server, journal).ask(["x"], number) == [reply]
+        assert server.asked("x") == 2
 
 
 def test_an_empty_message_is_a_reply(journal: Journal) -> None:
@@ -207,7 +214,7 @@ def test_an_empty_message_is_a_reply(journal: Journal) -> None:
         (refusal(401, f"Incorrect API key provided: {KEY}"), "refuses the API key"),
         (refusal(403, "not yours"), "refuses the API key"),
         (refusal(404, "The model `judge` does not exist"), "does not know the model"),
-        (refusal(400, "temperature is not supported"), "temperature is not supported"),
+        (refusal(400, "no such field: seed", code="unknown_parameter", param="seed"), "no such field"),
         (refusal(429, "You exceeded your current quota", code="insufficient_quota"), "no quota left"),
     ],
     ids=["401", "403", "404", "400", "quota"],
@@ -219,6 +226,126 @@ def test_a_refusal_costs_one_request_and_shows_no_key(journal: Journal, behaviou
         assert says in caught.value.message
         assert KEY not in str(caught.value)
         assert len(server.requests) == 1
+
+
+def test_every_prompt_refused_in_the_same_way_stops_after_three(journal: Journal) -> None:
+    with MisbehavingServer(lambda request: refusal(400, f"I dislike {request.text}")) as server:
+        with pytest.raises(NapoBenchError, match=r"3 prompts in a row.*I dislike"):
+            judge_of(server, journal, max_refused=0.5).ask([str(n) for n in range(30)], number)
+        assert len(server.requests) == 3
+
+
+def filtered(request: Request) -> Behaviour:
+    """Refuses the prompts that are multiples of 20."""
+    if int(request.text) % 20 == 0:
+        return refusal(400, "The prompt triggered the content management policy.", code="content_filter")
+    return answer(request.text)
+
+
+def test_a_prompt_that_is_refused_has_a_reply_that_says_why_and_is_asked_again_by_the_next_run(
+    journal: Journal,
+) -> None:
+    prompts = [str(n) for n in range(60)]  # 0, 20 and 40 are refused: 5%
+    with MisbehavingServer(filtered) as server:
+        replies = judge_of(server, journal, max_refused=0.05).ask(prompts, number)
+        assert [reply.value for reply in replies] == [n if n % 20 else None for n in range(60)]
+        assert replies[20].refused == "HTTP 400: The prompt triggered the content management policy."
+        assert len(server.requests) == 60
+        server.behave = lambda request: answer(request.text)
+        again = judge_of(server, journal).ask(prompts, number)
+        assert [reply.value for reply in again] == list(range(60))
+        assert len(server.requests) == 63
+    assert judge_settings(replies)["reported_model"] == "judge-0613"
+
+
+def test_more_refused_prompts_than_allowed_stop_the_run(journal: Journal) -> None:
+    with MisbehavingServer(filtered) as server:
+        with pytest.raises(NapoBenchError, match=r"refuses 2 of 60 prompts, more than 1%.*policy") as caught:
+            judge_of(server, journal, concurrency=1).ask([str(n) for n in range(60)], number)
+        assert "19 of 60 are answered and stored" in caught.value.message
+        assert "--max-refused" in caught.value.hint
+        assert len(server.requests) == 21
+
+
+def test_a_refusal_of_the_first_prompt_is_about_that_prompt(journal: Journal) -> None:
+    with MisbehavingServer(filtered) as server:
+        replies = judge_of(server, journal).ask([str(n) for n in range(20)], number)
+    assert [bool(reply.refused) for reply in replies] == [True] + [False] * 19
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": {"content": 7}}]},
+        {"choices": [{"message": "5"}]},
+        {"output": [{"content": [{"type": "output_text", "text": "5"}]}]},
+    ],
+    ids=["number", "text", "another API"],
+)
+def test_a_shape_that_cannot_change_is_refused_once(journal: Journal, body: dict[str, object]) -> None:
+    with MisbehavingServer(lambda request: Behaviour(body=json.dumps(body).encode())) as server:
+        with pytest.raises(NapoBenchError, match="no chat completion"):
+            judge_of(server, journal).ask([str(n) for n in range(30)], number)
+        assert len(server.requests) == 1
+
+
+def test_an_error_in_place_of_a_completion_is_asked_again(journal: Journal) -> None:
+    fault = Behaviour(body=b'{"error": {"code": 502, "message": "upstream"}}')
+    with MisbehavingServer(lambda request: fault if request.nth == 0 else answer("5")) as server:
+        assert judge_of(server, journal).ask(["x"], number)[0].value == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<think>3? or 5?</think>\n4", "3? or 5?</think>4", "<think>5</think> 6 <think>x</think>\n\n4\n"],
+)
+def test_a_judges_thoughts_are_kept_and_not_parsed(journal: Journal, text: str) -> None:
+    with MisbehavingServer(lambda request: answer(text)) as server:
+        (reply,) = judge_of(server, journal).ask(["x"], number)
+    assert (reply.value, reply.text) == (4, text)
+
+
+def test_a_judge_that_never_ends_its_thoughts_says_nothing(journal: Journal) -> None:
+    with MisbehavingServer(lambda request: answer("<think>4")) as server:
+        assert judge_of(server, journal).ask(["x"], lambda text: 4)[0].value is None
+
+
+def test_a_judge_that_takes_no_temperature_gets_none_and_the_settings_say_so(journal: Journal) -> None:
+    def behave(request: Request) -> Behaviour:
+        if "temperature" in request.body:
+            message = "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1)."
+            return refusal(400, message, code="unsupported_value", param="temperature")
+        return answer("4")
+
+    with MisbehavingServer(behave) as server:
+        judge = judge_of(server, journal, request={"reasoning_effort": "low"})
+        replies = judge.ask(["a", "b", "c"], number)
+        assert len(server.requests) == 4
+        again = judge_of(server, journal, request={"reasoning_effort": "low"}).ask(["a", "b", "c"], number)
+        assert len(server.requests) == 4
+        judge_of(server, journal, request={"reasoning_effort": "high"}).ask(["a"], number)
+        assert len(server.requests) == 6
+    assert again == replies
+    settings = judge_settings(again)
+    assert (settings["temperature"], settings["reasoning_effort"]) == (None, "low")
+
+
+def test_reaching_finds_what_is_wrong_and_stores_nothing(journal: Journal) -> None:
+    with MisbehavingServer(lambda request: refusal(401, "no")) as server:
+        with pytest.raises(NapoBenchError, match="refuses the API key"):
+            judge_of(server, journal).reach(["a", "b"])
+        url = server.url
+    with pytest.raises(NapoBenchError, match="cannot be reached"):
+        Judge("judge", url, KEY, journal).reach(["a", "b"])
+    with (
+        MisbehavingServer(lambda request: refusal(400, "Model Not Exist")) as server,
+        pytest.raises(NapoBenchError, match="Model Not Exist"),
+    ):
+        judge_of(server, journal).reach(["a", "b", "c"])
+    with MisbehavingServer(filtered) as server:
+        judge_of(server, journal).reach(["0", "1", "2"])
+        assert [request.text for request in server.requests] == ["0", "1"]
+    assert len(journal) == 0
 
 
 def test_a_closed_port_is_one_quick_error(journal: Journal) -> None:

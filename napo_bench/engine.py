@@ -8,7 +8,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ from trainers.device import require_device, require_dtype
 
 if TYPE_CHECKING:
     from napo_bench.lmms_task import BenchmarkTask
+    from napo_bench.models.api import NapoAPI
+    from napo_bench.models.hf import NapoHF
 
 TASKS = {
     "vlind": "vlind/napo_vlind.yaml",
@@ -63,7 +65,9 @@ class EvalOptions:
         trust_remote_code: Run code that the checkpoint brings.
         api_base_url: The checkpoint is the name of a model behind this OpenAI-compatible endpoint; `batch_size` is then
             the number of requests in flight, and `dtype` and `device` mean nothing.
-        scoring: How responses are scored.
+        request: Further request fields for the endpoint.
+        max_refused: Share of the prompts that the endpoint may refuse; they are unanswered.
+        scoring: How responses are scored, and what encloses thoughts.
     """
 
     suite: Sequence[str] = DEFAULT_SUITE
@@ -75,6 +79,8 @@ class EvalOptions:
     device: str | None = None
     trust_remote_code: bool = False
     api_base_url: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    max_refused: float = 0.01
     scoring: ScoreOptions = field(default_factory=ScoreOptions)
 
 
@@ -112,8 +118,9 @@ def evaluate(
         The result; None in every process but the first.
 
     Raises:
-        NapoBenchError: the checkpoint, data or what a scorer needs is missing or malformed, or `out` holds a finished
-            run of other settings. All of this is tried before the model is loaded.
+        NapoBenchError: the checkpoint, data or what a scorer needs is missing or malformed, the judge or the endpoint
+            does not work, or `out` holds a finished run of other settings. All of this is tried before the model is
+            loaded.
     """
     began = time.monotonic()
     is_first = os.environ.get("RANK", "0") == "0"
@@ -126,10 +133,16 @@ def evaluate(
     if is_first and not replace and (held := held_identity(out)) is not None:
         require_no_replacement(out, held, identity_of(checkpoint, options))
     tasks = _open_tasks(options, data_dir, tell)
+    journal = out / "journal.sqlite"
+    endpoint = _open_endpoint(checkpoint, journal, options)
     if is_first:
+        if not (out / "run.json").is_file():
+            if endpoint is not None:
+                endpoint.reach()
+            reach_judge(options)
         _rehearse(tasks, data_dir, options.limit, score_options, tell)
     tell("Loading", 0, 1)
-    model, computed = _open_model(checkpoint, out / "journal.sqlite", options)
+    model: Any = endpoint or _open_checkpoint(checkpoint, journal, options)
     model.progress = tell
     tell("Loading", 1, 1)
     rows = _ask(model, tasks, options.limit)
@@ -141,14 +154,23 @@ def evaluate(
         path = _write_responses(out / "responses", benchmark, responses)
         result = scoring.score(benchmark, responses, data_dir, dataclasses.replace(score_options, source=str(path)))
         generation = next(task.config.generation_kwargs for task in tasks if task.benchmark == benchmark)
-        result.settings["generation"] = {"profile": options.profile, **generation}
+        result.settings["generation"] = {
+            "profile": options.profile,
+            **generation,
+            **(endpoint.settings() if endpoint else {}),
+        }
         results[benchmark] = result
     tell("Scoring", len(rows), len(rows))
     identity = evaluation_identity(model.fingerprint, options, _data_hashes(options))
     provenance = {
         "command": shlex.join(["napo-bench", *sys.argv[1:]]),
         "checkpoint": {"name": checkpoint, "folder": _folder(checkpoint, options), "fingerprint": model.fingerprint},
-        "generation": {"profile": options.profile, "batch_size": options.batch_size, "seed": SEED, **computed},
+        "generation": {
+            "profile": options.profile,
+            "batch_size": options.batch_size,
+            "seed": SEED,
+            **_computed(model, endpoint),
+        },
         "suite": list(options.suite),
         "limit": options.limit,
         "data": {"path": str(data_dir), "sha256": identity["data"]},
@@ -235,20 +257,55 @@ def _open_tasks(options: EvalOptions, data_dir: Path, tell: Listener) -> list[Be
     return tasks
 
 
-def _open_model(checkpoint: str, journal: Path, options: EvalOptions) -> tuple[Any, dict[str, Any]]:
-    """The lmms-eval model, and on what it computes."""
-    if options.api_base_url is not None:
-        from napo_bench.models.api import NapoAPI
+def _open_endpoint(checkpoint: str, journal: Path, options: EvalOptions) -> NapoAPI | None:
+    """The model behind the options' endpoint; None if they name none."""
+    if options.api_base_url is None:
+        return None
+    from napo_bench.models.api import NapoAPI
 
-        api = NapoAPI(checkpoint, options.api_base_url, options.batch_size, journal=journal)
-        return api, {"endpoint": api.fingerprint}
+    return NapoAPI(
+        checkpoint,
+        options.api_base_url,
+        options.batch_size,
+        journal=journal,
+        request=options.request,
+        max_refused=options.max_refused,
+        thinking_marks=options.scoring.thinking_marks,
+    )
+
+
+def _open_checkpoint(checkpoint: str, journal: Path, options: EvalOptions) -> NapoHF:
     from napo_bench.models.hf import NapoHF
 
-    model = NapoHF(
-        checkpoint, options.batch_size, options.device, options.dtype, options.trust_remote_code, journal=journal
+    return NapoHF(
+        checkpoint,
+        options.batch_size,
+        options.device,
+        options.dtype,
+        options.trust_remote_code,
+        journal=journal,
+        thinking_marks=options.scoring.thinking_marks,
     )
+
+
+def _computed(model: Any, endpoint: NapoAPI | None) -> dict[str, Any]:
+    """On what the answers are computed, for the provenance."""
+    if endpoint is not None:
+        return {"endpoint": endpoint.fingerprint, "request": endpoint.request, "changed": endpoint.changed}
     dtype = str(model.dtype).removeprefix("torch.")
-    return model, {"dtype": dtype, "device": model.device.type, "processes": model.world_size}
+    return {"dtype": dtype, "device": model.device.type, "processes": model.world_size}
+
+
+def reach_judge(options: EvalOptions) -> None:
+    """Let the judge rate a human's answer, if the suite needs a judge and the options name one.
+
+    Raises:
+        NapoBenchError: the judge cannot be reached, or refuses its key or model.
+    """
+    if options.scoring.judge is not None and "mmhal" in options.suite:
+        from napo_bench.scoring.mmhal import try_judge
+
+        try_judge(options.scoring.judge, resolve_data_dir(options.data_dir))
 
 
 def _rehearse(

@@ -25,7 +25,7 @@ Identity = dict[str, Any]
 RESOLVED = {"suite", "dtype", "batch_size", "pipeline", "spacy_model", "judge", "extractor"}
 """Options that the identity has in another form than the user gives them."""
 
-WITHOUT_EFFECT = {"data_dir", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
+WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
 """Options that change no number, that the engine sets itself, or that another field stands for: the hashes of the data,
 the checkpoint."""
 

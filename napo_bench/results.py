@@ -46,6 +46,8 @@ class BenchmarkResult:
         notes: One line each: what is missing, which ids, how many empty responses.
         settings: What must be equal for two results to share a row (text pipeline and versions, CHAIR definition,
             judge model, generation profile).
+        unanswered: {"sample_id", "reason"} of each prompt that has no answer, or whose answer no judge rates; the
+            metrics leave it out.
         samples: One row a sampling unit: {"sample_id", "unit", "counts", ...details for the explorer}.
     """
 
@@ -54,6 +56,7 @@ class BenchmarkResult:
     complete: bool = True
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    unanswered: list[dict[str, str]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -117,6 +120,7 @@ class RunResult:
                 complete=bool(entry.get("complete", True)),
                 notes=list(entry.get("notes", [])),
                 settings=dict(entry.get("settings", {})),
+                unanswered=list(entry.get("unanswered", [])),
                 samples=files.read_jsonl(folder / f"{name}.jsonl") if samples else [],
             )
         return cls(benchmarks, dict(document.get("provenance", {})))

@@ -17,10 +17,14 @@ from napo_bench.cli.score import (
     JudgeBaseUrl,
     JudgeMaxRequests,
     JudgeModel,
+    JudgeRequest,
+    MaxRefused,
     Pipeline,
     SpacyModel,
+    ThinkingMarks,
     print_benchmark,
 )
+from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.progress import StageBars
 
@@ -58,6 +62,13 @@ def evaluate(
     judge_model: JudgeModel = None,
     judge_base_url: JudgeBaseUrl = None,
     judge_max_requests: JudgeMaxRequests = None,
+    judge_request: JudgeRequest = None,
+    request: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value: a further request field for the endpoint (reasoning_effort=low); repeatable."),
+    ] = None,
+    max_refused: MaxRefused = "1%",
+    thinking_marks: ThinkingMarks = None,
 ) -> None:
     """Evaluate a checkpoint. The same command goes on where an earlier one was stopped.
 
@@ -65,11 +76,17 @@ def evaluate(
     """
     folder = out or Path("runs") / Path(ckpt).resolve().name
     begin(f"Evaluating {ckpt} on {suite}, into {folder}")
+    from napo_bench.chat import read_request_fields, read_share
     from napo_bench.engine import EvalOptions, micro_world, suite_named
     from napo_bench.engine import evaluate as run_evaluation
     from napo_bench.judge.client import configured_judge, judge_journal
     from napo_bench.scoring import ScoreOptions
+    from napo_bench.thoughts import read_marks
 
+    if request and api_base_url is None:
+        raise NapoBenchError("--request is given, but no endpoint.", "Add --api-base-url.")
+    marks = read_marks(thinking_marks)
+    refusable = read_share(max_refused, "--max-refused")
     members = suite_named(suite)
     bars = StageBars(console.err)
     options = EvalOptions(
@@ -82,12 +99,22 @@ def evaluate(
         device=device,
         trust_remote_code=trust_remote_code,
         api_base_url=api_base_url,
+        request=read_request_fields(request or [], "--request"),
+        max_refused=refusable,
         scoring=ScoreOptions(
             pipeline=pipeline,
             spacy_model=spacy_model,
             judge=configured_judge(
-                judge_model, judge_base_url, judge_journal(), judge_max_requests, partial(bars, "Judging")
+                judge_model,
+                judge_base_url,
+                judge_journal(),
+                judge_max_requests,
+                partial(bars, "Judging"),
+                read_request_fields(judge_request or [], "--judge-request"),
+                refusable,
+                marks,
             ),
+            thinking_marks=marks,
         ),
     )
     with micro_world(options) if members == [MICRO] else nullcontext(options) as settled, bars:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napo_bench.metrics import Metric
     from napo_bench.results import BenchmarkResult, MetricValue
     from napo_bench.scoring import ScoreOptions
+    from napo_bench.thoughts import Marks
 
 score_app = typer.Typer(help="Score stored responses of any model.", no_args_is_help=True)
 app.add_typer(score_app, name="score")
@@ -47,6 +48,22 @@ JudgeBaseUrl = Annotated[
 JudgeMaxRequests = Annotated[
     int | None, typer.Option(min=1, help="Stop after this many HTTP requests, retries included; replies are kept.")
 ]
+JudgeRequest = Annotated[
+    list[str] | None,
+    typer.Option(help="key=value: a further request field (reasoning_effort=low); null leaves one out. Repeatable."),
+]
+MaxRefused = Annotated[
+    str,
+    typer.Option(
+        help="Stop if an endpoint or a judge refuses more than this share of the prompts. Fewer are left out."
+    ),
+]
+ThinkingMarks = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="OPENING,CLOSING marks of thoughts, which are not scored; repeatable. Default: <think>,</think>."
+    ),
+]
 _status = console.err.status("")
 
 
@@ -61,6 +78,7 @@ def amber(
     answers: Annotated[
         str, typer.Option(help="Yes/no answers count if they are exact, as published; lenient reads the first word.")
     ] = "exact",
+    thinking_marks: ThinkingMarks = None,
 ) -> None:
     """AMBER: CHAIR, Cover, Hal, Cog; accuracy and F1 of the discriminative questions.
 
@@ -69,6 +87,7 @@ def amber(
     """
     begin(f"Scoring {responses} by AMBER")
     from napo_bench.scoring import ScoreOptions
+    from napo_bench.thoughts import read_marks
 
     options = ScoreOptions(
         allow_partial=allow_partial,
@@ -76,6 +95,7 @@ def amber(
         spacy_model=spacy_model,
         answers=answers,
         source=str(responses),
+        thinking_marks=read_marks(thinking_marks),
     )
     _score("amber", responses, data_dir, json_out, options)
 
@@ -95,7 +115,10 @@ def object_halbench(
         str | None, typer.Option(help="Its OpenAI-compatible endpoint. Default: as for the judge of mmhal.")
     ] = None,
     extractor_max_requests: JudgeMaxRequests = None,
+    extractor_request: JudgeRequest = None,
+    max_refused: MaxRefused = "1%",
     spacy_model: SpacyModel = None,
+    thinking_marks: ThinkingMarks = None,
 ) -> None:
     """Object HalBench: CHAIRs and CHAIRi over the COCO objects that answers mention.
 
@@ -103,24 +126,36 @@ def object_halbench(
     is given) tags the objects that an extractor lists; words need none.
     """
     begin(f"Scoring {responses} by Object HalBench")
+    from napo_bench.chat import read_request_fields, read_share
     from napo_bench.scoring import ScoreOptions
+    from napo_bench.thoughts import read_marks
 
-    if extractor_model is None and (extractor_base_url is not None or spacy_model is not None):
+    if extractor_model is None and (extractor_base_url is not None or spacy_model is not None or extractor_request):
         raise NapoBenchError("An option of the extractor is given, but no extractor.", "Add --extractor-model.")
-    extractor = _judge(extractor_model, extractor_base_url, extractor_max_requests) if extractor_model else None
+    marks = read_marks(thinking_marks)
+    fields = read_request_fields(extractor_request or [], "--extractor-request")
+    refusable = read_share(max_refused, "--max-refused")
+    extractor = None
+    if extractor_model:
+        extractor = _judge(extractor_model, extractor_base_url, extractor_max_requests, fields, refusable, marks)
     options = ScoreOptions(
         allow_partial=allow_partial,
         pipeline=pipeline,
         spacy_model=spacy_model,
         extractor=extractor,
         source=str(responses),
+        thinking_marks=marks,
     )
     _score("object_halbench", responses, data_dir, json_out, options)
 
 
 @score_app.command("vlind")
 def vlind(
-    responses: Responses, data_dir: DataDir = None, json_out: JsonOut = None, allow_partial: AllowPartial = False
+    responses: Responses,
+    data_dir: DataDir = None,
+    json_out: JsonOut = None,
+    allow_partial: AllowPartial = False,
+    thinking_marks: ThinkingMarks = None,
 ) -> None:
     """VLind-Bench: CK, VP, CB and LP, by concept and by picture style.
 
@@ -128,8 +163,11 @@ def vlind(
     """
     begin(f"Scoring {responses} by VLind-Bench")
     from napo_bench.scoring import ScoreOptions
+    from napo_bench.thoughts import read_marks
 
-    options = ScoreOptions(allow_partial=allow_partial, source=str(responses))
+    options = ScoreOptions(
+        allow_partial=allow_partial, source=str(responses), thinking_marks=read_marks(thinking_marks)
+    )
     _score("vlind", responses, data_dir, json_out, options)
 
 
@@ -142,6 +180,9 @@ def mmhal(
     judge_model: JudgeModel = None,
     judge_base_url: JudgeBaseUrl = None,
     judge_max_requests: JudgeMaxRequests = None,
+    judge_request: JudgeRequest = None,
+    max_refused: MaxRefused = "1%",
+    thinking_marks: ThinkingMarks = None,
 ) -> None:
     """MMHal-Bench: score, hallucination rate and informativeness, rated by an LLM judge.
 
@@ -150,20 +191,32 @@ def mmhal(
     The judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY. Its replies are kept and not asked for again.
     """
     begin(f"Scoring {responses} by MMHal-Bench")
+    from napo_bench.chat import read_request_fields, read_share
     from napo_bench.scoring import ScoreOptions
+    from napo_bench.thoughts import read_marks
 
-    judge = _judge(judge_model, judge_base_url, judge_max_requests)
-    options = ScoreOptions(allow_partial=allow_partial, judge=judge, source=str(responses))
+    marks = read_marks(thinking_marks)
+    fields = read_request_fields(judge_request or [], "--judge-request")
+    refusable = read_share(max_refused, "--max-refused")
+    judge = _judge(judge_model, judge_base_url, judge_max_requests, fields, refusable, marks)
+    options = ScoreOptions(allow_partial=allow_partial, judge=judge, source=str(responses), thinking_marks=marks)
     _score("mmhal", responses, data_dir, json_out, options)
 
 
-def _judge(model: str | None, base_url: str | None, max_requests: int | None) -> Judge | None:
+def _judge(
+    model: str | None,
+    base_url: str | None,
+    max_requests: int | None,
+    request: dict[str, Any],
+    max_refused: float,
+    marks: Marks,
+) -> Judge | None:
     from napo_bench.judge.client import configured_judge, judge_journal
 
     def progress(done: int, total: int) -> None:
         _status.update(f"{done} of {total} prompts judged")
 
-    return configured_judge(model, base_url, judge_journal(), max_requests, progress)
+    return configured_judge(model, base_url, judge_journal(), max_requests, progress, request, max_refused, marks)
 
 
 def _score(

@@ -13,7 +13,17 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
-from napo_bench.cli.score import DataDir, JudgeBaseUrl, JudgeMaxRequests, JudgeModel, Pipeline, SpacyModel
+from napo_bench.cli.score import (
+    DataDir,
+    JudgeBaseUrl,
+    JudgeMaxRequests,
+    JudgeModel,
+    JudgeRequest,
+    MaxRefused,
+    Pipeline,
+    SpacyModel,
+    ThinkingMarks,
+)
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO
 from napo_bench.remaining import Remaining
@@ -71,6 +81,9 @@ def train_then_eval(
     judge_model: JudgeModel = None,
     judge_base_url: JudgeBaseUrl = None,
     judge_max_requests: JudgeMaxRequests = None,
+    judge_request: JudgeRequest = None,
+    max_refused: MaxRefused = "1%",
+    thinking_marks: ThinkingMarks = None,
 ) -> None:
     """Train checkpoints against modality bias, evaluate them beside their base, and print one table.
 
@@ -79,10 +92,12 @@ def train_then_eval(
     """
     folder = out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else ""))
     begin(f"Training from {ckpt} and evaluating, into {folder}")
-    from napo_bench.engine import DEFAULT_SUITE, EvalOptions, suite_named
+    from napo_bench.chat import read_request_fields, read_share
+    from napo_bench.engine import DEFAULT_SUITE, EvalOptions, reach_judge, suite_named
     from napo_bench.experiment import MICRO_RECIPES, MICRO_ROWS, QUICK_LIMIT, QUICK_ROWS, Experiment, named_recipes
     from napo_bench.judge.client import configured_judge, judge_journal
     from napo_bench.scoring import ScoreOptions
+    from napo_bench.thoughts import read_marks
 
     micro = ckpt == MICRO
     if not recipe and not micro:
@@ -94,9 +109,17 @@ def train_then_eval(
     members = suite_named(suite or (MICRO if micro else ",".join(DEFAULT_SUITE)))
     is_micro_suite = members == [MICRO]
     rows = data or _common_data([found.data for found in recipes.values()])
-    judge = None
+    judge, marks = None, read_marks(thinking_marks)
     if not is_micro_suite:
-        judge = configured_judge(judge_model, judge_base_url, judge_journal(), judge_max_requests)
+        judge = configured_judge(
+            judge_model,
+            judge_base_url,
+            judge_journal(),
+            judge_max_requests,
+            request=read_request_fields(judge_request or [], "--judge-request"),
+            max_refused=read_share(max_refused, "--max-refused"),
+            thinking_marks=marks,
+        )
     experiment = Experiment(
         out=folder,
         base=ckpt,
@@ -111,11 +134,13 @@ def train_then_eval(
             limit=limit or (QUICK_LIMIT if quick else None),
             dtype=dtype,
             device=device,
-            scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judge=judge),
+            scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judge=judge, thinking_marks=marks),
         ),
         micro_suite=is_micro_suite,
         rows=QUICK_ROWS if quick else MICRO_ROWS,
     )
+    if os.environ.get("RANK", "0") == "0" and not (experiment.base_run / "run.json").is_file():
+        reach_judge(experiment.evaluation)
     run_steps(experiment.steps())
     if os.environ.get("RANK", "0") == "0":
         _report(experiment)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from napo_bench import files
+from napo_bench.chat import NOT_SENT
 from napo_bench.compare import differing_settings
 from napo_bench.data.sources import SOURCES, WebFile
 from napo_bench.errors import NapoBenchError
@@ -110,6 +111,8 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
     judge = settings.get("judge")
     if judge and not _PUBLISHED_JUDGE.fullmatch(str(judge.get("model"))):
         found.append(f"Judged by {judge.get('model')} (published: GPT-4).")
+    if settings.get("generation", {}).get("temperature") == NOT_SENT:
+        found.append("The endpoint takes no temperature and draws answers at its own.")
     profile = settings.get("generation", {}).get("profile")
     if profile is None:
         found.append("Stored responses: how they were generated is not recorded.")

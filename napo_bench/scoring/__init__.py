@@ -10,6 +10,8 @@ from napo_bench.errors import unknown_name
 from napo_bench.metrics import BENCHMARKS
 from napo_bench.results import BenchmarkResult
 from napo_bench.scoring.base import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses, replaced_note
+from napo_bench.scoring.unanswered import answer_rows
+from napo_bench.thoughts import DEFAULT_MARKS
 
 __all__ = ["BOOTSTRAP_SEED", "Row", "ScoreOptions", "data_hashes", "read_responses", "score"]
 
@@ -40,15 +42,19 @@ def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOpt
 
     Args:
         benchmark: One of napo_bench.metrics.BENCHMARKS.
-        rows: Responses in the benchmark's official format.
+        rows: Responses in the benchmark's official format. Thoughts in them are not scored; see
+            `napo_bench.scoring.unanswered` for two further fields.
         data_dir: Holds a folder a benchmark, with the official data files.
         options: How to score.
 
     Raises:
         NapoBenchError: data or responses are missing, malformed or incomplete; each time naming file, row and field.
     """
+    rows = answer_rows(benchmark, rows, options.thinking_marks)
     result = _scorer(benchmark)(rows, data_dir, options)
     result.notes += replaced_note(rows)
+    if options.thinking_marks != DEFAULT_MARKS:
+        result.settings["thinking_marks"] = [list(pair) for pair in options.thinking_marks]
     return result
 
 

@@ -23,6 +23,7 @@ from benchmarks.text import TextPipeline, open_pipeline
 from napo_bench.errors import NapoBenchError
 from napo_bench.results import BenchmarkResult
 from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.unanswered import kept_thoughts, reason
 
 SPACY_MODEL = "en_core_web_lg"
 _EXAMPLE_LENGTH = 40
@@ -47,7 +48,13 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     data = official.load_data(folder)
     responses = official.read_responses(rows, options.source)
     ids = [response.id for response in responses]
-    match = match_ids(ids, _expected_ids(data, set(ids)), source=options.source, allow_partial=options.allow_partial)
+    match = match_ids(
+        ids,
+        _expected_ids(data, set(ids)),
+        source=options.source,
+        allow_partial=options.allow_partial,
+        reasons=[reason(row) for row in rows],
+    )
     answered = [(data.annotations[ids[index] - 1], responses[index].text) for index in match.indices]
     described = [(annotation, text) for annotation, text in answered if annotation.type == official.GENERATIVE]
     judged = [(annotation, text) for annotation, text in answered if annotation.type != official.GENERATIVE]
@@ -65,6 +72,9 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     read = READINGS[options.answers]
     answers = [_answer(annotation, response, read(response)) for annotation, response in judged]
     _add_queries([*descriptions, *answers], folder)
+    thoughts = {str(ids[index]): kept_thoughts(rows[index]) for index in match.indices}
+    for sample in [*descriptions, *answers]:
+        sample |= thoughts[sample["sample_id"]]
 
     counts = [sample["counts"] for sample in answers]
     groups = {
@@ -89,6 +99,7 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
             *_reading_notes([text for _, text in judged], options.answers),
         ],
         settings=settings,
+        unanswered=match.unanswered,
         samples=[*descriptions, *answers],
     )
 

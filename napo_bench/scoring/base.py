@@ -14,6 +14,8 @@ from napo_bench import files, stats
 from napo_bench.errors import NapoBenchError
 from napo_bench.metrics import METRICS
 from napo_bench.results import MetricValue
+from napo_bench.scoring.unanswered import unanswered_note
+from napo_bench.thoughts import DEFAULT_MARKS, Marks
 
 if TYPE_CHECKING:
     from napo_bench.judge.client import Judge
@@ -39,6 +41,7 @@ class ScoreOptions:
         extractor: Lists the objects of Object HalBench's answers; None reads their words.
         answers: How AMBER's yes/no answers are read: "exact" as published, or "lenient" by their first word.
         source: Where the responses come from, for messages.
+        thinking_marks: What encloses thoughts, which are not scored.
     """
 
     allow_partial: bool = False
@@ -48,6 +51,7 @@ class ScoreOptions:
     extractor: Judge | None = None
     answers: str = "exact"
     source: str = "the responses"
+    thinking_marks: Marks = DEFAULT_MARKS
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,14 @@ class IdMatch:
     """The rows to score.
 
     Attributes:
-        indices: Index of a row for each expected id that has one, in the order of the expected ids.
-        notes: One line for each kind of difference; empty where every expected id has exactly one row.
+        indices: Index of a row for each expected id that has an answer, in the order of the expected ids.
+        notes: One line for each kind of difference; empty where every expected id has exactly one row with an answer.
+        unanswered: {"sample_id", "reason"} of each expected id whose row has no answer.
     """
 
     indices: list[int]
     notes: list[str]
+    unanswered: list[dict[str, str]]
 
 
 def read_responses(path: Path) -> list[Row]:
@@ -80,7 +86,13 @@ def read_responses(path: Path) -> list[Row]:
 
 
 def match_ids(
-    given: Sequence[Hashable], expected: Iterable[Hashable], *, source: str, allow_partial: bool, noun: str = "id"
+    given: Sequence[Hashable],
+    expected: Iterable[Hashable],
+    *,
+    source: str,
+    allow_partial: bool,
+    noun: str = "id",
+    reasons: Sequence[str] = (),
 ) -> IdMatch:
     """Match the ids of responses with those of the benchmark.
 
@@ -91,9 +103,11 @@ def match_ids(
         allow_partial: Leave out unknown ids and all but the first row of a duplicate; otherwise both are refused,
             as missing ids are.
         noun: What an id is called in messages.
+        reasons: Why each row has no answer, "" if it has one; empty if all have one.
 
     Raises:
-        NapoBenchError: no row has an expected id, or ids differ without `allow_partial`; names and counts them.
+        NapoBenchError: no row has an expected id, no row has an answer, or ids differ without `allow_partial`; names
+            and counts them.
     """
     first: dict[Hashable, int] = {}
     for index, key in enumerate(given):
@@ -117,7 +131,21 @@ def match_ids(
             f"{source}: " + "; ".join(notes) + ".",
             "Complete the responses, or score what is there with --allow-partial.",
         )
-    return IdMatch(indices, notes)
+    unanswered = [
+        {"sample_id": _id_text(given[index]), "reason": reasons[index]}
+        for index in indices
+        if reasons and reasons[index]
+    ]
+    if unanswered:
+        notes.append(unanswered_note(unanswered, len(indices)))
+        if len(unanswered) == len(indices):
+            raise NapoBenchError(
+                f"{source}: no prompt is answered. {notes[-1]}.",
+                "Mend what the reasons name; the same command asks again. A model that is cut off inside its thoughts "
+                "needs more tokens, or to think less: --request max_completion_tokens=8192 for an endpoint.",
+            )
+        indices = [index for index in indices if not reasons[index]]
+    return IdMatch(indices, notes, unanswered)
 
 
 def empty_note(responses: Iterable[str]) -> list[str]:

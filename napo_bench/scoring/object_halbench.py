@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.object_halbench import coco, extractor, official
-from benchmarks.object_halbench.official import Answer
 from benchmarks.object_halbench.score import METRICS, Synonyms, find_mentions, objects_of_terms, score_answer
 from benchmarks.text import TextPipeline, load_spacy, open_pipeline, spacy_model_name
 from napo_bench.errors import NapoBenchError
 from napo_bench.results import BenchmarkResult
-from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.base import IdMatch, Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.unanswered import kept_thoughts, reason, unanswered_note
 
 Mentions = list[tuple[str, str]]
 """(as the answer says it, COCO class), in the order of the answer."""
@@ -27,6 +27,7 @@ class _Item:
     image_id: int
     question: str
     answer: str
+    thoughts: dict[str, str]
 
 
 def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
@@ -43,18 +44,20 @@ def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOpt
             extractor failed.
     """
     folder = data_dir / "object_halbench"
-    items, id_notes = _items(official.read_answers(rows, options.source), folder / "questions.jsonl", options)
+    items, match = _items(rows, folder / "questions.jsonl", options)
     synonyms = official.load_synonyms(folder / "synonyms_refine.txt")
     text = open_pipeline(options.pipeline, synonyms.classes)
     image_objects = _image_objects(folder / "annotations", {item.image_id for item in items}, synonyms, text)
-    notes = [*id_notes, *empty_note(item.answer for item in items)]
+    notes = [*match.notes, *empty_note(item.answer for item in items)]
+    unanswered = list(match.unanswered)
     settings: dict[str, Any] = {"text_pipeline": text.description, "chair_definition": "words"}
     if options.extractor is None:
         mentions: dict[str, Mentions] = {item.sample_id: _read_words(item.answer, synonyms, text) for item in items}
     else:
-        mentions, extractor_settings, extractor_notes = _extract(items, folder, synonyms, options)
+        mentions, extractor_settings, extractor_notes, refused = _extract(items, folder, synonyms, options)
         settings |= extractor_settings
         notes += extractor_notes
+        unanswered += refused
     samples = [
         _sample(item, mentions[item.sample_id], image_objects[item.image_id])
         for item in items
@@ -62,43 +65,59 @@ def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOpt
     ]
     return BenchmarkResult(
         metrics=measure("object_halbench", [sample["counts"] for sample in samples], METRICS),
-        complete=not id_notes and len(samples) == len(items),
+        complete=not match.notes and len(samples) == len(items),
         notes=notes,
         settings=settings,
+        unanswered=unanswered,
         samples=samples,
     )
 
 
-def _items(answers: Sequence[Answer], questions_file: Path, options: ScoreOptions) -> tuple[list[_Item], list[str]]:
-    """The answers to score, and notes on those that are missing, duplicate or unknown.
+def _items(rows: Sequence[Row], questions_file: Path, options: ScoreOptions) -> tuple[list[_Item], IdMatch]:
+    """The answers to score, and what of the benchmark they are.
 
     An image with one question is known by its id, one with several by id and question.
     """
+    answers = official.read_answers(rows, options.source)
+    reasons = [reason(row) for row in rows]
+    thoughts = [kept_thoughts(row) for row in rows]
     if options.allow_partial and not questions_file.exists():
         seen: dict[int, int] = {}
-        items = []
+        ids = []
         for answer in answers:
             number = seen[answer.image_id] = seen.get(answer.image_id, 0) + 1
-            sample_id = str(answer.image_id) if number == 1 else f"{answer.image_id}/{number}"
-            items.append(_Item(sample_id, answer.image_id, answer.question, answer.text))
-        return items, [f"ids not checked: {questions_file} does not exist"]
+            ids.append(str(answer.image_id) if number == 1 else f"{answer.image_id}/{number}")
+        match = match_ids(ids, ids, source=options.source, allow_partial=True, reasons=reasons)
+        match.notes.append(f"ids not checked: {questions_file} does not exist")
+        items = [
+            _Item(ids[index], answers[index].image_id, answers[index].question, answers[index].text, thoughts[index])
+            for index in match.indices
+        ]
+        return items, match
     asked: dict[int, list[str]] = {}
     for question in official.load_questions(questions_file):
         asked.setdefault(question.image_id, []).append(question.text)
     expected = {
         _key(image_id, question, asked): _Item(
-            str(image_id) if number == 1 else f"{image_id}/{number}", image_id, question, ""
+            str(image_id) if number == 1 else f"{image_id}/{number}", image_id, question, "", {}
         )
         for image_id, questions in asked.items()
         for number, question in enumerate(questions, start=1)
     }
     given = [_key(answer.image_id, answer.question, asked) for answer in answers]
-    match = match_ids(given, expected, source=options.source, allow_partial=options.allow_partial, noun="image_id")
+    match = match_ids(
+        given,
+        expected,
+        source=options.source,
+        allow_partial=options.allow_partial,
+        noun="image_id",
+        reasons=reasons,
+    )
     items = []
     for index in match.indices:
         item = expected[given[index]]
-        items.append(_Item(item.sample_id, item.image_id, item.question, answers[index].text))
-    return items, match.notes
+        items.append(replace(item, answer=answers[index].text, thoughts=thoughts[index]))
+    return items, match
 
 
 def _key(image_id: int, question: str, asked: dict[int, list[str]]) -> int | tuple[int, str]:
@@ -138,8 +157,8 @@ def _read_words(answer: str, synonyms: Synonyms, text: TextPipeline) -> Mentions
 
 def _extract(
     items: Sequence[_Item], folder: Path, synonyms: Synonyms, options: ScoreOptions
-) -> tuple[dict[str, Mentions], dict[str, Any], list[str]]:
-    """The mentions of each answer that the extractor could read, the settings that say how, and notes."""
+) -> tuple[dict[str, Mentions], dict[str, Any], list[str], list[dict[str, str]]]:
+    """The mentions of each answer that the extractor read, the settings that say how, notes, and what it refused."""
     from napo_bench.judge.client import judge_settings, tokens_note
 
     assert options.extractor is not None
@@ -150,8 +169,17 @@ def _extract(
     long = [item for item in items if not extractor.is_short(item.answer)]
     prompts = [extractor.extractor_prompt(template, item.question, item.answer) for item in long]
     replies = options.extractor.ask(prompts, extractor.parse_objects)
-    unread = [item.sample_id for item, reply in zip(long, replies, strict=True) if reply.value is None]
+    refused = [
+        {"sample_id": item.sample_id, "reason": f"refused by the extractor: {reply.refused}"}
+        for item, reply in zip(long, replies, strict=True)
+        if reply.refused
+    ]
+    unread = [
+        item.sample_id for item, reply in zip(long, replies, strict=True) if reply.value is None and not reply.refused
+    ]
     notes = [tokens_note(replies)]
+    if refused:
+        notes.append(unanswered_note(refused, len(long), "not read"))
     if unread:
         what = f"{len(unread)} replies of the extractor hold no JSON list of objects: {', '.join(unread[:5])}"
         if not options.allow_partial:
@@ -168,7 +196,7 @@ def _extract(
         "chair_definition": f"llm:{options.extractor.model}",
         "extractor": judge_settings(replies) | {"spacy_model": spacy_model_name(nlp)},
     }
-    return mentions, settings, notes
+    return mentions, settings, notes, refused
 
 
 def _sample(item: _Item, mentions: Mentions, image_objects: set[str]) -> Row:
@@ -182,4 +210,5 @@ def _sample(item: _Item, mentions: Mentions, image_objects: set[str]) -> Row:
         "hallucinated": [surface for surface, name in mentions if name not in image_objects],
         "covered": [surface for surface, name in mentions if name in image_objects],
         "image_objects": sorted(image_objects),
+        **item.thoughts,
     }

@@ -13,6 +13,7 @@ from benchmarks.vlind.score import METRICS, STYLES, instance_counts, parse_answe
 from napo_bench.errors import NapoBenchError
 from napo_bench.results import BenchmarkResult
 from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.unanswered import kept_thoughts, reason
 
 Passed = dict[tuple[str, str], bool]
 """(test, image id) -> whether both statements are answered right, for the pairs that are there."""
@@ -32,7 +33,9 @@ def score_vlind(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         source=options.source,
         allow_partial=options.allow_partial,
         noun="answer",
+        reasons=[reason(row) for row in rows],
     )
+    thoughts = {answers[index].key: kept_thoughts(rows[index]) for index in match.indices}
     texts = {answers[index].key: answers[index].text for index in match.indices}
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[dict[str, float]]] = {}
@@ -41,7 +44,7 @@ def score_vlind(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         counts = _counts(passed, instance.good_images)
         if counts is None:
             continue
-        samples.append(_sample(instance, instance_questions, texts, counts, data_dir))
+        samples.append(_sample(instance, instance_questions, texts, thoughts, counts, data_dir))
         groups.setdefault(f"concept/{instance.concept}", []).append(counts)
         for style, ids in STYLES.items():
             of_style = _counts(passed, [image for image in instance.good_images if int(image) in ids])
@@ -63,6 +66,7 @@ def score_vlind(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         complete=not match.notes,
         notes=notes,
         settings={"layout": "data.json" if data_files(folder)[0].name == "data.json" else "hub mirror"},
+        unanswered=match.unanswered,
         samples=samples,
     )
 
@@ -88,6 +92,7 @@ def _sample(
     instance: Instance,
     asked: Sequence[Question],
     texts: Mapping[AnswerKey, str],
+    thoughts: Mapping[AnswerKey, dict[str, str]],
     counts: dict[str, float],
     data_dir: Path,
 ) -> dict[str, Any]:
@@ -109,6 +114,7 @@ def _sample(
                 "image": question.picture.name(data_dir),
                 "expected": question.expected,
                 "correct": parse_answer(texts[question.key]) == question.expected,
+                **thoughts[question.key],
             }
             for question in asked
             if question.key in texts

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from misbehaving_server import Behaviour, MisbehavingServer, Request, answer
+from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, refusal
 from typer.testing import CliRunner
 
 from napo_bench import scoring
@@ -296,6 +296,96 @@ class TestMmhal:
             assert len(server.requests) == 3
         assert "1 of 1 judge replies hold no single rating and count as 0" in output
         assert values(tmp_path / "out.json") == {"score": 0, "hal_rate": 1, "informativeness": 0}
+
+    @pytest.mark.parametrize("reply", ["Fine.\n\n**Rating:** 4, informative", "Rating: [4]", "Rating:4"])
+    def test_a_judge_whose_replies_hold_no_rating_is_no_measurement(
+        self, score: Score, tmp_path: Path, rows: list[Row], reply: str
+    ) -> None:
+        with MisbehavingServer(lambda request: answer(reply)) as server:
+            options = ("--allow-partial", "--judge-base-url", server.url, "--judge-model", "j")
+            with pytest.raises(NapoBenchError, match=r"4 of 4 judge replies hold no single rating") as caught:
+                score("mmhal", rows[:4], *options)
+            assert caught.value.message.count(f"- {' '.join(reply.split())}") == 3
+            assert not (tmp_path / "out.json").exists()
+            server.behave = lambda request: answer("Rating: 4")
+            score("mmhal", rows[:4], *options)
+            assert len(server.requests) == 4 * 3 + 4
+        assert values(tmp_path / "out.json")["score"] == 4
+
+    @pytest.mark.parametrize("reply", ["Fair. Rating: 4/6", "Fair. Rating: 4.", "<think>Rating: 3?</think>\nRating: 4"])
+    def test_other_ways_to_write_a_rating_are_read(
+        self, score: Score, tmp_path: Path, rows: list[Row], reply: str
+    ) -> None:
+        with MisbehavingServer(lambda request: answer(reply)) as server:
+            score("mmhal", rows[:2], "--allow-partial", "--judge-base-url", server.url, "--judge-model", "j")
+        assert values(tmp_path / "out.json")["score"] == 4
+        samples = (tmp_path / "out.samples/mmhal.jsonl").read_text().splitlines()
+        assert {json.loads(line)["judge_reply"]["text"] for line in samples} == {reply}
+
+    def test_up_to_a_twentieth_of_the_replies_may_hold_no_rating(
+        self, score: Score, tmp_path: Path, rows: list[Row]
+    ) -> None:
+        def behave(request: Request) -> Behaviour:
+            return answer("None." if any(f"{{{n}}}" in request.text for n in range(silent)) else "Rating: 4")
+
+        with MisbehavingServer(behave) as server:
+            options = ("--judge-base-url", server.url, "--judge-model", "j")
+            silent = 4  # of 96
+            assert "4 of 96 judge replies hold no single rating and count as 0" in score("mmhal", rows, *options)
+            assert values(tmp_path / "out.json")["score"] == pytest.approx(4 * 92 / 96)
+            silent = 5
+            with pytest.raises(NapoBenchError, match="5 of 96 judge replies"):
+                score("mmhal", rows, "--judge-base-url", server.url, "--judge-model", "another")
+
+    def test_an_answer_that_the_judge_refuses_is_unrated_and_n_says_so(
+        self, score: Score, tmp_path: Path, rows: list[Row]
+    ) -> None:
+        def behave(request: Request) -> Behaviour:
+            if "{7}" in request.text:
+                return refusal(400, "The prompt triggered the policy.", code="content_filter")
+            return answer("Rating: 4")
+
+        with MisbehavingServer(behave) as server:
+            options = ("--judge-base-url", server.url, "--judge-model", "j")
+            output = score("mmhal", rows, *options)
+            with pytest.raises(NapoBenchError, match="refuses 1 of 96 prompts, more than 0%"):
+                score("mmhal", rows, *options, "--max-refused", "0")
+            assert len(server.requests) == 97, "a refusal is asked again, and nothing else"
+        assert "1 of 96 prompts unrated and left out: 1 refused by the judge: HTTP 400: The prompt" in output
+        (result,) = RunResult.load(tmp_path / "out.json").benchmarks.values()
+        assert {metric.n for metric in result.metrics.values()} == {95}
+        assert (result.metrics["score"].value, result.complete) == (4, False)
+        assert [entry["sample_id"] for entry in result.unanswered] == ["7"]
+
+    def test_fields_for_the_judge_are_sent_and_in_the_settings(
+        self, score: Score, tmp_path: Path, rows: list[Row]
+    ) -> None:
+        with MisbehavingServer(lambda request: answer("Rating: 4")) as server:
+            options = ("--allow-partial", "--judge-base-url", server.url, "--judge-model", "j", "--judge-request")
+            score("mmhal", rows[:1], *options, "reasoning_effort=low", "--judge-request", "temperature=null")
+        assert "temperature" not in server.requests[0].body
+        (result,) = RunResult.load(tmp_path / "out.json").benchmarks.values()
+        expected = {"model": "j", "reported_model": "judge-0613", "temperature": None, "reasoning_effort": "low"}
+        assert result.settings["judge"] == expected
+        score("mmhal", [json.loads((tmp_path / "out.samples/mmhal.jsonl").read_text())], "--allow-partial")
+        (again,) = RunResult.load(tmp_path / "out.json").benchmarks.values()
+        assert again.settings == result.settings
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--max-refused", "many"], "a share such as 1% or 0.01"),
+            (["--max-refused", "120%"], "a share such as 1% or 0.01"),
+            (["--judge-request", "effort"], "key=value is expected"),
+            (["--judge-request", "model=x"], "napo-bench sets itself"),
+            (["--thinking-marks", "<think>"], "an opening and a closing mark"),
+        ],
+    )
+    def test_options_that_mean_nothing_are_refused(
+        self, score: Score, rows: list[Row], options: list[str], message: str
+    ) -> None:
+        with pytest.raises(NapoBenchError, match=message):
+            score("mmhal", rows, *options)
 
     def test_without_a_judge_the_command_names_options_and_variables(self, score: Score, rows: list[Row]) -> None:
         with pytest.raises(NapoBenchError) as caught:

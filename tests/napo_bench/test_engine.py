@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from misbehaving_server import MisbehavingServer, answer
+from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, refusal
 from tiny_llava import ROOT, make_checkpoint, make_data
 
 from napo_bench import scoring
@@ -134,7 +134,7 @@ def test_a_judge_rates_the_stored_answers_of_a_run_that_had_none(
         judged = dataclasses.replace(options, scoring=dataclasses.replace(CLOSED, judge=judge))
         monkeypatch.delattr("napo_bench.models.hf.NapoHF._generate")
         evaluate(checkpoint, out, judged)
-        assert len(server.requests) == 2 * SIZE
+        assert len(server.requests) == 2 * SIZE, "a finished run is scored again without trying the judge before"
     result = RunResult.load(out).benchmarks["mmhal"]
     assert result.metrics["score"].value == 5.0
     assert result.settings["judge"]["model"] == "a-judge"
@@ -242,6 +242,143 @@ def test_a_model_behind_an_endpoint(options: EvalOptions, data: Path, tmp_path: 
     assert run.benchmarks["vlind"].metrics["ck"].value == 0
     assert {row["text"] for row in scoring.read_responses(tmp_path / "responses/vlind.jsonl")} == {"Yes, it is true"}
     assert run.provenance["generation"]["endpoint"] == f"a-model at {server.url}"
+
+
+def test_thoughts_of_a_model_behind_an_endpoint_are_kept_and_never_scored(options: EvalOptions, tmp_path: Path) -> None:
+    asked = dataclasses.replace(options, suite=[*BENCHMARKS, "amber_discriminative"])
+    thought = "<think>\nTrue or false? A dog, a cat, a horse or a bus would be true. Rating: 1\n</think>"
+
+    def behave(request: Request) -> Behaviour:
+        said = "False" if "True or False" in request.text else "Yes, a dog."
+        return answer(f"{thought}\n\n{said}" if request.body["model"] == "thinks" else said)
+
+    with MisbehavingServer(behave) as server:
+        asked = dataclasses.replace(asked, api_base_url=server.url)
+        runs = {name: evaluate(name, tmp_path / name, asked) for name in ("thinks", "speaks")}
+    for name, result in runs["thinks"].benchmarks.items():
+        assert result.metrics == runs["speaks"].benchmarks[name].metrics
+        assert (result.complete, result.notes) == (
+            runs["speaks"].benchmarks[name].complete,
+            runs["speaks"].benchmarks[name].notes,
+        )
+        samples = [row for sample in result.samples for row in sample.get("responses", [sample])]
+        assert {row["thoughts"] for row in samples} == {thought}
+    rows = scoring.read_responses(tmp_path / "thinks/responses/vlind.jsonl")
+    assert {(row["text"], row["thoughts"]) for row in rows} == {("False", thought)}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("opening", ["<think>", ""])
+def test_thoughts_in_stored_responses_are_never_scored(finished: Path, data: Path, name: str, opening: str) -> None:
+    field = {"vlind": "text", "object_halbench": "text", "amber": "response", "mmhal": "model_answer"}[name]
+    thought = f"{opening}True or false? A dog, a cat.</think>"
+    (path,) = (finished / "responses").glob(f"{name}.*")
+    rows = scoring.read_responses(path)
+    if name == "mmhal":
+        reply = {"model": "j", "reported_model": "j", "prompt_tokens": 1, "completion_tokens": 1}
+        rows = [row | {"judge_reply": reply | {"text": "Rating: 4"}} for row in rows]
+    plain = scoring.score(name, rows, data, CLOSED)
+    thinking = [row | {field: f"{thought}\n\n{row[field]}"} for row in rows]
+    if name == "mmhal":
+        thinking = [row | {"judge_reply": reply | {"text": "<think>Rating: 1</think>Rating: 4"}} for row in thinking]
+    result = scoring.score(name, thinking, data, CLOSED)
+    assert result.metrics == plain.metrics != {}
+    assert result.complete
+    kept = [row for sample in result.samples for row in sample.get("responses", [sample])]
+    assert all(row["thoughts"] == thought for row in kept)
+    if name == "amber":
+        thinking[0][field] = "<think>A dog, a cat"
+        cut = scoring.score(name, thinking, data, CLOSED)
+        assert cut.unanswered == [{"sample_id": "1", "reason": "cut off inside its thoughts"}]
+        assert (cut.complete, cut.metrics["chair"].n) == (False, SIZE - 1)
+        assert "1 of 6 prompts unanswered and left out: 1 cut off inside its thoughts" in cut.notes[0]
+        with pytest.raises(NapoBenchError, match="no prompt is answered"):
+            scoring.score(name, [row | {field: "<think>A dog"} for row in rows], data, CLOSED)
+
+
+def test_refused_and_cut_off_prompts_are_left_out_counted_and_asked_again(
+    options: EvalOptions, data: Path, tmp_path: Path
+) -> None:
+    def behave(request: Request) -> Behaviour:
+        if request.text == broken.get("refused"):
+            return refusal(400, "The prompt triggered the content management policy.", code="content_filter")
+        if request.text == broken.get("cut"):
+            cut = [{"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "length"}]
+            return answer("", choices=cut)
+        return answer("Yes")
+
+    questions = json.loads((data / "amber/query_discriminative.json").read_text())
+    texts = [row["query"] for row in questions]
+    broken = {"refused": texts[0], "cut": texts[1]}
+    with MisbehavingServer(behave) as server:
+        asked = dataclasses.replace(
+            options, suite=["amber_discriminative"], api_base_url=server.url, max_refused=0.5, batch_size=1
+        )
+        evaluate("m", tmp_path, asked)
+        run = RunResult.load(tmp_path).benchmarks["amber"]
+        reasons = {entry["sample_id"]: entry["reason"] for entry in run.unanswered}
+        assert reasons == {
+            str(questions[0]["id"]): "HTTP 400: The prompt triggered the content management policy.",
+            str(questions[1]["id"]): "cut off at the token limit before an answer",
+        }
+        assert (run.complete, run.metrics["accuracy"].n, len(run.samples)) == (False, SIZE - 2, SIZE - 2)
+        assert f"2 of {SIZE} prompts unanswered" in run.notes[0]
+        again = scoring.score("amber", scoring.read_responses(tmp_path / "responses/amber.json"), data, CLOSED)
+        assert (again.metrics, again.unanswered) == (run.metrics, run.unanswered)
+        broken.clear()
+        before = len(server.requests)
+        whole = evaluate("m", tmp_path, asked).benchmarks["amber"]
+        assert len(server.requests) == before + 2
+        assert (whole.complete, whole.unanswered, whole.metrics["accuracy"].n) == (True, [], SIZE)
+
+
+def test_too_many_refused_prompts_stop_the_run(options: EvalOptions, tmp_path: Path) -> None:
+    with MisbehavingServer(lambda request: answer("OK") if "OK" in request.text else refusal(400, "no")) as server:
+        asked = dataclasses.replace(options, suite=["amber"], api_base_url=server.url, batch_size=1)
+        with pytest.raises(NapoBenchError, match=f"refuses 2 of {SIZE} prompts"):
+            evaluate("m", tmp_path, asked)
+
+
+@pytest.mark.parametrize("which", ["judge", "endpoint"])
+@pytest.mark.parametrize("fault", ["a closed port", "a wrong key", "a wrong model"])
+def test_a_judge_or_endpoint_that_does_not_work_is_found_before_anything_is_answered(
+    checkpoint: str, options: EvalOptions, tmp_path: Path, no_model: None, which: str, fault: str
+) -> None:
+    faults = {"a closed port": answer("1"), "a wrong key": refusal(401, "no"), "a wrong model": refusal(404, "no")}
+    with MisbehavingServer(lambda request: faults[fault]) as server, Journal(tmp_path / "judge.sqlite") as journal:
+        if fault == "a closed port":
+            server._server.server_close()
+        judged = dataclasses.replace(CLOSED, judge=Judge("j", server.url, None, journal, retries=0))
+        asked = dataclasses.replace(options, suite=["mmhal"])
+        if which == "judge":
+            asked = dataclasses.replace(asked, scoring=judged)
+        else:
+            asked = dataclasses.replace(asked, api_base_url=server.url)
+        with pytest.raises(NapoBenchError, match=r"reached|API key|does not know the model"):
+            evaluate(checkpoint, tmp_path / "run", asked)
+        assert len(server.requests) == (fault != "a closed port")
+
+
+def test_what_an_endpoint_got_otherwise_is_in_the_run(options: EvalOptions, tmp_path: Path) -> None:
+    def behave(request: Request) -> Behaviour:
+        for name in ("max_tokens", "temperature"):
+            if name in request.body:
+                return refusal(400, f"Unsupported parameter: {name!r}", code="unsupported_parameter", param=name)
+        return answer("Yes")
+
+    with MisbehavingServer(behave) as server:
+        asked = dataclasses.replace(
+            options, suite=["amber"], api_base_url=server.url, request={"reasoning_effort": "low"}
+        )
+        for _ in range(2):
+            evaluate("o", tmp_path, asked)
+            run = RunResult.load(tmp_path)
+            changed = {"max_tokens": "sent as max_completion_tokens", "temperature": "not sent"}
+            assert run.provenance["generation"]["changed"] == changed
+            generation = run.benchmarks["amber"].settings["generation"]
+            assert generation["request"] == {"reasoning_effort": "low"}
+            assert generation["temperature"] == "not sent"
+    assert server.requests[-1].body["reasoning_effort"] == "low"
 
 
 def test_the_micro_world_brings_its_pipeline_and_its_judge(

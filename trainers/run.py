@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -196,35 +195,35 @@ def train(
 
 
 def _training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # gradient_checkpointing has another name in later versions
-        args = TrainingArguments(
-            output_dir=str(out / CHECKPOINTS),
-            use_cpu=not torch.cuda.is_available(),
-            per_device_train_batch_size=recipe.per_device_batch_size,
-            gradient_accumulation_steps=recipe.gradient_accumulation,
-            num_train_epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate,
-            lr_scheduler_type=recipe.schedule,
-            warmup_steps=recipe.warmup,
-            weight_decay=recipe.weight_decay,
-            max_grad_norm=recipe.max_grad_norm,
-            optim="adamw_torch",
-            bf16=recipe.precision == "bf16",
-            gradient_checkpointing=recipe.gradient_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-            seed=recipe.seed,
-            logging_steps=recipe.logging_steps,
-            logging_first_step=True,
-            logging_nan_inf_filter=False,
-            save_steps=recipe.save_steps,
-            save_total_limit=1,
-            run_name=out.name,
-            dataloader_num_workers=recipe.workers,
-            ddp_find_unused_parameters=recipe.train_vision_tower,
-            report_to=[name for name in recipe.report_to if name != "tensorboard"],
-            disable_tqdm=True,
-        )
+    renamed = "activation_checkpointing" in TrainingArguments.__dataclass_fields__  # since a later transformers 5
+    name = "activation_checkpointing" if renamed else "gradient_checkpointing"
+    recomputing: dict[str, Any] = {name: recipe.gradient_checkpointing, f"{name}_kwargs": {"use_reentrant": False}}
+    args = TrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        use_cpu=not torch.cuda.is_available(),
+        per_device_train_batch_size=recipe.per_device_batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        num_train_epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim="adamw_torch",
+        bf16=recipe.precision == "bf16",
+        **recomputing,
+        seed=recipe.seed,
+        logging_steps=recipe.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        save_steps=recipe.save_steps,
+        save_total_limit=1,
+        run_name=out.name,
+        dataloader_num_workers=recipe.workers,
+        ddp_find_unused_parameters=recipe.train_vision_tower,
+        report_to=[name for name in recipe.report_to if name != "tensorboard"],
+        disable_tqdm=True,
+    )
     args._n_gpu = min(args.n_gpu, 1)  # more GPUs are for more processes, never for nn.DataParallel
     if "wandb" in recipe.report_to:
         os.environ.setdefault("WANDB_DIR", str(out))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from rounding import LOG_PROB
-from tiny_models import FAMILIES, VOCABULARY, images_of, tiny_batch, tiny_model
+from tiny_models import FAMILIES, VOCABULARY, images_of, recompute_activations, tiny_batch, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napo_bench.errors import NapoBenchError
@@ -72,7 +72,7 @@ def test_a_shared_prefix_gives_the_log_probs_and_gradients_of_concatenation(fami
 def test_with_gradient_checkpointing(family):
     model = tiny_model(family)
     prepare(model)
-    model.gradient_checkpointing_enable()
+    recompute_activations(model)
     assert_shared_equals_concatenated(model, tiny_batch(family, LENGTHS))
 
 
@@ -201,7 +201,7 @@ def seen_by_tower(model, batch, **options):
 def test_the_vision_tower_runs_once_an_image_and_without_gradients():
     model, batch = tiny_model("llava"), tiny_batch("llava", LENGTHS)
     prepare(model)
-    model.gradient_checkpointing_enable()
+    recompute_activations(model)
     model.enable_input_require_grads()
     assert seen_by_tower(model, batch) == [(2, False)]
     assert all(weight.grad is None for weight in model.model.vision_tower.parameters())

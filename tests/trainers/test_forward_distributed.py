@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.distributed
 from rounding import LOG_PROB
-from tiny_models import tiny_batch, tiny_model
+from tiny_models import recompute_activations, tiny_batch, tiny_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -15,7 +15,7 @@ from trainers.forward import prepare, response_logps
 def prepared_model():
     model = tiny_model("llava")
     prepare(model)
-    model.gradient_checkpointing_enable()
+    recompute_activations(model)
     return model
 
 

@@ -299,6 +299,7 @@ def test_lora_trains_adapters_of_the_language_model_and_saves_them_alone(run, wo
 
 
 @pytest.mark.numeric
+@pytest.mark.filterwarnings("error::FutureWarning:transformers", "error::DeprecationWarning:transformers")
 def test_bf16_with_gradient_checkpointing_stays_close_to_fp32_and_keeps_float32_weights(run):
     exact = run("exact", weights="sum")
     rough = run("rough", weights="sum", precision="bf16", gradient_checkpointing="true")

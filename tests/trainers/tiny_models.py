@@ -49,6 +49,12 @@ def tiny_model(family: str = "llava", **options) -> transformers.PreTrainedModel
     return getattr(transformers, f"{name}ForConditionalGeneration")(config).train()
 
 
+def recompute_activations(model: transformers.PreTrainedModel) -> None:
+    """Turn gradient checkpointing on, under the name that the installed transformers has for it."""
+    renamed = hasattr(model, "activation_checkpointing_enable")  # since a later transformers 5
+    (model.activation_checkpointing_enable if renamed else model.gradient_checkpointing_enable)()
+
+
 def _config(family: str, text: dict) -> transformers.PreTrainedConfig:
     mrope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
     siglip = {key: value for key, value in _VISION.items() if key != "projection_dim"}

@@ -230,3 +230,10 @@ def test_every_install_of_the_dependencies_names_the_constraints(path: str) -> N
     assert installs
     for line in installs:
         assert re.search(r'(-c|--constraint) "?(\$GITHUB_ACTION_PATH/)?constraints\.txt"? ', line), line
+
+
+def test_deprecated_names_of_transformers_are_not_read() -> None:
+    """The `newest` run of scripts/try_versions.py lets `is_gradient_checkpointing` pass for PEFT's sake."""
+    for path, module in modules().items():
+        read = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+        assert read.isdisjoint({"is_gradient_checkpointing", "gradient_checkpointing_enable"}), path

@@ -21,6 +21,7 @@ from napo_bench.data.paths import data_dir as resolve_data_dir
 from napo_bench.errors import NapoBenchError, unknown_name
 from napo_bench.identity import Identity, evaluation_identity, held_identity, require_no_replacement
 from napo_bench.micro import MICRO
+from napo_bench.models import BATCH_SIZE
 from napo_bench.progress import Listener
 from napo_bench.results import RunResult
 from napo_bench.scoring import Row, ScoreOptions
@@ -73,7 +74,7 @@ class EvalOptions:
     suite: Sequence[str] = DEFAULT_SUITE
     data_dir: Path | None = None
     profile: str = "greedy"
-    batch_size: int = 16
+    batch_size: int = BATCH_SIZE
     limit: int | None = None
     dtype: str = "auto"
     device: str | None = None
@@ -148,7 +149,7 @@ def evaluate(
     rows = _ask(model, tasks, options.limit)
     if rows is None:
         return None
-    results = {}
+    results, computed = {}, _computed(model, endpoint)
     for done, (benchmark, responses) in enumerate(rows.items()):
         tell("Scoring", done, len(rows))
         path = _write_responses(out / "responses", benchmark, responses)
@@ -159,6 +160,8 @@ def evaluate(
             **generation,
             **(endpoint.settings() if endpoint else {}),
         }
+        dtype, is_sampled = computed.get("dtype"), generation.get("do_sample", False)
+        result.notes += _precision_note(dtype, options.batch_size, is_sampled)
         results[benchmark] = result
     tell("Scoring", len(rows), len(rows))
     identity = evaluation_identity(model.fingerprint, options, _data_hashes(options))
@@ -169,7 +172,7 @@ def evaluate(
             "profile": options.profile,
             "batch_size": options.batch_size,
             "seed": SEED,
-            **_computed(model, endpoint),
+            **computed,
         },
         "suite": list(options.suite),
         "limit": options.limit,
@@ -182,6 +185,13 @@ def evaluate(
     run = RunResult(results, provenance)
     run.save(out / "run.json")
     return run
+
+
+def _precision_note(dtype: str | None, batch_size: int, is_sampled: bool) -> list[str]:
+    """One note if an answer depends on its batch: in half precision, unless answers are drawn one at a time."""
+    if dtype in (None, "float32") or is_sampled:
+        return []
+    return [f"generated in {dtype} in batches of {batch_size}: an answer may differ in another batch"]
 
 
 def _folder(checkpoint: str, options: EvalOptions) -> str | None:

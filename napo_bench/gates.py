@@ -282,7 +282,7 @@ def judge(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport
 
     Raises:
         NapoBenchError: a run lacks a gated metric, the runs were scored against different data or in different ways,
-            or a run's metrics are not those of its samples.
+            a run's metrics are not those of its samples, or its numbers are in doubt.
     """
     checks: list[Check] = []
     notes: list[str] = []
@@ -291,6 +291,8 @@ def judge(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport
         new, old = _gated(benchmark, own, candidate, "candidate"), _gated(benchmark, own, baseline, "baseline")
         compare.require_same_data(benchmark, candidate, baseline)
         compare.require_same_settings(benchmark, new, old)
+        _require_no_doubt(benchmark, new, "candidate")
+        _require_no_doubt(benchmark, old, "baseline")
         compare.require_stated_values(benchmark, new, "candidate")
         compare.require_stated_values(benchmark, old, "baseline")
         pairs = compare.pair_samples(benchmark, new, old)
@@ -312,6 +314,14 @@ def _unknown_field_hint(error: str) -> str:
     kind = Limits if "$." in error else GatesFile
     near = nearest(found[1], kind.__struct_fields__)
     return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+def _require_no_doubt(benchmark: str, result: BenchmarkResult, which: str) -> None:
+    if result.doubts:
+        raise NapoBenchError(
+            f"Could not judge: {benchmark} of the {which} is no measurement. {'; '.join(result.doubts)}.",
+            "Look at the answers (napo-bench report RUN --format html), and evaluate again.",
+        )
 
 
 def _gate(key: str, limits: Limits, path: Path) -> Gate:

@@ -137,7 +137,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
 
         options = {"allow_partial": True, "judge": configured_judge(None, None, judge_journal()), **self._scoring}
         result = scoring.score(self.benchmark, rows, self._data_dir, ScoreOptions(**options))
-        for note in result.notes:
+        for note in [*result.doubts, *result.notes]:
             logger.warning(f"{self.config.task}: {note}")
         return result
 

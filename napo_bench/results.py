@@ -44,6 +44,7 @@ class BenchmarkResult:
         breakdown: Group ("concept/colour", "style/cartoon", "question_type/counting") -> metric -> value.
         complete: False where the scores are over a part of the benchmark.
         notes: One line each: what is missing, which ids, how many empty responses.
+        doubts: Why the numbers are no measurement, one line each. A gate refuses to judge such numbers.
         settings: What must be equal for two results to share a row (text pipeline and versions, CHAIR definition,
             judge model, generation profile).
         unanswered: {"sample_id", "reason"} of each prompt that has no answer, or whose answer no judge rates; the
@@ -55,14 +56,15 @@ class BenchmarkResult:
     breakdown: dict[str, dict[str, MetricValue]] = field(default_factory=dict)
     complete: bool = True
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     unanswered: list[dict[str, str]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def remarks(self) -> list[str]:
-        """The notes that qualify the numbers: all of them except what a judge cost."""
-        return [note for note in self.notes if not _COST.search(note)]
+        """What qualifies the numbers: the doubts, and the notes except what a judge cost."""
+        return [*self.doubts, *(note for note in self.notes if not _COST.search(note))]
 
 
 @dataclass
@@ -119,6 +121,7 @@ class RunResult:
                 breakdown={group: _metrics(values, where) for group, values in entry.get("breakdown", {}).items()},
                 complete=bool(entry.get("complete", True)),
                 notes=list(entry.get("notes", [])),
+                doubts=list(entry.get("doubts", [])),
                 settings=dict(entry.get("settings", {})),
                 unanswered=list(entry.get("unanswered", [])),
                 samples=files.read_jsonl(folder / f"{name}.jsonl") if samples else [],

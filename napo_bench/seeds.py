@@ -51,6 +51,7 @@ def pooled(runs: Sequence[RunResult]) -> RunResult:
             result,
             metrics=_means(name, [run.benchmarks[name] for run in runs]),
             breakdown={},
+            doubts=list(dict.fromkeys(doubt for run in runs for doubt in run.benchmarks[name].doubts)),
             notes=_notes([run.benchmarks[name] for run in runs]),
             samples=[],
         )

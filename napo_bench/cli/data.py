@@ -14,6 +14,7 @@ from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import named_checkpoint
+from napo_bench.models import BATCH_SIZE
 
 if TYPE_CHECKING:
     from napo_bench.data.sources import Source
@@ -108,7 +109,7 @@ def build_bias(
     ckpt: Annotated[str, typer.Option(help="Writes the negatives: checkpoint or adapter, folder or hub name.")],
     data: Annotated[str, typer.Option(help="RLAIF-V rows: parquet file, folder of them, or data set on the hub.")],
     out: Annotated[Path, typer.Option(help="Folder of the result.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: the best that is there.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32, bfloat16 or float16.")] = "auto",
 ) -> None:

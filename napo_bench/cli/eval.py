@@ -26,6 +26,7 @@ from napo_bench.cli.score import (
 )
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO, named_checkpoint
+from napo_bench.models import BATCH_SIZE
 from napo_bench.progress import StageBars
 
 
@@ -47,7 +48,7 @@ def evaluate(
     profile: Annotated[
         str, typer.Option(help="How answers are generated: greedy, or paper (3 beams, drawn at temperature 0.2).")
     ] = "greedy",
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 on CUDA.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best that is there.")] = None,

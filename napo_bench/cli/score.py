@@ -269,6 +269,8 @@ def print_benchmark(name: str, result: BenchmarkResult) -> None:
         console.out.print(table)
     if result.breakdown:
         console.out.print(_breakdown_table(known, result.breakdown))
+    for doubt in result.doubts:
+        console.out.print(f"[red]no measurement[/red] {escape(doubt)}", highlight=False)
     for note in result.notes:
         console.out.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
 

@@ -26,6 +26,7 @@ from napo_bench.cli.score import (
 )
 from napo_bench.errors import NapoBenchError
 from napo_bench.micro import MICRO
+from napo_bench.models import BATCH_SIZE
 from napo_bench.remaining import Remaining
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def train_then_eval(
         list[str] | None, typer.Option("--set", help="key=value for every recipe; repeatable.")
     ] = None,
     profile: Annotated[str, typer.Option(help="How answers are generated: greedy or paper.")] = "greedy",
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward of an evaluation.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first N units of each benchmark.")] = None,
     dtype: Annotated[
         str, typer.Option(help="Of evaluations and negatives: float32, bfloat16, float16, or auto: bfloat16 on CUDA.")

@@ -18,6 +18,7 @@ from pyarrow import parquet
 from napo_bench import files
 from napo_bench.data.paths import cache_dir
 from napo_bench.errors import NapoBenchError
+from napo_bench.models import BATCH_SIZE
 from napo_bench.models.request import Asked, Generation
 from napo_bench.progress import Listener
 from trainers.checkpoint import Checkpoint
@@ -83,7 +84,7 @@ def build_bias(
     data: str | Path,
     out: Path,
     *,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     device: str | None = None,
     dtype: str = "auto",
     cache: Path | None = None,

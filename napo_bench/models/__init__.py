@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+BATCH_SIZE = 16
+"""Prompts in one forward, or requests in flight, unless the user says otherwise."""
+
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 

@@ -19,6 +19,7 @@ from napo_bench.chat import NOT_SENT, changed_fields, with_request
 from napo_bench.endpoint import MAX_REFUSED, Completion, Endpoint
 from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal
+from napo_bench.models import BATCH_SIZE
 from napo_bench.models.answer import ModelAnswer
 from napo_bench.models.request import Asked, Generation, read_request
 from napo_bench.progress import Listener, listening
@@ -68,7 +69,7 @@ class NapoAPI(lmms):  # type: ignore[misc]
         self,
         model: str,
         base_url: str | None = None,
-        batch_size: int | str = 8,
+        batch_size: int | str = BATCH_SIZE,
         timeout: float = 120.0,
         max_requests: int | None = None,
         journal: str | Path | None = None,

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor
 
 from napo_bench.errors import NapoBenchError
 
@@ -26,21 +25,20 @@ class NotFiniteError(ArithmeticError):
     """The logits of a step, or the output of a layer, hold NaN or infinity."""
 
 
-class FiniteLogits(LogitsProcessor):  # type: ignore[misc, unused-ignore]
-    """Stops generation at logits that are not finite; changes none."""
+def stop_at_logits(model: Any) -> None:
+    """Let every forward of the model stop at logits that are not finite, with a NotFiniteError.
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """The scores `[B * beams, vocabulary]` as they are.
+    The logits are looked at before generation's own rules change them: these forbid tokens with minus infinity.
+    """
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_hook(_look_at_logits)
 
-        Other processors forbid tokens with minus infinity, so the best score of each row is what must be finite.
 
-        Raises:
-            NotFiniteError: a row has no finite best score.
-        """
-        # NaN and infinity survive maximum and sum, and one number leaves the device.
-        if not math.isfinite(scores.amax(-1).sum().item()):
-            raise NotFiniteError
-        return scores
+def _look_at_logits(head: Any, _: Any, logits: torch.Tensor) -> None:
+    # NaN and infinity survive a sum in float32, and one number leaves the device. The last position makes the token.
+    if not math.isfinite(logits[..., -1:, :].sum(dtype=torch.float32).item()):
+        raise NotFiniteError(f"the output layer ({type(head).__name__})")
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from accelerate.utils import broadcast_object_list
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
-from transformers import LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal, journal_key
+from napo_bench.models import BATCH_SIZE
 from napo_bench.models.answer import ModelAnswer
-from napo_bench.models.finite import FiniteLogits, NotFiniteError, not_finite, stopping_at_layers
+from napo_bench.models.finite import NotFiniteError, not_finite, stop_at_logits, stopping_at_layers
 from napo_bench.models.request import Asked, Generation, read_request
 from napo_bench.progress import Listener, listening
 from napo_bench.thoughts import DEFAULT_MARKS, Marks, split_thoughts
@@ -81,7 +81,7 @@ class NapoHF(lmms):  # type: ignore[misc]
     def __init__(
         self,
         pretrained: str,
-        batch_size: int | str = 1,
+        batch_size: int | str = BATCH_SIZE,
         device: str | None = None,
         dtype: str = "auto",
         trust_remote_code: bool = False,
@@ -106,6 +106,7 @@ class NapoHF(lmms):  # type: ignore[misc]
         fingerprint = [checkpoint.fingerprint() if self._rank == 0 else ""]
         self.fingerprint: str = broadcast_object_list(fingerprint)[0]
         self.model = checkpoint.load_model(self.device, self.dtype)
+        stop_at_logits(self.model)
         self._marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
         self._takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
@@ -225,7 +226,6 @@ class NapoHF(lmms):  # type: ignore[misc]
                 top_k=None,
                 use_cache=True,
                 pad_token_id=self.processor.tokenizer.pad_token_id,
-                logits_processor=LogitsProcessorList([FiniteLogits()]),
             )
         except torch.OutOfMemoryError:
             raise NapoBenchError(

@@ -106,7 +106,7 @@ def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
     }
     for benchmark, result in run.run.benchmarks.items():
         settings = [f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in result.settings.items()]
-        lines[BENCHMARKS.get(benchmark, benchmark)] = [*settings, *result.notes]
+        lines[BENCHMARKS.get(benchmark, benchmark)] = [*settings, *result.doubts, *result.notes]
     return [(heading, kept) for heading, found in lines.items() if (kept := [line for line in found if line])]
 
 

@@ -88,11 +88,15 @@ def is_micro(run: RunResult) -> bool:
 
 
 def comparable(runs: Sequence[RunResult], benchmark: str) -> bool:
-    """Whether the runs measured a benchmark in the same way, over all of the same data."""
+    """Whether the runs measured a benchmark in the same way, over all of the same data, and no number is in doubt."""
     results = [run.benchmarks[benchmark] for run in runs]
     hashes = [_hashes(run, benchmark) for run in runs]
     same_way = not any(differing_settings(result, results[0]) for result in results)
-    return same_way and all(result.complete for result in results) and all(digest == hashes[0] for digest in hashes)
+    return (
+        same_way
+        and all(result.complete and not result.doubts for result in results)
+        and all(digest == hashes[0] for digest in hashes)
+    )
 
 
 def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:

@@ -22,7 +22,7 @@ from benchmarks.amber.score import (
 from benchmarks.text import TextPipeline, open_pipeline
 from napo_bench.errors import NapoBenchError
 from napo_bench.results import BenchmarkResult
-from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.base import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.scoring.unanswered import kept_thoughts, reason
 
 SPACY_MODEL = "en_core_web_lg"
@@ -98,6 +98,7 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
             *empty_note(text for _, text in answered),
             *_reading_notes([text for _, text in judged], options.answers),
         ],
+        doubts=[*empty_doubt(text for _, text in described), *empty_doubt(text for _, text in judged)],
         settings=settings,
         unanswered=match.unanswered,
         samples=[*descriptions, *answers],

@@ -155,6 +155,15 @@ def empty_note(responses: Iterable[str]) -> list[str]:
     return [f"{count} empty {noun}, scored like any other"] if count else []
 
 
+def empty_doubt(responses: Iterable[str]) -> list[str]:
+    """One line if more than half of the responses are empty, else none: nothing was said, so nothing is measured."""
+    texts = list(responses)
+    count = sum(not text.strip() for text in texts)
+    if 2 * count <= len(texts):
+        return []
+    return [f"{count} of {len(texts)} responses are empty: the numbers measure nothing"]
+
+
 def replaced_note(rows: Iterable[Row]) -> list[str]:
     """One note with the number of rows that hold U+FFFD, or none.
 

@@ -14,7 +14,7 @@ from napo_bench import files
 from napo_bench.errors import NapoBenchError
 from napo_bench.judge.client import NO_JUDGE_HINT, REQUEST, Judge, Reply, judge_settings, tokens_note
 from napo_bench.results import BenchmarkResult
-from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.base import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.scoring.unanswered import kept_thoughts, reason, unanswered_note
 from napo_bench.thoughts import Marks, split_thoughts
 
@@ -50,6 +50,7 @@ def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     asked = [question for question in questions if question.key in given]
     matched = [given[question.key] for question in asked]
     notes = match.notes + empty_note(answer.text for answer in matched)
+    doubts = empty_doubt(answer.text for answer in matched)
     replies = (
         _rate(options.judge, asked, matched, folder)
         if options.judge
@@ -59,6 +60,7 @@ def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         return BenchmarkResult(
             metrics={},
             complete=False,
+            doubts=doubts,
             notes=[*notes, f"not rated: there is no judge. {NO_JUDGE_HINT}"],
             unanswered=match.unanswered,
             samples=[
@@ -88,6 +90,7 @@ def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         breakdown={group: measure("mmhal", counts, METRICS) for group, counts in groups.items()},
         complete=not match.notes and not refused,
         notes=[*notes, tokens_note(replies)],
+        doubts=doubts,
         settings={"judge": judge_settings(replies)},
         unanswered=[*match.unanswered, *refused],
         samples=samples,

@@ -12,7 +12,7 @@ from benchmarks.object_halbench.score import METRICS, Synonyms, find_mentions, o
 from benchmarks.text import TextPipeline, load_spacy, open_pipeline, spacy_model_name
 from napo_bench.errors import NapoBenchError
 from napo_bench.results import BenchmarkResult
-from napo_bench.scoring.base import IdMatch, Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.base import IdMatch, Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.scoring.unanswered import kept_thoughts, reason, unanswered_note
 
 Mentions = list[tuple[str, str]]
@@ -67,6 +67,7 @@ def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOpt
         metrics=measure("object_halbench", [sample["counts"] for sample in samples], METRICS),
         complete=not match.notes and len(samples) == len(items),
         notes=notes,
+        doubts=empty_doubt(item.answer for item in items),
         settings=settings,
         unanswered=unanswered,
         samples=samples,

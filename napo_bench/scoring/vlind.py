@@ -12,7 +12,7 @@ from benchmarks.vlind.prompts import Question, questions
 from benchmarks.vlind.score import METRICS, STYLES, instance_counts, parse_answer, passes
 from napo_bench.errors import NapoBenchError
 from napo_bench.results import BenchmarkResult
-from napo_bench.scoring.base import Row, ScoreOptions, empty_note, match_ids, measure
+from napo_bench.scoring.base import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.scoring.unanswered import kept_thoughts, reason
 
 Passed = dict[tuple[str, str], bool]
@@ -65,6 +65,7 @@ def score_vlind(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         breakdown={group: measure("vlind", groups[group], METRICS) for group in sorted(groups)},
         complete=not match.notes,
         notes=notes,
+        doubts=empty_doubt(texts.values()),
         settings={"layout": "data.json" if data_files(folder)[0].name == "data.json" else "hub mirror"},
         unanswered=match.unanswered,
         samples=samples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -9,9 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from synthetic_runs import invoke
 from tiny_llava import make_checkpoint, make_data
 
+from napo_bench.cli import app
+from napo_bench.cli.data import data_app
+from napo_bench.engine import EvalOptions
 from napo_bench.results import RunResult
 from trainers.checkpoint import Checkpoint
 
@@ -117,3 +122,57 @@ def test_parts_of_a_checkpoint_that_disagree_are_refused_before_loading(command,
     )
     assert code == 2
     assert "config.json says 7" in err
+
+
+def test_a_run_of_empty_answers_is_marked_wherever_its_numbers_are_shown(
+    command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All logits are equal, so the first token is number 0, which ends each answer here."""
+    weights = Path(shutil.copytree(folder / "tiny-llava", tmp_path / "silent")) / "model.safetensors"
+    stored = load_file(weights)
+    save_file(stored | {name: stored[name] * 0 for name in stored if "lm_head" in name}, weights, {"format": "pt"})
+    generation = tmp_path / "silent/generation_config.json"
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | {"eos_token_id": [0, 2]}))
+    code, out, err = command(
+        *("--ckpt", str(tmp_path / "silent"), "--data-dir", str(folder / "data"), "--out", "silent-run"),
+        *("--suite", "vlind,object_halbench,amber,mmhal", "--pipeline", "closed_vocabulary"),
+    )
+    assert code == 0, err
+    assert out.count("no measurement") == 4
+    run = RunResult.load(tmp_path / "silent-run")
+    assert all("responses are empty" in result.doubts[0] for result in run.benchmarks.values())
+    gates = tmp_path / "gates.toml"
+    gates.write_text('inconclusive = "pass"\n[amber.chair]\nmax_regression = 50')
+    arguments = ["silent-run", "--baseline", "silent-run", "--gates", str(gates)]
+    code, _, err = invoke(["gate", *arguments], monkeypatch, capsys, width=200)
+    assert code == 2
+    assert "Could not judge: amber" in err
+    assert "2 of 2 responses are empty" in err
+    for arguments in (["compare", "silent-run", "silent-run"], ["report", "silent-run", "--format", "md"]):
+        code, out, err = invoke(arguments, monkeypatch, capsys, width=200)
+        assert code == 0, err
+        assert "responses are empty: the numbers measure nothing" in out
+
+
+def test_half_precision_is_noted_with_its_batch_size(command, folder: Path, tmp_path: Path) -> None:
+    for dtype, expected in (("bfloat16", ["bfloat16 in batches of 3"]), ("float32", [])):
+        code, _, err = command(
+            *("--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--out", dtype),
+            *("--suite", "vlind", "--dtype", dtype, "--batch-size", "3"),
+        )
+        assert code == 0, err
+        notes = RunResult.load(tmp_path / dtype).benchmarks["vlind"].remarks
+        assert [note for note in notes if "batches" in note] == [
+            f"generated in {text}: an answer may differ in another batch" for text in expected
+        ]
+
+
+def test_every_command_has_the_same_default_batch_size() -> None:
+    commands = {command.callback for command in [*app.registered_commands, *data_app.registered_commands]}
+    sizes = {
+        command.__name__: parameter.default
+        for command in commands
+        if (parameter := inspect.signature(command).parameters.get("batch_size")) is not None
+    }
+    assert {"evaluate", "build_bias", "train_then_eval"} <= sizes.keys()
+    assert set(sizes.values()) == {EvalOptions().batch_size}

@@ -366,6 +366,10 @@ def test_forbidden_tokens_are_not_mistaken_for_an_overflow(model_of) -> None:
     model.model.generation_config.suppress_tokens = list(range(300, 400))
     model.model.generation_config.min_new_tokens = 3
     assert all(model.answer([asked(number) for number in range(4)], 4))
+    # A penalty that grows beyond float32: the score of the end token is infinite.
+    model.model.generation_config.suppress_tokens = None
+    model.model.generation_config.exponential_decay_length_penalty = (0, 1e30)
+    model.answer([asked(number) for number in range(4, 8)], 4)
 
 
 @pytest.mark.parametrize(

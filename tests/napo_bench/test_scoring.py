@@ -11,7 +11,7 @@ from napo_bench.compare import differing_settings
 from napo_bench.errors import NapoBenchError
 from napo_bench.judge.client import Reply
 from napo_bench.scoring import ScoreOptions, data_hashes, read_responses, score
-from napo_bench.scoring.base import match_ids, measure
+from napo_bench.scoring.base import empty_doubt, match_ids, measure
 
 CLOSED = ScoreOptions(pipeline="closed_vocabulary", source="r.json")
 PARTIAL = ScoreOptions(pipeline="closed_vocabulary", source="r.json", allow_partial=True)
@@ -51,6 +51,11 @@ def test_responses_of_another_benchmark_are_refused_even_in_part():
 
 
 # Response files
+
+
+@pytest.mark.parametrize(("texts", "in_doubt"), [(["", " ", "A dog."], True), (["", "A dog."], False), ([], False)])
+def test_more_than_half_of_the_responses_empty_is_no_measurement(texts, in_doubt):
+    assert empty_doubt(texts) == (["2 of 3 responses are empty: the numbers measure nothing"] if in_doubt else [])
 
 
 def test_a_json_list_and_json_lines_are_both_read(tmp_path):

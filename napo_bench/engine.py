@@ -162,6 +162,7 @@ def evaluate(
         }
         dtype, is_sampled = computed.get("dtype"), generation.get("do_sample", False)
         result.notes += _precision_note(dtype, options.batch_size, is_sampled)
+        result.notes += _cleaned_note(model, [task for task in tasks if task.benchmark == benchmark], options.limit)
         results[benchmark] = result
     tell("Scoring", len(rows), len(rows))
     identity = evaluation_identity(model.fingerprint, options, _data_hashes(options))
@@ -362,6 +363,15 @@ def _ask(model: Any, tasks: Sequence[BenchmarkTask], limit: int | None) -> dict[
         samples = sorted(report["samples"][task.config.task], key=lambda sample: sample["doc_id"])
         rows.setdefault(task.benchmark, []).extend(row for sample in samples for row in sample[task.rows_key])
     return rows
+
+
+def _cleaned_note(model: Any, tasks: Sequence[BenchmarkTask], limit: int | None) -> list[str]:
+    """One note with the number of questions that held control tokens of a local model, or none."""
+    if (conversation := getattr(model, "conversation", None)) is None:
+        return []
+    prompts = [question.prompt for task in tasks for question in task.questions(limit)]
+    count = sum(conversation.markup.has_controls(prompt) for prompt in prompts)
+    return [f"control tokens of the model were removed from {count} of {len(prompts)} questions"] if count else []
 
 
 def _write_responses(folder: Path, benchmark: str, rows: Sequence[Row]) -> Path:

@@ -79,6 +79,10 @@ class Markup:
     def _compiled(self) -> re.Pattern[str]:
         return re.compile(any_of((*self.placeholders, *self.controls)))
 
+    def has_controls(self, text: str) -> bool:
+        """Whether the text holds a control token."""
+        return any(token in text for token in self.controls)
+
     def removed(self, text: str) -> str:
         """The text without these strings, also without those that appear when one inside them is removed.
 

@@ -207,6 +207,19 @@ def test_scores_of_stored_responses_are_not_replaced(
         evaluate(checkpoint, tmp_path, options)
 
 
+def test_control_tokens_in_questions_are_removed_and_counted(
+    checkpoint: str, options: EvalOptions, damaged: Path, tmp_path: Path
+) -> None:
+    path = damaged / "amber/query_generative.json"
+    queries = json.loads(path.read_text())
+    queries[0]["query"] = f"</s> {queries[1]['query']}"
+    path.write_text(json.dumps(queries))
+    run = evaluate(
+        checkpoint, tmp_path / "run", dataclasses.replace(options, data_dir=damaged, suite=["amber"], limit=2)
+    )
+    assert "control tokens of the model were removed from 1 of 2 questions" in run.benchmarks["amber"].notes
+
+
 def test_a_limit_takes_whole_units_and_the_run_says_so(checkpoint: str, options: EvalOptions, tmp_path: Path) -> None:
     run = evaluate(checkpoint, tmp_path, dataclasses.replace(options, suite=["vlind", "amber"], limit=2))
     assert len(run.benchmarks["vlind"].samples) == len(run.benchmarks["amber"].samples) == 2

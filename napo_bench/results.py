@@ -17,6 +17,9 @@ from napo_bench import files
 from napo_bench.errors import NapoBenchError
 
 SCHEMA_VERSION = 1
+_GIVE_RUN = "Give the run.json that `napo-bench eval` or `napo-bench score --json` wrote, or its folder."
+_WRITE_AGAIN = "The run is damaged. Run the command that wrote it again: the answers are kept and not asked for again."
+_RUNS_NAMED = 4
 _COST = re.compile(r"\d+ judge replies, \d+ prompt tokens and \d+ completion tokens$")
 
 
@@ -105,28 +108,80 @@ class RunResult:
         """
         if path.is_dir():
             path = path / "run.json"
-        document = files.read_json(path, "Give the run.json that `napo-bench eval` or `napo-bench score` wrote.")
+        document = files.read_json(path, _WRITE_AGAIN if path.is_file() else _where_runs_are(path))
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != SCHEMA_VERSION:
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
             raise NapoBenchError(
                 f"{path}: schema_version is {version!r}; {SCHEMA_VERSION} is expected.",
-                "Score the stored responses again with this version of napo-bench.",
+                "A newer napo-bench wrote it: upgrade this one, or score the responses again with it."
+                if newer
+                else f"Is it a run? {_GIVE_RUN} Score the stored responses of an older run again.",
             )
         folder = path.parent / str(document.get("samples", ""))
-        benchmarks = {}
-        for name, entry in files.field(document, "benchmarks", dict, str(path)).items():
-            where = f"{path}, benchmark {name}"
-            benchmarks[name] = BenchmarkResult(
-                metrics=_metrics(files.field(entry, "metrics", dict, where), where),
-                breakdown={group: _metrics(values, where) for group, values in entry.get("breakdown", {}).items()},
-                complete=bool(entry.get("complete", True)),
-                notes=list(entry.get("notes", [])),
-                doubts=list(entry.get("doubts", [])),
-                settings=dict(entry.get("settings", {})),
-                unanswered=list(entry.get("unanswered", [])),
-                samples=files.read_jsonl(folder / f"{name}.jsonl") if samples else [],
-            )
-        return cls(benchmarks, dict(document.get("provenance", {})))
+        try:
+            benchmarks = {
+                name: _benchmark(name, entry, f"{path}, benchmark {name}")
+                for name, entry in files.field(document, "benchmarks", dict, str(path)).items()
+            }
+            provenance = _provenance(document, str(path))
+        except NapoBenchError as error:
+            raise NapoBenchError(error.message, error.hint or _WRITE_AGAIN) from None
+        if samples:
+            for name, benchmark in benchmarks.items():
+                benchmark.samples = files.read_jsonl(folder / f"{name}.jsonl", _samples_hint(folder))
+        return cls(benchmarks, provenance)
+
+
+def _where_runs_are(path: Path) -> str:
+    """What to do about a run that is not where it was looked for."""
+    if (path.parent / "journal.sqlite").is_file():
+        return f"The evaluation in {path.parent} is not finished. The same eval command goes on with it."
+    below = sorted(path.parent.glob("**/run.json"))[:_RUNS_NAMED] if path.name == "run.json" else []
+    if below:
+        return f"There are runs below it: {' '.join(str(found.parent) for found in below)}"
+    return _GIVE_RUN
+
+
+def _samples_hint(folder: Path) -> str:
+    return (
+        f"Copy {folder} from where the run was made, or run the command that made it again: its answers are kept. "
+        "Tables as md, tex and csv need no samples."
+    )
+
+
+def _benchmark(name: str, entry: Any, where: str) -> BenchmarkResult:
+    """A benchmark of a run's JSON file, without its samples."""
+    from napo_bench.metrics import BENCHMARKS
+
+    if name not in BENCHMARKS:
+        raise NapoBenchError(f"{where}: there is no such benchmark.", f"The benchmarks are: {', '.join(BENCHMARKS)}.")
+    metrics = _metrics(files.field(entry, "metrics", dict, where), where)
+    breakdown = _optional(entry, "breakdown", dict, where)
+    settings = _optional(entry, "settings", dict, where)
+    for setting in ("text_pipeline", "judge", "generation"):
+        _optional(settings, setting, dict, f"{where}, settings")
+    return BenchmarkResult(
+        metrics,
+        {group: _metrics(files.field(breakdown, group, dict, where), where) for group in breakdown},
+        complete=bool(entry.get("complete", True)),
+        notes=[str(note) for note in _optional(entry, "notes", list, where)],
+        doubts=[str(doubt) for doubt in _optional(entry, "doubts", list, where)],
+        settings=settings,
+        unanswered=_optional(entry, "unanswered", list, where),
+    )
+
+
+def _optional(entry: Any, name: str, kind: type, where: str) -> Any:
+    return files.field(entry, name, kind, where) if name in entry else kind()
+
+
+def _provenance(document: dict[str, Any], where: str) -> dict[str, Any]:
+    provenance: dict[str, Any] = _optional(document, "provenance", dict, where)
+    for name in ("checkpoint", "data", "responses", "versions"):
+        _optional(provenance, name, dict, f"{where}, provenance")
+    _optional(provenance.get("data", {}), "sha256", dict, f"{where}, provenance, data")
+    return provenance
 
 
 def package_versions() -> dict[str, str]:

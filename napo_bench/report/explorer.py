@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from napo_bench import files
+from napo_bench.errors import NapoBenchError
 from napo_bench.metrics import BENCHMARKS, METRICS, Metric, sample_values
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
 from napo_bench.report.pictures import Reference, thumbnails
@@ -125,8 +126,14 @@ def _items(runs: Sequence[NamedRun]) -> dict[ItemKey, Item]:
             for number, (sample, right) in enumerate(zip(result.samples, outcomes, strict=True), start=1):
                 where = f"{run.name}, {benchmark}, sample {number}"
                 key = (benchmark, *(files.field(sample, name, str, where) for name in ("unit", "sample_id")))
-                item = items.setdefault(key, {**_question(benchmark, sample), "answers": [None] * len(runs)})
-                item["answers"][index] = _answer(sample, item) | {"right": right}
+                try:
+                    item = items.setdefault(key, {**_question(benchmark, sample), "answers": [None] * len(runs)})
+                    item["answers"][index] = _answer(sample, item) | {"right": right}
+                except (KeyError, TypeError, ValueError) as error:
+                    raise NapoBenchError(
+                        f"{where}, {key[2]}: a field is missing or of another kind ({type(error).__name__}: {error}).",
+                        "Run the command that made the run again: its answers are kept.",
+                    ) from None
     return items
 
 

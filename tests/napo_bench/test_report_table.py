@@ -441,3 +441,86 @@ def test_a_file_that_is_no_run_is_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "x.json").write_text("{}")
     code, _, err = invoke(["report", tmp_path / "x.json"], monkeypatch, capsys)
     assert code == 2 and "x.json" in err and "schema_version" in err
+
+
+def cut(folder):
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text[: len(text) // 2])
+
+
+def without_samples(folder):
+    (folder / "samples" / "amber.jsonl").unlink()
+
+
+def unfinished(folder):
+    (folder / "run.json").unlink()
+    (folder / "journal.sqlite").touch()
+
+
+def emptied(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def moved_below(folder):
+    (folder / "run.json").rename(folder / "samples" / "run.json")
+
+
+def changed(*keys, value):
+    def change(folder):
+        document = json.loads((folder / "run.json").read_text())
+        entry = document
+        for key in keys[:-1]:
+            entry = entry[key]
+        entry[keys[-1]] = value
+        (folder / "run.json").write_text(json.dumps(document))
+
+    return change
+
+
+def sample_without(name):
+    def change(folder):
+        path = folder / "samples" / "amber.jsonl"
+        first, *rest = path.read_text().splitlines()
+        sample = json.loads(first)
+        del sample[name]
+        path.write_text("\n".join([json.dumps(sample), *rest]))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "named", "step"),
+    [
+        (cut, "run.json ends too early", "Run the command that wrote it again"),
+        (without_samples, "amber.jsonl does not exist", "need no samples"),
+        (unfinished, "run.json does not exist", "is not finished"),
+        (emptied, "run.json does not exist", "Give the run.json"),
+        (moved_below, "run.json does not exist", "x/samples"),
+        (changed("schema_version", value=2), "schema_version is 2", "upgrade"),
+        (changed("schema_version", value=None), "schema_version is None", "Is it a run?"),
+        (changed("benchmarks", "amber", "notes", value="x"), "'notes' is 'x'", "Run the command"),
+        (changed("benchmarks", "amber", "breakdown", value={"a": 3}), "'a' is 3", "Run the command"),
+        (changed("benchmarks", "amber", "settings", "generation", value=3), "'generation' is 3", "Run the command"),
+        (changed("benchmarks", "amber", value=3), "benchmark amber", "Run the command"),
+        (changed("benchmarks", "ambr", value={}), "benchmark ambr", "The benchmarks are"),
+        (changed("provenance", value=[]), "'provenance' is []", "Run the command"),
+        (changed("provenance", "data", value=3), "'data' is 3", "Run the command"),
+        (sample_without("sample_id"), "amber, sample 1", ""),
+    ],
+)
+def test_a_damaged_run_is_one_message_with_the_next_step(damage, named, step, tmp_path, monkeypatch, capsys):
+    make_run(0.5, 1, sizes={"amber": 3}).save(tmp_path / "x" / "run.json")
+    damage(tmp_path / "x")
+    command = ["report", tmp_path / "x", "--format", "html", "--out", tmp_path / "r.html"]
+    code, _, err = invoke(command, monkeypatch, capsys, width=400)
+    assert code == 2 and named in err and step in err
+
+
+def test_a_sample_of_another_form_is_named_in_the_explorer(tmp_path, monkeypatch, capsys):
+    run = make_run(0.5, 1, sizes={"vlind": 3})
+    del run.benchmarks["vlind"].samples[1]["responses"][0]["expected"]
+    run.save(tmp_path / "run.json")
+    command = ["report", f"x={tmp_path}", "--format", "html", "--out", tmp_path / "r.html"]
+    code, _, err = invoke(command, monkeypatch, capsys, width=400)
+    assert code == 2 and "x, vlind, sample 2, size/1" in err and "'expected'" in err and "Next:" in err

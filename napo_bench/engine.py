@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import benchmarks
 from benchmarks.text import PIPELINES
-from napo_bench import files, scoring
+from napo_bench import files, locks, scoring
 from napo_bench.data.paths import data_dir as resolve_data_dir
 from napo_bench.errors import NapoBenchError, unknown_name
 from napo_bench.identity import Identity, evaluation_identity, held_identity, require_no_replacement
@@ -123,6 +123,11 @@ def evaluate(
             does not work, or `out` holds a finished run of other settings. All of this is tried before the model is
             loaded.
     """
+    with locks.output_folder(out):
+        return _evaluate(checkpoint, out, options, progress, replace)
+
+
+def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listener, replace: bool) -> RunResult | None:
     began = time.monotonic()
     is_first = os.environ.get("RANK", "0") == "0"
     tell = progress if is_first else _silent

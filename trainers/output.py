@@ -11,6 +11,7 @@ from typing import Any
 
 from napo_bench import files
 from napo_bench.errors import NapoBenchError
+from napo_bench.locks import LOCK_NAME
 
 DESCRIPTION = "training.json"
 UNLOGGED = "unlogged_{rank}.json"
@@ -30,23 +31,23 @@ def is_finished(out: Path, run: Mapping[str, Any], resume: bool) -> bool:
     """
     path = out / DESCRIPTION
     if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(path.name != LOCK_NAME for path in out.iterdir()):
             raise NapoBenchError(f"{out} is not empty, and what it holds is no training run.", "Choose another --out.")
         return False
     held = files.read_json(path)
     finished = bool(held.pop("finished", False))
-    if not resume:
-        raise NapoBenchError(
-            f"{out} holds another run ({'finished' if finished else 'not finished'}).",
-            "Add --resume to go on with it, or choose another --out.",
-        )
+    state = "finished" if finished else "not finished"
     then, now = _flat(held), _flat(run)
     for name in {**now, **then}:
         if then.get(name) != now.get(name):
             raise NapoBenchError(
-                f"{out} holds a run with {name}: {then.get(name)}; this one has {name}: {now.get(name)}.",
-                "Resume with the command that began it, on as many processes, or choose another --out.",
+                f"{out} holds another run, {state}: its {name} is {then.get(name)}; here {name} is {now.get(name)}.",
+                "Choose another --out. To go on with that run: the command that began it, on as many processes, with "
+                "--resume.",
             )
+    if not resume:
+        hint = "Choose another --out to train anew." if finished else "Add --resume to go on with it."
+        raise NapoBenchError(f"{out} holds this run, {state}.", hint)
     return finished
 
 

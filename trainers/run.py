@@ -27,7 +27,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from napo_bench import files, interrupts
+from napo_bench import files, interrupts, locks
 from napo_bench.errors import NapoBenchError
 from trainers import output
 from trainers.checkpoint import Checkpoint
@@ -123,7 +123,11 @@ def train(
         NapoBenchError: anything that the user can mend.
         Interrupted: SIGINT or SIGTERM came while steps were done; the last one is saved, and `resume` goes on from it.
     """
-    cache = cache or default_cache()
+    with locks.output_folder(out):
+        return _train(recipe, out, cache or default_cache(), resume, watcher)
+
+
+def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watcher | None) -> Path:
     args = _training_arguments(recipe, out)
     if is_deepspeed_zero3_enabled():  # type: ignore[no-untyped-call]
         raise NapoBenchError(

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from napo_bench import disk
 from napo_bench.cli import app, console
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def compare(
 
     Differences are CANDIDATE - BASELINE over the samples that both have. Intervals are paired 95% bootstrap intervals.
     """
+    if json_out is not None:
+        disk.try_file(json_out)
     from napo_bench import files
     from napo_bench.compare import compare as compare_runs
     from napo_bench.report.names import pair_names

@@ -13,6 +13,7 @@ from rich.table import Table
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
+from napo_bench.locks import output_folder
 from napo_bench.micro import named_checkpoint
 from napo_bench.models import BATCH_SIZE
 
@@ -106,6 +107,7 @@ def show(
 
 @data_app.command("build-bias")
 def build_bias(
+    context: typer.Context,
     ckpt: Annotated[str, typer.Option(help="Writes the negatives: checkpoint or adapter, folder or hub name.")],
     data: Annotated[str, typer.Option(help="RLAIF-V rows: parquet file, folder of them, or data set on the hub.")],
     out: Annotated[Path, typer.Option(help="Folder of the result.")],
@@ -117,6 +119,7 @@ def build_bias(
 
     Several processes share the work under torchrun; the same command goes on after an interruption.
     """
+    context.with_resource(output_folder(out))
     begin(f"Writing biased negatives for {data} with {ckpt}, into {out}")
     from napo_bench.data.bias import build_bias as build
 
@@ -129,6 +132,7 @@ def build_bias(
 
 @data_app.command("micro")
 def micro(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder to write: a data dir with all four benchmarks.")],
     seed: Annotated[int, typer.Option(help="Of the world; the same seed gives the same bytes.")] = 0,
 ) -> None:
@@ -138,6 +142,7 @@ def micro(
 
     if not _is_micro(out) and any((out / name).exists() for name in SOURCES):
         raise NapoBenchError(f"{out} holds benchmark data that is not of the micro world.", "Give another --out.")
+    context.with_resource(output_folder(out))
     with console.err.status("Drawing the micro world ..."):
         write_data(out, seed)
     console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)

@@ -25,6 +25,7 @@ from napo_bench.cli.score import (
     print_benchmark,
 )
 from napo_bench.errors import NapoBenchError
+from napo_bench.locks import output_folder
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.models import BATCH_SIZE
 from napo_bench.progress import StageBars
@@ -32,6 +33,7 @@ from napo_bench.progress import StageBars
 
 @app.command("eval")
 def evaluate(
+    context: typer.Context,
     ckpt: Annotated[
         str,
         typer.Option(help="Folder or hub name of a model or a PEFT adapter; with --api-base-url, a model's name."),
@@ -76,6 +78,7 @@ def evaluate(
     Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench eval --ckpt ...
     """
     folder = out or Path("runs") / Path(ckpt).resolve().name
+    context.with_resource(output_folder(folder))
     begin(f"Evaluating {ckpt} on {suite}, into {folder}")
     from napo_bench.chat import read_request_fields, read_share
     from napo_bench.engine import EvalOptions, micro_world, suite_named

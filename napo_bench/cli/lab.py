@@ -13,6 +13,7 @@ from rich.table import Table
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
 from napo_bench.errors import unknown_name
+from napo_bench.locks import output_folder
 
 if TYPE_CHECKING:
     from napo_bench.lab.page import Grid
@@ -23,6 +24,7 @@ _GAP = 1
 
 @app.command("lab")
 def lab(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder of the laboratory.")] = Path("runs/lab"),
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each recipe, with the seeds 0, 1, ...")] = 3,
     part: Annotated[
@@ -52,6 +54,7 @@ def lab(
 
     The same command goes on where an earlier one was stopped.
     """
+    context.with_resource(output_folder(out))
     begin(f"Testing the method's claims in the micro world over {seeds} seeds, into {out}")
     from napo_bench.cli.train_then_eval import run_steps
     from napo_bench.engine import EvalOptions

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from napo_bench import disk
 from napo_bench.cli import app, console
 from napo_bench.errors import unknown_name
 
@@ -44,6 +45,12 @@ def report(
 
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS, "--format")
+    if format == "html":
+        out = out or Path("report.html")
+    if out is not None:
+        disk.try_file(out)
+    if figures is not None:
+        disk.try_folder(figures)
     loaded = load_runs(runs, samples=format == "html" or figures is not None)
     if lacking := "; ".join(f"{run.name}: {run.lacks}" for run in loaded if run.lacks):
         _note(f"What training left is missing, so curves or rows of Tables 2-6 are left out. {lacking}.")
@@ -53,7 +60,6 @@ def report(
         for path in save_figures(drawn, figures):
             console.err.print(f"Written: {escape(str(path))}", highlight=False)
     if format == "html":
-        out = out or Path("report.html")
         with console.err.status("Collecting samples ..."):
             text = explorer.to_html(loaded, tables, drawn, data_dir, intervals=intervals, tell=_note)
     elif format == "csv":

@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from napo_bench import disk
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
@@ -228,6 +229,8 @@ def _score(
     from napo_bench.results import RunResult, package_versions
 
     began = time.monotonic()
+    if json_out is not None:
+        disk.try_file(json_out)
     folder = resolve_data_dir(data_dir)
     _status.update(f"Scoring {benchmark} ...")
     with _status:

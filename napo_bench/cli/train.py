@@ -15,6 +15,7 @@ from rich.table import Table
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
 from napo_bench.errors import NapoBenchError
+from napo_bench.locks import output_folder
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.progress import StageBars
 from napo_bench.remaining import Remaining
@@ -39,6 +40,7 @@ SUMMARY = {
 
 @app.command("train")
 def train(
+    context: typer.Context,
     recipe: Annotated[str, typer.Option(help="A recipe of the package (llava-1.5-7b-napo, ...) or a YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; needed but for --dry-run.")] = None,
     ckpt: Annotated[str | None, typer.Option(help="The checkpoint to start from. Default: the recipe's base.")] = None,
@@ -60,6 +62,8 @@ def train(
 
     Several processes: torchrun --nproc-per-node 8 --no-python napo-bench train ...
     """
+    if out is not None and not dry_run:
+        context.with_resource(output_folder(out))
     begin(f"Planning a training by {recipe}" if dry_run else f"Training by {recipe}, into {out}")
     from trainers.config import load_recipe
 

@@ -25,6 +25,7 @@ from napo_bench.cli.score import (
     ThinkingMarks,
 )
 from napo_bench.errors import NapoBenchError
+from napo_bench.locks import output_folder
 from napo_bench.micro import MICRO
 from napo_bench.models import BATCH_SIZE
 from napo_bench.remaining import Remaining
@@ -41,6 +42,7 @@ _STYLES = {"better": "green", "worse": "red", "open": "default"}
 
 @app.command("train-then-eval")
 def train_then_eval(
+    context: typer.Context,
     ckpt: Annotated[str, typer.Option(help="The base: folder or hub name. micro is the one that comes along.")] = MICRO,
     recipe: Annotated[
         list[str] | None, typer.Option(help="Name or YAML file; repeatable. Default with micro: DPO, mDPO and NaPO.")
@@ -92,6 +94,7 @@ def train_then_eval(
     earlier one was stopped. Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench train-then-eval ...
     """
     folder = out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else ""))
+    context.with_resource(output_folder(folder))
     begin(f"Training from {ckpt} and evaluating, into {folder}")
     from napo_bench.chat import read_request_fields, read_share
     from napo_bench.engine import DEFAULT_SUITE, EvalOptions, reach_judge, suite_named

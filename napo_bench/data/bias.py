@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from napo_bench import files
+from napo_bench import files, locks
 from napo_bench.data.paths import cache_dir
 from napo_bench.errors import NapoBenchError
 from napo_bench.models import BATCH_SIZE
@@ -112,6 +112,21 @@ def build_bias(
     """
     require_dtype(dtype)
     require_device(device)
+    with locks.output_folder(out):
+        return _build_bias(checkpoint, data, out, batch_size, device, dtype, cache, progress, generation)
+
+
+def _build_bias(
+    checkpoint: str,
+    data: str | Path,
+    out: Path,
+    batch_size: int,
+    device: str | None,
+    dtype: str,
+    cache: Path | None,
+    progress: Listener | None,
+    generation: Generation,
+) -> BiasReport:
     rows_cache = cache or cache_dir() / "rows"
     if (out / _README).is_file():
         table, source = open_table(data, _NEEDED, None, rows_cache)

@@ -159,8 +159,14 @@ def test_a_mistake_is_one_panel_and_exit_code_2(command, tmp_path, arguments, op
     assert not (tmp_path / "o").exists()
 
 
-def test_an_output_folder_in_use_asks_for_resume(command, tmp_path):
-    (tmp_path / "o").mkdir()
-    (tmp_path / "o/training.json").write_text(json.dumps({"finished": False}))
+def test_a_second_training_of_the_same_unfinished_run_is_told_to_resume_and_another_run_what_differs(command, tmp_path):
+    assert command("--out", "o", "--set", "epochs=0.1")[0] == 0
+    held = json.loads((tmp_path / "o/training.json").read_text())
+    (tmp_path / "o/training.json").write_text(json.dumps(held | {"finished": False}))
+    code, _, err = command("--out", "o", "--set", "epochs=0.1")
+    said = " ".join(err.replace("│", " ").split())
+    assert code == 2 and "o holds this run, not finished." in said and "Add --resume to go on with it." in said
     code, _, err = command("--out", "o")
-    assert code == 2 and "--resume" in err
+    said = " ".join(err.replace("│", " ").split())
+    assert code == 2 and "o holds another run, not finished: its epochs is 0.1; here epochs is " in said
+    assert "Add --resume" not in said

@@ -116,7 +116,8 @@ def test_folders_named_like_our_packages_shadow_nothing(tmp_path: Path) -> None:
 
 
 def test_benchmarks_and_trainers_know_only_the_leaves_of_napo_bench() -> None:
-    leaves = tuple(f"napo_bench.{name}." for name in ("errors", "files", "images", "interrupts", "journal"))
+    names = ("disk", "errors", "files", "images", "interrupts", "journal", "locks")
+    leaves = tuple(f"napo_bench.{name}." for name in names)
     for path, module in modules().items():
         if path.startswith("napo_bench/"):
             continue

@@ -470,11 +470,12 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(run, tmp_path):
 def test_an_output_folder_that_holds_another_run_is_left_alone(run, tmp_path):
     out = run()
     before = (out / "model.safetensors").stat().st_mtime_ns
-    with pytest.raises(NapoBenchError, match="holds another run") as raised:
+    with pytest.raises(NapoBenchError, match="holds this run, finished"):
         run()
-    assert "--resume" in raised.value.hint
+    with pytest.raises(NapoBenchError, match=r"another run, finished: its beta is 1.0; here beta is 0.2"):
+        run(beta=0.2)
     assert run(resume=True) == out
-    with pytest.raises(NapoBenchError, match=r"holds a run with beta: 1.0; this one has beta: 0.2"):
+    with pytest.raises(NapoBenchError, match=r"another run, finished: its beta is 1.0; here beta is 0.2"):
         run(resume=True, beta=0.2)
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers/thesis.tex").write_text("")

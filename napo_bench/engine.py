@@ -19,7 +19,7 @@ from benchmarks.text import PIPELINES
 from napo_bench import files, locks, scoring
 from napo_bench.data.paths import data_dir as resolve_data_dir
 from napo_bench.errors import NapoBenchError, unknown_name
-from napo_bench.identity import Identity, evaluation_identity, held_identity, require_no_replacement
+from napo_bench.identity import Identity, evaluation_identity, held_run, require_no_replacement
 from napo_bench.micro import MICRO
 from napo_bench.models import BATCH_SIZE
 from napo_bench.progress import Listener
@@ -136,8 +136,8 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listen
     _check(options)
     if is_first and options.api_base_url is None:
         Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
-    if is_first and not replace and (held := held_identity(out)) is not None:
-        require_no_replacement(out, held, identity_of(checkpoint, options))
+    if is_first and not replace and (held := held_run(out)) is not None:
+        require_no_replacement(out, held[1], identity_of(checkpoint, options))
     tasks = _open_tasks(options, data_dir, tell)
     journal = out / "journal.sqlite"
     endpoint = _open_endpoint(checkpoint, journal, options)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from napo_bench.engine import TASKS, EvalOptions, evaluate, identity_of, micro_world
 from napo_bench.errors import NapoBenchError
-from napo_bench.identity import described, differences, held_identity
+from napo_bench.identity import described, differences, held_run
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.progress import Listener
 from napo_bench.remaining import Work
@@ -267,14 +267,18 @@ def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, R
 
 
 def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, watcher: Watcher) -> bool:
-    """Whether the run in a folder is of these very weights, data and settings; the watcher is told what differs."""
-    held = held_identity(run)
+    """Whether a folder holds the whole run of these very weights, data and settings; the watcher is told why not."""
+    held = held_run(run)
     if held is None:
         return False
-    found = differences(held, identity_of(checkpoint, options))
+    result, identity = held
+    found = differences(identity, identity_of(checkpoint, options))
+    unanswered = sum(len(benchmark.unanswered) for benchmark in result.benchmarks.values())
     if found:
         watcher.note(f"{run} is evaluated again: {described(found)}.")
-    return not found
+    elif unanswered:
+        watcher.note(f"{run}: {unanswered} prompts without an answer or a rating are asked again.")
+    return not found and not unanswered
 
 
 def _listener(watcher: Watcher) -> Listener:

@@ -32,6 +32,7 @@ the checkpoint."""
 _READ_AS_WORDS = {"amber", "object_halbench"}
 _SCORING = {"pipeline", "spacy_models", "judge", "extractor"}
 _HASH_SHOWN = 12
+_FIELDS_SHOWN = 3
 
 
 def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Mapping[str, str]) -> Identity:
@@ -67,8 +68,8 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
     return dict(json.loads(json.dumps(identity)))
 
 
-def held_identity(out: Path) -> Identity | None:
-    """The identity of the finished run in a folder; None if there is no run, a damaged one, or one without identity.
+def held_run(out: Path) -> tuple[RunResult, Identity] | None:
+    """The finished run in a folder and its identity; None if there is no run, a damaged one, or one without identity.
 
     Raises:
         NapoBenchError: the folder holds scores of stored responses.
@@ -80,7 +81,7 @@ def held_identity(out: Path) -> Identity | None:
     if "responses" in run.provenance:
         raise NapoBenchError(f"{out} holds scores of stored responses, not a run of eval.", "Give another --out.")
     identity = run.provenance.get("identity")
-    return identity if isinstance(identity, dict) else None
+    return (run, identity) if isinstance(identity, dict) else None
 
 
 def differences(then: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:
@@ -90,10 +91,10 @@ def differences(then: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:
 
 
 def described(difference: Mapping[str, tuple[Any, Any]]) -> str:
-    """The first difference in words, and how many there are."""
-    name, (then, now) = next(iter(difference.items()))
-    more = f" ({len(difference) - 1} more fields differ)" if len(difference) > 1 else ""
-    return f"{name} was {_shown(then)} and is {_shown(now)}{more}"
+    """The first differences in words, and how many there are besides."""
+    named = [f"{name} was {_shown(then)} and is {_shown(now)}" for name, (then, now) in difference.items()]
+    more = [f"{len(named) - _FIELDS_SHOWN} more"] if len(named) > _FIELDS_SHOWN else []
+    return "; ".join(named[:_FIELDS_SHOWN] + more)
 
 
 def require_no_replacement(out: Path, then: Identity, now: Identity) -> None:
@@ -109,7 +110,7 @@ def require_no_replacement(out: Path, then: Identity, now: Identity) -> None:
     if not replaced:
         return
     hint = "Give another --out."
-    if replaced.keys() <= _SCORING:
+    if {name.partition("/")[0] for name in replaced} <= _SCORING:
         hint += f" To score the same answers in another way: napo-bench score, with the files in {out / 'responses'}."
     raise NapoBenchError(f"{out} holds a finished run of other settings: {described(replaced)}.", hint)
 

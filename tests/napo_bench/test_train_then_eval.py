@@ -132,6 +132,10 @@ def test_an_evaluation_of_other_settings_is_redone_from_the_stored_answers(comma
         assert "evaluated again" not in command(*suite, *judge)[2]
         assert len(server.requests) == asked
     for run in (tmp_path / "out").rglob("run.json"):
+        run.write_text(run.read_text().replace('"unanswered": []', '"unanswered": [{"sample_id": "1"}]', 1))
+    assert "prompts without an answer or a rating are asked again" in " ".join(command(*suite, *judge)[2].split())
+    for run in (tmp_path / "out").rglob("run.json"):
+        assert '"unanswered": []' in run.read_text() and "sample_id" not in run.read_text()
         assert RunResult.load(run).benchmarks["mmhal"].metrics["score"].value == 5.0
         shutil.rmtree(run.parent / "samples")
     assert "MMHal-Bench Score" in command(*suite, *judge)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shlex
 import sys
@@ -257,6 +258,13 @@ def _check(options: EvalOptions) -> None:
 
 def _open_tasks(options: EvalOptions, data_dir: Path, tell: Listener) -> list[BenchmarkTask]:
     tell("Reading", 0, len(options.suite))
+    try:
+        importlib.import_module("lmms_eval.evaluator")
+    except ImportError as error:
+        raise NapoBenchError(
+            f"lmms-eval cannot be imported: {error}.",
+            "Install napo-bench with the versions that its tests passed with: pip install -c constraints.txt .",
+        ) from None
     from lmms_eval.utils import load_yaml_config
     from loguru import logger
 
@@ -310,6 +318,22 @@ def _computed(model: Any, endpoint: NapoAPI | None) -> dict[str, Any]:
         return {"endpoint": endpoint.fingerprint, "request": endpoint.request, "changed": endpoint.changed}
     dtype = str(model.dtype).removeprefix("torch.")
     return {"dtype": dtype, "device": model.device.type, "processes": model.world_size}
+
+
+def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
+    """Try what an evaluation needs, without loading the model or asking it.
+
+    Raises:
+        NapoBenchError: device, checkpoint, lmms-eval, data, judge or what a scorer needs is missing or damaged, or
+            does not work.
+    """
+    data_dir = resolve_data_dir(options.data_dir)
+    _check(options)
+    Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
+    tasks = _open_tasks(options, data_dir, _silent)
+    reach_judge(options)
+    scoring_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
+    _rehearse(tasks, data_dir, options.limit, scoring_options, _silent)
 
 
 def reach_judge(options: EvalOptions) -> None:

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napo_bench.engine import TASKS, EvalOptions, evaluate, identity_of, micro_world
+from napo_bench.engine import TASKS, EvalOptions, evaluate, identity_of, micro_world, try_evaluation
 from napo_bench.errors import NapoBenchError
 from napo_bench.identity import described, differences, held_run
 from napo_bench.micro import MICRO, named_checkpoint
@@ -132,6 +132,19 @@ class Experiment:
             for method, recipe in self.recipes.items()
             for seed in self.seeds
         ]
+
+    def try_first(self) -> None:
+        """Try what the steps will need, before the first of them: preference rows, and all of an evaluation.
+
+        Raises:
+            NapoBenchError: something is missing, malformed or does not work.
+        """
+        if self.data is not None and not self.has_negatives:
+            from trainers.preference_data import open_table
+
+            open_table(self.data, {"question", "chosen", "rejected", "image"}, None, self.out / "cache" / "rows")
+        with self._suite() as options:
+            try_evaluation(self.checkpoint, options)
 
     def steps(self) -> list[Step]:
         """Everything to do, in order."""

@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,6 +129,9 @@ def train(
 
 
 def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watcher | None) -> Path:
+    for name in recipe.report_to:
+        if find_spec(name) is None:
+            raise NapoBenchError(f"report_to asks for {name}, which is not installed.", f"pip install {name}")
     args = _training_arguments(recipe, out)
     if is_deepspeed_zero3_enabled():  # type: ignore[no-untyped-call]
         raise NapoBenchError(
@@ -327,12 +331,7 @@ def store_reference(
 
 def _tensorboard(out: Path, last: Path | None) -> list[TrainerCallback]:
     """A writer into `out/tensorboard`, in which steps that are run again take the place of the old ones."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise NapoBenchError(
-            "report_to asks for tensorboard, which is not installed.", "pip install tensorboard"
-        ) from None
+    from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=output.step_of(last) + 1)
     return [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]

@@ -97,7 +97,7 @@ def train_then_eval(
     context.with_resource(output_folder(folder))
     begin(f"Training from {ckpt} and evaluating, into {folder}")
     from napo_bench.chat import read_request_fields, read_share
-    from napo_bench.engine import DEFAULT_SUITE, EvalOptions, reach_judge, suite_named
+    from napo_bench.engine import DEFAULT_SUITE, EvalOptions, suite_named
     from napo_bench.experiment import MICRO_RECIPES, MICRO_ROWS, QUICK_LIMIT, QUICK_ROWS, Experiment, named_recipes
     from napo_bench.judge.client import configured_judge, judge_journal
     from napo_bench.scoring import ScoreOptions
@@ -144,7 +144,7 @@ def train_then_eval(
         rows=QUICK_ROWS if quick else MICRO_ROWS,
     )
     if os.environ.get("RANK", "0") == "0" and not (experiment.base_run / "run.json").is_file():
-        reach_judge(experiment.evaluation)
+        experiment.try_first()
     run_steps(experiment.steps())
     if os.environ.get("RANK", "0") == "0":
         _report(experiment)

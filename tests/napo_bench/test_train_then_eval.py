@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sys
@@ -194,3 +195,33 @@ def test_a_mistake_is_one_message_and_exit_code_2(command, arguments, message):
     code, out, err = command(*arguments)
     assert code == 2 and out == ""
     assert message in " ".join(err.replace("│", " ").split()) and "Traceback" not in err
+
+
+def damage_the_question_file(world, folder):
+    data = Path(shutil.copytree(world / "data", folder / "data"))
+    (data / "vlind/data.json").write_text("[")
+    return ["--data-dir", str(data)]
+
+
+def leave_out_the_image_token(world, folder):
+    config = Path(shutil.copytree(world / "base", folder / "base")) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_index": 77}))
+    return ["--ckpt", str(folder / "base")]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (damage_the_question_file, "data.json"),
+        (leave_out_the_image_token, "config.json says 77"),
+        (lambda *_: ["--data", "nothing.parquet"], "nothing.parquet"),
+        (lambda *_: ["--dtype", "fp16"], "The dtype is 'fp16'"),
+        (lambda *_: ["--device", "cuda:99"], "The device is 'cuda:99'"),
+    ],
+    ids=["data", "checkpoint", "rows", "dtype", "device"],
+)
+def test_what_a_later_step_needs_is_tried_before_the_first(command, world, tmp_path, monkeypatch, mistake, message):
+    monkeypatch.setattr(experiment.Experiment, "steps", lambda _: pytest.fail("a step began"))
+    code, _, err = command("--recipe", "micro-dpo", *mistake(world, tmp_path))
+    assert code == 2
+    assert message in " ".join(err.replace("│", " ").split())

@@ -340,6 +340,13 @@ def test_log_has_one_line_a_logging_step_with_the_names_that_users_know(run):
     assert line["tokens_per_second"] > 0 and line["memory/peak_gb"] > 0.05
 
 
+def test_a_reporter_that_is_not_installed_is_found_before_the_model_is_loaded(run, monkeypatch):
+    monkeypatch.setattr("trainers.run.find_spec", lambda _: None)
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    with pytest.raises(NapoBenchError, match="asks for tensorboard, which is not installed"):
+        run(report_to="[tensorboard]")
+
+
 def test_tensorboard_gets_the_same_values_beside_the_checkpoint(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -33,6 +33,9 @@ _STAGES: Mapping[Kind, Mapping[str, tuple[float, float]]] = {
 }
 """Kind -> stage -> the part of a piece's time that the stage takes."""
 
+_LEAST_PART = 0.1
+"""Of a piece, before its pace is believed: the first moments are those of loading."""
+
 _SHARD = re.compile(r"Shard (\d+) of (\d+), (language|vision)")
 
 
@@ -120,8 +123,9 @@ class Remaining:
         return piece.amount * self._rate(piece.kind, self._evidence())
 
     def _part(self) -> float:
-        """How much of what the current piece had left when it began is done, in [0, 1]."""
-        return (self._done - self._skipped) / (1 - self._skipped) if self._told and self._skipped < 1 else 0.0
+        """How much of what the current piece had left when it began is done, in [0, 1]; 0 until it has a pace."""
+        part = (self._done - self._skipped) / (1 - self._skipped) if self._told and self._skipped < 1 else 0.0
+        return part if part >= _LEAST_PART else 0.0
 
     def _rest_of_current(self) -> float:
         """From what the piece was expected to take and from its own pace, which counts more the further it is."""

@@ -117,7 +117,7 @@ def evaluate(
         replace: Let the run replace a finished one of other settings.
 
     Returns:
-        The result; None in every process but the first.
+        The result; None in every process but the first. A finished run of the same identity is read, not made again.
 
     Raises:
         NapoBenchError: the checkpoint, data or what a scorer needs is missing or malformed, the judge or the endpoint
@@ -135,10 +135,16 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listen
     data_dir = resolve_data_dir(options.data_dir)
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
+    if is_first and (held := held_run(out)) is not None:
+        finished, then = held
+        wanted = identity_of(checkpoint, options)
+        if then == wanted and _is_final(out, options):
+            tell("Evaluated already", 1, 1)
+            return finished
+        if not replace:
+            require_no_replacement(out, then, wanted)
     if is_first and options.api_base_url is None:
         Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
-    if is_first and not replace and (held := held_run(out)) is not None:
-        require_no_replacement(out, held[1], identity_of(checkpoint, options))
     tasks = _open_tasks(options, data_dir, tell)
     journal = out / "journal.sqlite"
     endpoint = _open_endpoint(checkpoint, journal, options)
@@ -199,6 +205,26 @@ def _precision_note(dtype: str | None, batch_size: int, is_sampled: bool) -> lis
     if dtype in (None, "float32") or is_sampled:
         return []
     return [f"generated in {dtype} in batches of {batch_size}: an answer may differ in another batch"]
+
+
+def _is_final(out: Path, options: EvalOptions) -> bool:
+    """Whether evaluating again could add nothing to a finished run: its files are there and its stored answers whole.
+
+    An endpoint may be asked again for what it did not answer.
+
+    Several processes always evaluate: the others do not know what the first one reads.
+    """
+    from napo_bench.journal import Journal
+    from napo_bench.micro.oracle import MODEL
+
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    judge, extractor = options.scoring.judge, options.scoring.extractor
+    asks = options.api_base_url is not None or extractor is not None or (judge is not None and judge.model != MODEL)
+    written = all(_responses_file(out / "responses", TASKS[name].partition("/")[0]).is_file() for name in options.suite)
+    if not alone or asks or not written or not (out / "journal.sqlite").is_file():
+        return False
+    with Journal(out / "journal.sqlite") as journal:
+        return journal.is_intact()
 
 
 def _folder(checkpoint: str, options: EvalOptions) -> str | None:
@@ -404,10 +430,13 @@ def _cleaned_note(model: Any, tasks: Sequence[BenchmarkTask], limit: int | None)
 
 
 def _write_responses(folder: Path, benchmark: str, rows: Sequence[Row]) -> Path:
+    path = _responses_file(folder, benchmark)
     if benchmark in _JSON_LINES:
-        path = folder / f"{benchmark}.jsonl"
         files.write_jsonl(path, rows)
     else:
-        path = folder / f"{benchmark}.json"
         files.write_json(path, list(rows))
     return path
+
+
+def _responses_file(folder: Path, benchmark: str) -> Path:
+    return folder / f"{benchmark}.{'jsonl' if benchmark in _JSON_LINES else 'json'}"

@@ -103,6 +103,14 @@ class Journal:
         except sqlite3.Error as error:
             raise self._failure(error) from None
 
+    def is_intact(self) -> bool:
+        """Whether every entry matches its digest."""
+        try:
+            with closing(self._connection.execute("SELECT key, CAST(value AS BLOB), digest FROM entries")) as rows:
+                return all(digest == _digest(key, value) for key, value, digest in rows)
+        except sqlite3.Error:
+            return False
+
     def __len__(self) -> int:
         (count,) = self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()
         return int(count)

@@ -23,6 +23,8 @@ from napo_bench.results import BenchmarkResult
 from napo_bench.scoring import Row, ScoreOptions
 
 _SPLIT = "test"
+_PICTURES_KEPT = 16
+_opened: dict[tuple[Path, str, int], Image.Image] = {}
 
 
 class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
@@ -149,4 +151,11 @@ def _row(question: Question, text: str) -> Row:
 
 
 def _pictures(question: Question, doc: Mapping[str, Any]) -> list[Image.Image]:
-    return [question.open_picture()]
+    """The picture of a question; neighbouring questions about one file get the same object."""
+    key = (question.file, question.place, question.file.stat().st_mtime_ns)
+    if key not in _opened:
+        picture = question.open_picture()
+        if len(_opened) == _PICTURES_KEPT:
+            _opened.clear()
+        _opened[key] = picture
+    return [_opened[key]]

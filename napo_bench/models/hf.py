@@ -8,6 +8,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ class _Item:
     image: Image.Image | None
     digest: str
     generation: Generation
-    tokens: int
 
 
 class NapoHF(lmms):  # type: ignore[misc]
@@ -105,13 +105,23 @@ class NapoHF(lmms):  # type: ignore[misc]
         self.conversation = Conversation.of(self.processor, config)
         fingerprint = [checkpoint.fingerprint() if self._rank == 0 else ""]
         self.fingerprint: str = broadcast_object_list(fingerprint)[0]
-        self.model = checkpoint.load_model(self.device, self.dtype)
-        stop_at_logits(self.model)
+        self._checkpoint = checkpoint
+        self._prepared: dict[int, tuple[Image.Image, Image.Image, str]] = {}
         self._marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
-        self._takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
         cache = platformdirs.user_cache_path("napo-bench", appauthor=False)
         self._journal = Journal(Path(journal) if journal else cache / "responses.sqlite")
+
+    @cached_property
+    def model(self) -> Any:
+        """The checkpoint's model, loaded for the first answer that is not in the journal."""
+        model = self._checkpoint.load_model(self.device, self.dtype)
+        stop_at_logits(model)
+        return model
+
+    @cached_property
+    def _takes_features(self) -> bool:
+        return "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each request, in their order."""
@@ -136,6 +146,7 @@ class NapoHF(lmms):  # type: ignore[misc]
 
             while items := [self._item(asked) for asked in itertools.islice(remaining, window)]:
                 answers += self._answer(items, advance)
+                self._prepared.clear()
         return answers
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
@@ -148,8 +159,7 @@ class NapoHF(lmms):  # type: ignore[misc]
 
     def _item(self, asked: Asked) -> _Item:
         prompt = self.conversation.prompt(asked.question, has_image=asked.image is not None)
-        image = None if asked.image is None else self.conversation.prepare_image(asked.image)
-        digest = "" if image is None else hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+        image, digest = (None, "") if asked.image is None else self._prepare(asked.image)
         key = journal_key(
             checkpoint=self.fingerprint,
             prompt=prompt,
@@ -159,8 +169,15 @@ class NapoHF(lmms):  # type: ignore[misc]
             transformers=transformers.__version__,
             **({"special_marks": sorted(self._special_marks.values())} if self._special_marks else {}),
         )
-        tokens = len(self.processor.tokenizer(prompt)["input_ids"])
-        return _Item(key, prompt, image, digest, asked.generation, tokens)
+        return _Item(key, prompt, image, digest, asked.generation)
+
+    def _prepare(self, image: Image.Image) -> tuple[Image.Image, str]:
+        """A picture as the model sees it, and its digest; once for each picture of a window."""
+        if id(image) not in self._prepared:
+            seen = self.conversation.prepare_image(image)
+            digest = hashlib.sha256(repr(seen.size).encode() + seen.tobytes()).hexdigest()
+            self._prepared[id(image)] = image, seen, digest  # with the picture itself, so that its id stays its own
+        return self._prepared[id(image)][1:]
 
     def _answer(self, items: list[_Item], done: Callable[[int], None]) -> list[str]:
         stored = self._journal.get(item.key for item in items)
@@ -189,7 +206,10 @@ class NapoHF(lmms):  # type: ignore[misc]
         def kind(item: _Item) -> tuple[str, bool]:
             return repr(item.generation), item.image is None
 
-        ordered = sorted(items, key=lambda item: (kind(item), -item.tokens))
+        def tokens(item: _Item) -> int:
+            return len(self.processor.tokenizer(item.prompt)["input_ids"])
+
+        ordered = sorted(items, key=lambda item: (kind(item), -tokens(item)))
         for _, group in itertools.groupby(ordered, key=kind):
             rest = list(group)
             size = 1 if rest[0].generation.do_sample else self.batch_size

@@ -146,9 +146,34 @@ def test_the_same_run_again_generates_nothing(
     out = Path(shutil.copytree(finished, tmp_path / "run"))
     before = responses(out)
     shutil.rmtree(out / "responses")
-    monkeypatch.delattr("napo_bench.models.hf.NapoHF._generate")
+    monkeypatch.delattr("trainers.checkpoint.Checkpoint.load_model")
     evaluate(checkpoint, out, options)
     assert responses(out) == before
+
+
+def test_a_finished_run_of_the_same_identity_is_read_not_made_again(
+    checkpoint: str, options: EvalOptions, finished: Path, no_model: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("napo_bench.engine._open_tasks")
+    run = evaluate(checkpoint, finished, options)
+    assert run == RunResult.load(finished)
+
+
+@pytest.mark.parametrize("damage", ["samples/amber.jsonl", "run.json", "responses/mmhal.json"])
+def test_a_finished_run_that_lost_a_file_is_written_again_without_the_model(
+    checkpoint: str,
+    options: EvalOptions,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: str,
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    (out / damage).unlink()
+    monkeypatch.delattr("trainers.checkpoint.Checkpoint.load_model")
+    evaluate(checkpoint, out, options)
+    assert RunResult.load(out).benchmarks == RunResult.load(finished).benchmarks
+    assert responses(out) == responses(finished)
 
 
 OTHER_SETTINGS = {

@@ -20,6 +20,7 @@ from napo_bench.errors import NapoBenchError
 from napo_bench.journal import Journal
 from napo_bench.models.hf import NapoHF
 from napo_bench.models.request import Asked, Generation
+from trainers.conversation import Conversation
 
 GREEDY = Generation(max_new_tokens=12)
 BEAMS = Generation(max_new_tokens=12, num_beams=3)
@@ -102,6 +103,16 @@ def test_a_picture_goes_through_the_vision_tower_once_in_a_window(model_of) -> N
     questions = [Asked(f"Is it {word}?", PICTURES[n % 3], GREEDY) for n, word in enumerate("abcdefghijklmnopqrst")]
     model.answer(questions, len(questions))
     assert sum(seen) == 3
+
+
+def test_a_picture_is_prepared_once_in_a_window(model_of, monkeypatch) -> None:
+    prepare, prepared = Conversation.prepare_image, []
+    monkeypatch.setattr(
+        Conversation, "prepare_image", lambda self, image: (prepared.append(image), prepare(self, image))[1]
+    )
+    questions = [Asked(f"Is it {word}?", PICTURES[n % 3], GREEDY) for n, word in enumerate("abcdefghijklmnopqrst")]
+    model_of(4).answer(questions, len(questions))
+    assert len(prepared) == 3
 
 
 def test_equal_questions_are_generated_once(model_of) -> None:

@@ -23,6 +23,7 @@ GO_ON = (
 )
 
 _FULL = "the disk is full"
+_REFUSED = "the system refused the write"
 _MAY_NOT = "this user may not write there"
 _REASONS = {
     errno.ENOSPC: _FULL,
@@ -46,8 +47,11 @@ _TEXTS = {
     "not enough disk space": _FULL,  # datasets
     "database or disk is full": _FULL,
     "no space left on device": _FULL,
-    "pytorchstreamwriter failed": "the system refused the write",  # torch gives no errno
-    "file write failed": "the system refused the write",  # torch gives no errno
+    # What torch raises has no error number.
+    "pytorchstreamwriter failed": _REFUSED,
+    "unexpected pos": _REFUSED,
+    "iostream error": _REFUSED,
+    "file write failed": _REFUSED,
 }
 
 

@@ -17,7 +17,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +39,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _FIRST_WAIT = 1.0
+_GOODBYE_SECONDS = 10.0  # that requests in flight get when the user ends the command
 _LONGEST_WAIT = 60.0
 _LONGEST_RETRY_AFTER = 600.0
 _LONGEST_QUOTE = 400
@@ -169,18 +170,21 @@ class Endpoint:
                 self._stop.set()
                 raise
 
-        with ThreadPoolExecutor(self._concurrency) as pool:
+        pool = ThreadPoolExecutor(self._concurrency)
+        try:
             futures = [pool.submit(run, item) for item in items]
-            try:
-                done = 0
-                for future in as_completed(futures):
-                    if future.exception() is None:
-                        done += 1
-                        if progress:
-                            progress(done, len(items))
-            except BaseException:
-                self._stop.set()
-                raise
+            done = 0
+            for future in as_completed(futures):
+                if future.exception() is None:
+                    done += 1
+                    if progress:
+                        progress(done, len(items))
+        except BaseException:
+            self._stop.set()
+            wait(futures, _GOODBYE_SECONDS)
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
         errors = [error for future in futures if (error := future.exception()) is not None]
         for error in errors:
             if isinstance(error, NapoBenchError):

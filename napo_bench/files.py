@@ -1,6 +1,6 @@
 """Read and write files so that every failure is one clear message and no write is ever half done.
 
-A leaf: `benchmarks` and `trainers` use it too, and it imports only `napo_bench.errors`.
+A leaf: `benchmarks` and `trainers` use it too, and it imports only the leaves `disk` and `errors`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from napo_bench import disk
 from napo_bench.errors import NapoBenchError
 
 # Every escape of a JSON text, a whole surrogate pair as one, so that the backslash of "\\ud83d" begins no other.
@@ -168,10 +169,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise NapoBenchError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            "Nothing that was there is lost. Free space or choose another place, then run the same command again.",
-        ) from None
+        raise disk.unwritable(path, disk.reason(error) or error.strerror or str(error)) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from napo_bench import disk
 from napo_bench.errors import NapoBenchError
 
 _BUSY_SECONDS = 60.0
@@ -148,9 +149,17 @@ class Journal:
             warnings.warn(text, DamagedEntryWarning, stacklevel=3)
 
     def _failure(self, error: Exception) -> NapoBenchError:
+        if self.path.is_dir():
+            return NapoBenchError(f"The journal {self.path} is a folder; a file is expected there.", "Move it away.")
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return NapoBenchError(
+                f"The journal {self.path} is damaged: {error}.",
+                "Move the file away, then run the same command again. The answers in that file are made again.",
+            )
+        if isinstance(error, OSError) or disk.reason(error):
+            return disk.unwritable(self.path, disk.reason(error) or str(error))
         return NapoBenchError(
-            f"The journal {self.path} cannot be used: {error}.",
-            "What it holds is kept. Free space (or move a damaged file away), then run the same command again.",
+            f"The journal {self.path} cannot be used: {error}.", "It is kept as it is. Run the same command again."
         )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from napo_bench import files
+from napo_bench import disk, files
 from napo_bench.errors import NapoBenchError
 from napo_bench.locks import LOCK_NAME
 
@@ -57,13 +58,25 @@ def last_checkpoint(folder: Path, processes: int) -> Path | None:
     def is_whole(path: Path) -> bool:
         states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
         states += [UNLOGGED.format(rank=rank) for rank in range(processes)]
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return all((path / name).is_file() for name in states)
+        return _has_state(path) and all((path / name).is_file() for name in states)
 
     return max((path for path in folder.glob("checkpoint-*") if is_whole(path)), key=step_of, default=None)
+
+
+def drop_cut_off(folder: Path) -> None:
+    """Delete checkpoints that were not written to their end: they take the space of the next one."""
+    for path in folder.glob("checkpoint-*"):
+        if not _has_state(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _has_state(checkpoint: Path) -> bool:
+    """Whether the file that the Trainer writes last is whole."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def step_of(checkpoint: Path | None) -> int:
@@ -93,14 +106,14 @@ def limits_explained(out: Path) -> Iterator[None]:
             "-lora recipe, or launch with FSDP; --dry-run estimates what each needs.",
         ) from None
     except (OSError, SafetensorError, RuntimeError) as error:
-        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        by_number = isinstance(error, OSError) and error.errno in numbers
-        by_text = any(f"os error {number}" in str(error) for number in numbers) or "file write failed" in str(error)
-        if not by_number and not by_text:
+        why = disk.reason(error)
+        if why is None:
             raise
-        raise NapoBenchError(
-            f"{out}: the disk takes no more data.",
-            "Free space, then run the same command with --resume; nothing saved is lost.",
+        name = error.filename if isinstance(error, OSError) else None
+        raise disk.unwritable(
+            Path(os.fsdecode(name)) if isinstance(name, str | bytes) else out,
+            why,
+            "Free space, then run the same command with --resume. It goes on from the last checkpoint that is whole.",
         ) from None
 
 

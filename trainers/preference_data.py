@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from napo_bench import files
+from napo_bench import disk, files
 from napo_bench.errors import NapoBenchError
 from napo_bench.images import UnreadableImageError, open_rgb
 from trainers.conversation import Conversation, Markup, any_of
@@ -32,6 +32,7 @@ from trainers.forward import PreferenceBatch
 COLUMNS = {"chosen": "chosen", "rejected": "rejected", "language": "question_only", "vision": "image_only"}
 # Characters that show nothing: spaces, controls, zero-width characters, blank letters, variation selectors.
 _BLANK = r"[\p{Z}\p{C}\x{115F}\x{1160}\x{2800}\x{3164}\x{FE00}-\x{FE0F}]+"
+_CACHE_HINT = "Free space there, or choose another cache folder (train: --cache), then run the same command again."
 _CROP_SCALE = (0.01, 0.2)
 _CROP_RATIO = (3 / 4, 4 / 3)
 
@@ -267,6 +268,8 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
             "parquet", data_files=holding_rows, columns=columns, split="train", cache_dir=str(cache)
         )
     except (DatasetGenerationError, OSError) as error:
+        if why := disk.reason(error):
+            raise disk.unwritable(cache, why, _CACHE_HINT) from None
         raise NapoBenchError(f"{data} cannot be read: {error.__cause__ or error}.", "Fetch it again.") from None
     for column in sorted(needed - {"image"}):
         if table.features[column].dtype not in ("string", "large_string"):

@@ -173,6 +173,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
         last = output.last_checkpoint(out / CHECKPOINTS, args.world_size)
         if first:
             output.cut_log(out / LOG, last)
+            output.drop_cut_off(out / CHECKPOINTS)
         with interrupts.deferred() as signal_seen:
             trainer = PreferenceTrainer(
                 with_adapters(model, recipe),

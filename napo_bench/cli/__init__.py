@@ -6,13 +6,15 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import warnings
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 import typer
 from rich.markup import escape
 
-from napo_bench import __version__, interrupts
+from napo_bench import __version__, disk, interrupts
 from napo_bench.cli import console
 from napo_bench.errors import NapoBenchError
 
@@ -66,6 +68,17 @@ def main() -> None:
     except NapoBenchError as error:
         console.print_error(error)
         sys.exit(2)
+    except OSError as error:
+        why = disk.reason(error)
+        if why is None:
+            raise
+        place = error.filename if isinstance(error.filename, str) else None
+        console.print_error(
+            disk.unwritable(Path(place), why)
+            if place
+            else NapoBenchError(f"What the command prints cannot be written: {why}.", disk.GO_ON)
+        )
+        sys.exit(2)
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # Typer's translation of both signals
             _end_interrupted(interrupts.cause(end))
@@ -84,6 +97,10 @@ def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:
         launched = " (through the same launcher)" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
         text = f"Interrupted by {signal.Signals(asked.signum).name}. {kept} To go on{launched}: {command}"
         console.err.print(text, markup=False, highlight=False, soft_wrap=True)
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # Python would wait for requests that an endpoint does not answer
     sys.exit(code)
 
 

@@ -7,7 +7,6 @@ the digest in `sources.py`, or else the one that the first fetch wrote to the lo
 from __future__ import annotations
 
 import ast
-import errno
 import hashlib
 import re
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from napo_bench import files
+from napo_bench import disk, files
 from napo_bench.data.sources import SOURCES, HubFolder, Source, WebArchive, WebFile
 from napo_bench.errors import NapoBenchError, unknown_name
 
@@ -70,11 +69,9 @@ def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: 
             return _fetch_archive(source, root, base_url, progress or _silent)
         return _fetch_hub_folder(source, root)
     except OSError as error:
-        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise NapoBenchError(
-            f"{root / source.target} cannot be written: {why}.",
-            "Free space or choose another --data-dir, then run the same command again.",
-        ) from None
+        why = disk.reason(error) or error.strerror or str(error)
+        hint = "Free space or choose another --data-dir, then run the same command again."
+        raise disk.unwritable(root / source.target, why, hint) from None
 
 
 def _fetch_file(source: WebFile, root: Path, base_url: str | None, progress: Progress) -> bool:

@@ -419,7 +419,7 @@ except NapoBenchError as error:
     print("message:", error.message)
 """
     ended = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False)
-    assert f"message: The journal {tmp_path / 'journal.sqlite'} cannot be used" in ended.stdout, ended.stderr
+    assert f"message: {tmp_path / 'journal.sqlite'} cannot be written: the " in ended.stdout, ended.stderr
     resumed = model_of(1)
     resumed.answer([asked(number) for number in range(3)], 3)
     assert resumed.batches == []

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
+from misbehaving_server import MisbehavingServer, answer
 from synthetic_runs import invoke
+from tiny_llava import make_data
 
 from napo_bench import interrupts
 
@@ -43,6 +49,35 @@ def test_sigterm_ends_any_command_as_ctrl_c_does_but_with_code_143(monkeypatch, 
     ]
     assert time.monotonic() - began < 10
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+HURRY = "from napo_bench import cli, endpoint; endpoint._GOODBYE_SECONDS = 0.5; cli.main()"
+
+
+def test_sigterm_does_not_wait_for_an_endpoint_that_does_not_answer(tmp_path) -> None:
+    asked, done = threading.Event(), threading.Event()
+
+    def silent(_: object) -> object:
+        asked.set()
+        done.wait(60)
+        return answer("Rating: 3")
+
+    make_data(tmp_path / "data", 2)
+    template = json.loads((tmp_path / "data/mmhal/template.json").read_text())
+    (tmp_path / "answers.json").write_text(json.dumps([row | {"model_answer": "A cat."} for row in template]))
+    with MisbehavingServer(silent) as server:
+        command = [sys.executable, "-c", HURRY, "score", "mmhal", "--responses", tmp_path / "answers.json"]
+        command += ["--data-dir", tmp_path / "data", "--judge-model", "j", "--judge-base-url", server.url]
+        process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+        assert asked.wait(60)
+        began = time.monotonic()
+        process.terminate()
+        _, err = process.communicate()
+        took = time.monotonic() - began
+        done.set()
+    assert process.returncode == 143
+    assert "Interrupted by SIGTERM." in err and "Traceback" not in err
+    assert took < 15
 
 
 def test_a_signal_that_the_process_ignores_stays_ignored(monkeypatch) -> None:

@@ -542,24 +542,38 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(run, 
     assert_same_weights(whole, run(resume=True))
 
 
-def test_a_disk_that_takes_no_more_is_one_message_and_nothing_is_lost(run, tmp_path):
+@pytest.mark.parametrize("filled_by", ["weights", "optimizer"])
+def test_a_disk_that_takes_no_more_is_one_message_and_nothing_is_lost(run, world, tmp_path, filled_by):
+    """The weights are written by safetensors, the larger optimizer states by torch, each with errors of its own."""
     whole = run("whole", save_steps=2)
+    room = 20_000 if filled_by == "weights" else (world / "base/model.safetensors").stat().st_size + 5_000
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class Fill(Silent):
         def progress(self, stage, done, total, values):
             if stage == "Training" and done == 4:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+                resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
 
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with pytest.raises(NapoBenchError, match="takes no more data") as raised:
+        with pytest.raises(NapoBenchError, match=r"cannot be written: .* \(.* are free there\)") as raised:
             run(save_steps=2, watcher=Fill())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
-    assert "--resume" in raised.value.hint
-    assert_same_weights(whole, run(save_steps=2, resume=True))
+    assert str(tmp_path / "out") in raised.value.message and "--resume" in raised.value.hint
+    whole_ones = [path.parent.name for path in (tmp_path / "out/checkpoints").glob("*/trainer_state.json")]
+    assert whole_ones and "checkpoint-6" not in whole_ones
+
+    class First(Silent):
+        steps = ()
+
+        def progress(self, stage, done, total, values):
+            self.steps += (done,) if stage == "Training" else ()
+
+    first = First()
+    assert_same_weights(whole, run(save_steps=2, resume=True, watcher=first))
+    assert first.steps[0] > 2
 
 
 def test_a_device_without_enough_memory_is_one_message(run):

@@ -93,9 +93,7 @@ def test_a_journal_that_may_not_be_written_is_not_called_damaged() -> None:
         with another_user():
             with pytest.raises(NapoBenchError, match=r"journal.sqlite cannot be written: this user may not"):
                 Journal(path).put({"b": 2})
-            with pytest.raises(
-                NapoBenchError, match=r"new.sqlite cannot be written: the file cannot be opened"
-            ):
+            with pytest.raises(NapoBenchError, match=r"new.sqlite cannot be written: the file cannot be opened"):
                 Journal(folder / "new.sqlite")
     finally:
         shutil.rmtree(folder)

@@ -236,6 +236,7 @@ def _folder(checkpoint: str, options: EvalOptions) -> str | None:
 @contextmanager
 def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
     """The options with the micro world's data, its text pipeline, and the oracle as judge, which runs in this block."""
+    _require_hardware(options)
     from napo_bench.journal import Journal
     from napo_bench.judge.client import Judge
     from napo_bench.micro.data import ensure_data
@@ -259,6 +260,12 @@ def suite_named(text: str) -> list[str]:
     return [name.strip().lower().replace("-", "_") for name in text.split(",") if name.strip()]
 
 
+def _require_hardware(options: EvalOptions) -> None:
+    if options.api_base_url is None:
+        require_dtype(options.dtype)
+        require_device(options.device)
+
+
 def _check(options: EvalOptions) -> None:
     if not options.suite:
         raise NapoBenchError(
@@ -277,9 +284,7 @@ def _check(options: EvalOptions) -> None:
         raise unknown_name("generation profile", options.profile, PROFILES)
     if options.scoring.pipeline not in PIPELINES:
         raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
-    if options.api_base_url is None:
-        require_dtype(options.dtype)
-        require_device(options.device)
+    _require_hardware(options)
 
 
 def _open_tasks(options: EvalOptions, data_dir: Path, tell: Listener) -> list[BenchmarkTask]:

@@ -32,8 +32,15 @@ PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu
 
 import trainers.run  # noqa: E402
 
-training_arguments = trainers.run.TrainingArguments
-trainers.run.TrainingArguments = lambda **kwargs: training_arguments(**{**kwargs, "use_cpu": False})
+
+class TrainingArguments(trainers.run.TrainingArguments):
+    """Arguments for the device that the state names, which is the CPU."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**{**kwargs, "use_cpu": False})
+
+
+trainers.run.TrainingArguments = TrainingArguments
 
 from napo_bench.cli import main  # noqa: E402
 

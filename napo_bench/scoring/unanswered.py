@@ -50,7 +50,7 @@ def kept_thoughts(row: Mapping[str, Any]) -> dict[str, str]:
 def unanswered_note(unanswered: Sequence[Mapping[str, str]], total: int, what: str = "unanswered") -> str:
     """One line: how many of how many, and for which reasons."""
     counts = Counter(entry["reason"] for entry in unanswered)
-    shown = [f"{count} {reason}" for reason, count in counts.most_common(_REASONS_SHOWN)]
+    shown = [f"{reason.rstrip('.')} ({count})" for reason, count in counts.most_common(_REASONS_SHOWN)]
     if len(counts) > _REASONS_SHOWN:
         shown.append(f"{len(counts) - _REASONS_SHOWN} more reasons")
     return f"{len(unanswered)} of {total} prompts {what} and left out: {'; '.join(shown)}"

@@ -351,7 +351,7 @@ class TestMmhal:
             with pytest.raises(NapoBenchError, match="refuses 1 of 96 prompts, more than 0%"):
                 score("mmhal", rows, *options, "--max-refused", "0")
             assert len(server.requests) == 97, "a refusal is asked again, and nothing else"
-        assert "1 of 96 prompts unrated and left out: 1 refused by the judge: HTTP 400: The prompt" in output
+        assert "1 of 96 prompts unrated and left out: refused by the judge: HTTP 400: The prompt" in output
         (result,) = RunResult.load(tmp_path / "out.json").benchmarks.values()
         assert {metric.n for metric in result.metrics.values()} == {95}
         assert (result.metrics["score"].value, result.complete) == (4, False)

@@ -329,7 +329,7 @@ def test_thoughts_in_stored_responses_are_never_scored(finished: Path, data: Pat
         cut = scoring.score(name, thinking, data, CLOSED)
         assert cut.unanswered == [{"sample_id": "1", "reason": "cut off inside its thoughts"}]
         assert (cut.complete, cut.metrics["chair"].n) == (False, SIZE - 1)
-        assert "1 of 6 prompts unanswered and left out: 1 cut off inside its thoughts" in cut.notes[0]
+        assert "1 of 6 prompts unanswered and left out: cut off inside its thoughts (1)" in cut.notes[0]
         with pytest.raises(NapoBenchError, match="no prompt is answered"):
             scoring.score(name, [row | {field: "<think>A dog"} for row in rows], data, CLOSED)
 
@@ -361,6 +361,7 @@ def test_refused_and_cut_off_prompts_are_left_out_counted_and_asked_again(
         }
         assert (run.complete, run.metrics["accuracy"].n, len(run.samples)) == (False, SIZE - 2, SIZE - 2)
         assert f"2 of {SIZE} prompts unanswered" in run.notes[0]
+        assert run.notes[0] in run.remarks, "the table, compare and gate show it"
         again = scoring.score("amber", scoring.read_responses(tmp_path / "responses/amber.json"), data, CLOSED)
         assert (again.metrics, again.unanswered) == (run.metrics, run.unanswered)
         broken.clear()

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
 
-from misbehaving_server import MisbehavingServer, answer
+from misbehaving_server import MisbehavingServer, answer, refusal
 from synthetic_runs import invoke
 from tiny_llava import make_data
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
@@ -225,3 +225,15 @@ def test_what_a_later_step_needs_is_tried_before_the_first(command, world, tmp_p
     code, _, err = command("--recipe", "micro-dpo", *mistake(world, tmp_path))
     assert code == 2
     assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_a_judge_that_does_not_work_is_found_before_anything_is_trained(command, tmp_path):
+    with MisbehavingServer(lambda request: refusal(401, "no")) as server:
+        judge = ("--suite", "mmhal", "--judge-model", "j", "--judge-base-url", server.url)
+        code, _, err = command(*METHODS, *judge)
+        assert (code, len(server.requests)) == (2, 1)
+    assert "refuses" in err and "HTTP 401" in err
+    assert not (tmp_path / "out/base").exists()
+    code, _, err = command(*METHODS, *judge)
+    assert code == 2
+    assert "cannot be reached" in err

@@ -135,6 +135,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listen
     data_dir = resolve_data_dir(options.data_dir)
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
+    is_new = not (out / "run.json").is_file()
     if is_first and (held := held_run(out)) is not None:
         finished, then = held
         wanted = identity_of(checkpoint, options)
@@ -143,13 +144,14 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listen
             return finished
         if not replace:
             require_no_replacement(out, then, wanted)
+        is_new = then != wanted
     if is_first and options.api_base_url is None:
         Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
     tasks = _open_tasks(options, data_dir, tell)
     journal = out / "journal.sqlite"
     endpoint = _open_endpoint(checkpoint, journal, options)
     if is_first:
-        if not (out / "run.json").is_file():
+        if is_new:
             if endpoint is not None:
                 endpoint.reach()
             reach_judge(options)

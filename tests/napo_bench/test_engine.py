@@ -134,7 +134,10 @@ def test_a_judge_rates_the_stored_answers_of_a_run_that_had_none(
         judged = dataclasses.replace(options, scoring=dataclasses.replace(CLOSED, judge=judge))
         monkeypatch.delattr("napo_bench.models.hf.NapoHF._generate")
         evaluate(checkpoint, out, judged)
-        assert len(server.requests) == 2 * SIZE, "a finished run is scored again without trying the judge before"
+        tried_and_rated = 1 + 2 * SIZE
+        assert len(server.requests) == tried_and_rated
+        evaluate(checkpoint, out, judged)
+        assert len(server.requests) == tried_and_rated, "a finished run is scored again without a request"
     result = RunResult.load(out).benchmarks["mmhal"]
     assert result.metrics["score"].value == 5.0
     assert result.settings["judge"]["model"] == "a-judge"

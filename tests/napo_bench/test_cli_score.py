@@ -172,7 +172,8 @@ def test_a_data_dir_without_a_file_says_which_and_what_to_run(amber, data_dir):
 def test_an_output_that_cannot_be_written_is_one_message(amber, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = amber(ROWS, "--json", tmp_path / "file" / "out.json")
-    assert code == 2 and "cannot be written" in err and "Traceback" not in err
+    said = " ".join(err.replace("│", " ").split())  # a long temporary path moves the line breaks
+    assert code == 2 and "cannot be written" in said and "Traceback" not in err
 
 
 def test_the_data_dir_can_come_from_the_environment(amber, napo_bench, data_dir, tmp_path, monkeypatch):

@@ -173,7 +173,7 @@ def test_an_output_that_cannot_be_written_is_one_message(amber, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = amber(ROWS, "--json", tmp_path / "file" / "out.json")
     said = " ".join(err.replace("│", " ").split())  # a long temporary path moves the line breaks
-    assert code == 2 and "cannot be written" in said and "Traceback" not in err
+    assert code == 2 and "file is a file; a folder is expected there" in said and "Traceback" not in err
 
 
 def test_the_data_dir_can_come_from_the_environment(amber, napo_bench, data_dir, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from napo_bench.errors import NapoBenchError
-from napo_bench.images import UnreadableImageError, open_rgb
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.images import UnreadableImageError, open_rgb
 
 
 @dataclass(frozen=True)

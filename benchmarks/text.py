@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from napo_bench import files
-from napo_bench.errors import NapoBenchError, unknown_name
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError, unknown_name
 
 PIPELINES = ("official", "closed_vocabulary")
 NOUN_TAGS = ("NN", "NNS", "NNP", "NNPS")

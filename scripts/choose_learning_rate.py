@@ -21,11 +21,11 @@ from rich.table import Table
 
 from napo_bench.cli.begin import quiet_libraries
 from napo_bench.cli.train import Terminal
-from napo_bench.engine import EvalOptions
-from napo_bench.experiment import MICRO_RECIPES, Experiment, named_recipes
-from napo_bench.lab.margins import compute_log_probs, read_log_probs
 from napo_bench.micro.preferences import write_preference_rows
-from trainers.run import Silent, train
+from napo_bench.runs.evaluate import EvalOptions
+from napo_bench.studies.experiment import MICRO_RECIPES, Experiment, named_recipes
+from napo_bench.studies.paper_claims.margins import compute_log_probs, read_log_probs
+from napo_bench.trainers.run import Silent, train
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 HELD_OUT_ROWS, HELD_OUT_SEED = 500, 1

@@ -18,12 +18,12 @@ from make_tiny_llava import make_checkpoint, make_data
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.amber.task import load_discriminative_units, load_generative_units
-from benchmarks.mmhal.task import load_units as load_mmhal
-from benchmarks.object_halbench.task import load_units as load_object_halbench
-from benchmarks.vlind.task import load_units as load_vlind
-from napo_bench.models.hf import NapoHF
-from napo_bench.models.request import Asked, Generation
+from napo_bench.benchmarks.amber.task import load_discriminative_units, load_generative_units
+from napo_bench.benchmarks.mmhal.task import load_units as load_mmhal
+from napo_bench.benchmarks.object_halbench.task import load_units as load_object_halbench
+from napo_bench.benchmarks.vlind.task import load_units as load_vlind
+from napo_bench.engines.hf import NapoHF
+from napo_bench.engines.request import Asked, Generation
 
 UNITS = {
     "vlind": (load_vlind, "vlind", 64),

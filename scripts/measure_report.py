@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.amber import score as amber
-from benchmarks.mmhal import score as mmhal
-from benchmarks.object_halbench import score as object_halbench
-from benchmarks.vlind import score as vlind
-from napo_bench.results import BenchmarkResult, RunResult
-from napo_bench.scoring.base import measure
+from napo_bench.benchmarks.amber import score as amber
+from napo_bench.benchmarks.mmhal import score as mmhal
+from napo_bench.benchmarks.object_halbench import score as object_halbench
+from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.benchmarks.scoring import measure
+from napo_bench.benchmarks.vlind import score as vlind
+from napo_bench.runs.result import RunResult
 
 WORDS = (
     "person",

@@ -53,7 +53,7 @@ def nltk_for_amber(shared: Path, work: Path) -> None:
 
 
 def amber(shared: Path, work: Path) -> None:
-    from napo_bench.scoring import ScoreOptions, score
+    from napo_bench.runs.score import ScoreOptions, score
 
     rows = [{"id": number, "response": text} for number, text in enumerate(captions(shared, AMBER_CAPTIONS), start=1)]
     options = ScoreOptions(spacy_model=str(shared / "spacy" / "en_core_web_md"))
@@ -77,9 +77,9 @@ def nltk_for_chair(shared: Path, work: Path) -> None:
 
 
 def chair(shared: Path, work: Path) -> None:
-    from benchmarks.object_halbench.official import load_synonyms
-    from benchmarks.object_halbench.score import find_mentions, score_answer
-    from benchmarks.text import OfficialText
+    from napo_bench.benchmarks.object_halbench.official import load_synonyms
+    from napo_bench.benchmarks.object_halbench.score import find_mentions, score_answer
+    from napo_bench.benchmarks.text import OfficialText
 
     texts = captions(shared, CHAIR_CAPTIONS)
     synonyms = load_synonyms(shared / "reference" / "object_halbench" / "synonyms_refine.txt")
@@ -91,7 +91,7 @@ def chair(shared: Path, work: Path) -> None:
 
 
 def object_halbench(shared: Path, work: Path) -> None:
-    from napo_bench.scoring import ScoreOptions, score
+    from napo_bench.runs.score import ScoreOptions, score
 
     rows = [{"image_id": image, "text": text} for image, text in enumerate(captions(shared, QUESTIONS), start=1)]
     with measured(f"Object HalBench, {QUESTIONS} answers"):

@@ -168,7 +168,7 @@ def usual_logps(model: Any, batch: Any) -> Any:
     """Log-probs as preference trainers usually compute them: R copies of prompt and image, logits of every token."""
     import torch
 
-    from trainers.forward import ResponseLogps
+    from napo_bench.trainers.forward.logps import ResponseLogps
 
     responses, prompt = batch.response_ids.shape[1], batch.input_ids.shape[1]
     ids = torch.cat([batch.input_ids.repeat_interleave(responses, 0), batch.response_ids.flatten(0, 1)], dim=1)
@@ -184,9 +184,9 @@ def usual_logps(model: Any, batch: Any) -> Any:
 def own_steps(layers: int, width: int, forward: str, frozen: bool = True) -> Step:
     import torch
 
-    from trainers.forward import PreferenceBatch, ResponseLogps, prepare, response_logps
-    from trainers.losses import dpo_loss, napo_loss
-    from trainers.noise import dynamic_weights, noise_robustness
+    from napo_bench.trainers.forward.logps import PreferenceBatch, ResponseLogps, prepare, response_logps
+    from napo_bench.trainers.losses import dpo_loss, napo_loss
+    from napo_bench.trainers.noise import dynamic_weights, noise_robustness
 
     convert = processor()
     model = perturb(build_model(layers, width)).train()

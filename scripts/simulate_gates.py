@@ -15,10 +15,11 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from napo_bench.gates import Gate, Gates, judge, load_gates
-from napo_bench.metrics import metric_functions
-from napo_bench.resources import results_dir
-from napo_bench.results import BenchmarkResult, MetricValue, RunResult
+from napo_bench.benchmarks.metrics import metric_functions
+from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
+from napo_bench.core.resources import results_dir
+from napo_bench.runs.gates import Gate, Gates, judge, load_gates
+from napo_bench.runs.result import RunResult
 
 Floats = NDArray[np.float64]
 

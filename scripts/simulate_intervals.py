@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from napo_bench import stats
+from napo_bench.core import stats
 
 Rows = list[dict[str, float]]
 Draw = Callable[[np.random.Generator, int], Rows]

@@ -31,20 +31,20 @@ CONSTRAINTS = "-c constraints.txt "
 LOWEST = "lowest.txt"
 FEW_TESTS = (
     "tests/benchmarks",
-    "tests/trainers/test_checkpoint.py",
-    "tests/trainers/test_conversation.py",
+    "tests/models/test_checkpoint.py",
+    "tests/models/test_conversation.py",
     "tests/trainers/test_forward.py",
     "tests/trainers/test_preference_data.py",
     "tests/trainers/test_trainer.py",
-    "tests/napo_bench/test_api_model.py",
-    "tests/napo_bench/test_cli_eval.py",
-    "tests/napo_bench/test_cli_score.py",
-    "tests/napo_bench/test_compare.py",
-    "tests/napo_bench/test_explorer.py",
-    "tests/napo_bench/test_hf_model.py",
-    "tests/napo_bench/test_micro_base.py",
-    "tests/napo_bench/test_report_figures.py",
-    "tests/napo_bench/test_report_table.py",
+    "tests/engines/test_api_model.py",
+    "tests/cli/test_cli_eval.py",
+    "tests/cli/test_cli_score.py",
+    "tests/runs/test_compare.py",
+    "tests/report/test_explorer.py",
+    "tests/engines/test_hf_model.py",
+    "tests/micro/test_micro_base.py",
+    "tests/report/test_report_figures.py",
+    "tests/report/test_report_table.py",
 )
 """At least one user of every dependency, and of what transformers changes most often."""
 DEPRECATIONS = (

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.config import Recipe
-from trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
-from trainers.noise import bounded_weights, dynamic_weights, noise_robustness
+from napo_bench.trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
+from napo_bench.trainers.noise import bounded_weights, dynamic_weights, noise_robustness
+from napo_bench.trainers.recipe import Recipe
 
 _ROUNDING = {"fp32": 1e-4, "bf16": 1e-2}
 """Precision -> how far from 0 the mean margin of a batch may be, in nats, while policy and reference are the same."""

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from napo_bench import disk, files
-from napo_bench.errors import NapoBenchError
-from napo_bench.locks import LOCK_NAME
+from napo_bench.core import disk, files
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.locks import LOCK_NAME
 
 DESCRIPTION = "training.json"
 UNLOGGED = "unlogged_{rank}.json"

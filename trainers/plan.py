@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainers.config import Recipe
-from trainers.forward import LOGITS_AT_A_TIME, prepare
-from trainers.preference_data import Collator
-from trainers.reference import Examiner
-from trainers.run import Inputs, stored_dtype, with_adapters
+from napo_bench.trainers.forward.logps import LOGITS_AT_A_TIME, prepare
+from napo_bench.trainers.preference_data import Collator
+from napo_bench.trainers.recipe import Recipe
+from napo_bench.trainers.reference import Examiner
+from napo_bench.trainers.run import Inputs, stored_dtype, with_adapters
 
 SAMPLE_ROWS = 64
 _USED_SPEED = 0.4
@@ -54,7 +54,7 @@ def make_plan(recipe: Recipe, inputs: Inputs, processes: int) -> Plan:
 
     Args:
         recipe: What would be run.
-        inputs: Of `trainers.run.open_inputs`.
+        inputs: Of `napo_bench.trainers.run.open_inputs`.
         processes: That would share the run.
     """
     rows = inputs.rows

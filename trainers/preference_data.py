@@ -23,11 +23,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from napo_bench import disk, files
-from napo_bench.errors import NapoBenchError
-from napo_bench.images import UnreadableImageError, open_rgb
-from trainers.conversation import Conversation, Markup, any_of
-from trainers.forward import PreferenceBatch
+from napo_bench.core import disk, files
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.images import UnreadableImageError, open_rgb
+from napo_bench.models.conversation import Conversation, Markup, any_of
+from napo_bench.trainers.forward.logps import PreferenceBatch
 
 COLUMNS = {"chosen": "chosen", "rejected": "rejected", "language": "question_only", "vision": "image_only"}
 # Characters that show nothing: spaces, controls, zero-width characters, blank letters, variation selectors.

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from napo_bench import files, interrupts
-from trainers.forward import ResponseLogps, response_logps
-from trainers.preference_data import Collator, PreferenceRow, PreferenceRows, TrainingBatch
+from napo_bench.core import files, interrupts
+from napo_bench.trainers.forward.logps import ResponseLogps, response_logps
+from napo_bench.trainers.preference_data import Collator, PreferenceRow, PreferenceRows, TrainingBatch
 
 CHUNK_ROWS = 256
 

@@ -28,17 +28,17 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from napo_bench import files, interrupts, locks
-from napo_bench.errors import NapoBenchError
-from trainers import output
-from trainers.checkpoint import Checkpoint
-from trainers.config import Recipe
-from trainers.conversation import Conversation
-from trainers.forward import prepare
-from trainers.preference_data import Collator, PreferenceRows, open_rows
-from trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
-from trainers.soundness import require_image_token
-from trainers.trainer import PreferenceTrainer
+from napo_bench.core import files, interrupts, locks
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.models.conversation import Conversation
+from napo_bench.models.soundness import require_image_token
+from napo_bench.trainers import output
+from napo_bench.trainers.forward.logps import prepare
+from napo_bench.trainers.preference_data import Collator, PreferenceRows, open_rows
+from napo_bench.trainers.recipe import Recipe
+from napo_bench.trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
+from napo_bench.trainers.trainer import PreferenceTrainer
 
 CHECKPOINTS = "checkpoints"
 LOG = "train_log.jsonl"

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from napo_bench import files, interrupts
-from napo_bench.errors import NapoBenchError
-from trainers import output
-from trainers.config import Recipe
-from trainers.noise import shares_undefined
-from trainers.objective import LogRatios, loss_weights, losses, mean_rewards, noise_robustnesses
-from trainers.preference_data import Collator, EpochBatches, PreferenceRow, PreferenceRows, TrainingBatch
-from trainers.reference import row_logps
+from napo_bench.core import files, interrupts
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.trainers import output
+from napo_bench.trainers.noise import shares_undefined
+from napo_bench.trainers.objective import LogRatios, loss_weights, losses, mean_rewards, noise_robustnesses
+from napo_bench.trainers.preference_data import Collator, EpochBatches, PreferenceRow, PreferenceRows, TrainingBatch
+from napo_bench.trainers.recipe import Recipe
+from napo_bench.trainers.reference import row_logps
 
 TAGS = {"rejected": "", "language": "_lang", "vision": "_vis"}
 RESPONSES = {"rejected": "rejected", "language": "lang", "vision": "vis"}
@@ -57,7 +57,7 @@ class PreferenceTrainer(Trainer):
         recipe: The objective.
         rows: What to train on.
         collator: With the stored reference log-probs.
-        args: As `trainers.run` makes them.
+        args: As `napo_bench.trainers.run` makes them.
         processor: Saved with every checkpoint.
         log_path: Takes one JSON line a logging step, from the first process.
         on_step: Told the step, the number of steps and the last logged values.

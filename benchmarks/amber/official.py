@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.amber.score import QUESTION_TYPES
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.amber.score import QUESTION_TYPES
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 
 FETCH_HINT = "Fetch it: napo-bench data fetch amber"
 GENERATIVE = "generative"

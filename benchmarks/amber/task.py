@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.amber.official import QUERY_FILES, load_queries
-from benchmarks.amber.score import yes_or_no
-from benchmarks.question import Question
+from napo_bench.benchmarks.amber.official import QUERY_FILES, load_queries
+from napo_bench.benchmarks.amber.score import yes_or_no
+from napo_bench.benchmarks.question import Question
 
 
 def load_generative_units(folder: Path) -> list[list[Question]]:

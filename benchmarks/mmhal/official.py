@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.mmhal.score import QUESTION_TYPES, judge_prompt
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.mmhal.score import QUESTION_TYPES, judge_prompt
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 
 _HINT = "Fetch it with `napo-bench data fetch mmhal`."
 

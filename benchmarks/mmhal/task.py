@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mmhal.official import load_questions
-from benchmarks.question import Question
-from napo_bench import files
+from napo_bench.benchmarks.mmhal.official import load_questions
+from napo_bench.benchmarks.question import Question
+from napo_bench.core import files
 
 
 def load_units(folder: Path) -> list[list[Question]]:

@@ -18,8 +18,8 @@ from typing import TypeVar
 import msgspec
 import platformdirs
 
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 
 INSTANCE_FILES = ("instances_train2014.json", "instances_val2014.json")
 CAPTION_FILES = ("captions_train2014.json", "captions_val2014.json")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.object_halbench.score import Synonyms, find_pairs
-from benchmarks.text import NOUN_TAGS
-from napo_bench import files
+from napo_bench.benchmarks.object_halbench.score import Synonyms, find_pairs
+from napo_bench.benchmarks.text import NOUN_TAGS
+from napo_bench.core import files
 
 SPACY_MODEL = "en_core_web_trf"
 SPACY_UNUSED = ("parser", "ner", "senter")

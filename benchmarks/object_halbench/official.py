@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.object_halbench.score import Synonyms, parse_synonyms
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.object_halbench.score import Synonyms, parse_synonyms
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 
 FETCH_HINT = "Fetch it: napo-bench data fetch object-halbench"
 

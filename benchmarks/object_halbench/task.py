@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.object_halbench.official import FETCH_HINT, load_questions
-from benchmarks.object_halbench.official import Question as OfficialQuestion
-from benchmarks.question import Question
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.object_halbench.official import FETCH_HINT, load_questions
+from napo_bench.benchmarks.object_halbench.official import Question as OfficialQuestion
+from napo_bench.benchmarks.question import Question
+from napo_bench.core.errors import NapoBenchError
 
 
 class _PictureRow(msgspec.Struct):

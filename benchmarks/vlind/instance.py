@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.vlind.score import best_image, good_images
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.vlind.score import best_image, good_images
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 
 FETCH_HINT = "Fetch it with `napo-bench data fetch vlind`."
 VOTES = "aggregated_human_label_good_images"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.vlind.instance import (
+from napo_bench.benchmarks.vlind.instance import (
     FETCH_HINT,
     VOTES,
     Instance,
@@ -20,9 +20,9 @@ from benchmarks.vlind.instance import (
     make_instance,
     read_votes,
 )
-from benchmarks.vlind.score import MIN_VOTES
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.vlind.score import MIN_VOTES
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 
 
 class MirrorRow(NamedTuple):

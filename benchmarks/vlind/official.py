@@ -6,10 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.vlind import mirror
-from benchmarks.vlind.instance import FETCH_HINT, Instance, Picture, identity, image_id, make_instance, read_votes
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.vlind import mirror
+from napo_bench.benchmarks.vlind.instance import (
+    FETCH_HINT,
+    Instance,
+    Picture,
+    identity,
+    image_id,
+    make_instance,
+    read_votes,
+)
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 
 TESTS = ("ck", "vp", "cb", "lp")
 FACTUAL_IMAGE = "0"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.vlind.instance import Instance, Picture
-from benchmarks.vlind.official import FACTUAL_IMAGE, AnswerKey
+from napo_bench.benchmarks.vlind.instance import Instance, Picture
+from napo_bench.benchmarks.vlind.official import FACTUAL_IMAGE, AnswerKey
 
 _ANSWER_FORM = "Only respond in True or False."
 

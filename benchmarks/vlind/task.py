@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.question import Question
-from benchmarks.vlind.official import AnswerKey, load_instances
-from benchmarks.vlind.prompts import questions
+from napo_bench.benchmarks.question import Question
+from napo_bench.benchmarks.vlind.official import AnswerKey, load_instances
+from napo_bench.benchmarks.vlind.prompts import questions
 
 
 def load_units(folder: Path) -> list[list[Question]]:

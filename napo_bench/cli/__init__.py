@@ -14,9 +14,10 @@ from typing import NoReturn, TextIO
 import typer
 from rich.markup import escape
 
-from napo_bench import __version__, disk, interrupts
+from napo_bench import __version__
 from napo_bench.cli import console
-from napo_bench.errors import NapoBenchError
+from napo_bench.core import disk, interrupts
+from napo_bench.core.errors import NapoBenchError
 
 app = typer.Typer(
     name="napo-bench",

@@ -9,11 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from napo_bench import disk
 from napo_bench.cli import app, console
+from napo_bench.core import disk
 
 if TYPE_CHECKING:
-    from napo_bench.compare import Comparison
+    from napo_bench.runs.compare import Comparison
 
 _SAMPLES_SHOWN = 10
 _ALPHA = 0.05
@@ -33,10 +33,10 @@ def compare(
     """
     if json_out is not None:
         disk.try_file(json_out)
-    from napo_bench import files
-    from napo_bench.compare import compare as compare_runs
+    from napo_bench.core import files
     from napo_bench.report.names import pair_names
-    from napo_bench.results import RunResult
+    from napo_bench.runs.compare import compare as compare_runs
+    from napo_bench.runs.result import RunResult
 
     runs = [RunResult.load(path) for path in (candidate, baseline)]
     with console.err.status("Resampling ..."):

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 
-from napo_bench.errors import NapoBenchError
+from napo_bench.core.errors import NapoBenchError
 
 out = Console()
 err = Console(stderr=True)

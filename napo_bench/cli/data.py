@@ -12,10 +12,10 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
-from napo_bench.errors import NapoBenchError
-from napo_bench.locks import output_folder
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.locks import output_folder
+from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import named_checkpoint
-from napo_bench.models import BATCH_SIZE
 
 if TYPE_CHECKING:
     from napo_bench.data.sources import Source
@@ -42,8 +42,8 @@ def fetch(
 
     What is there already is checked and left alone.
     """
+    from napo_bench.core.paths import data_dir as resolve_data_dir
     from napo_bench.data.fetch import benchmark_name
-    from napo_bench.data.paths import data_dir as resolve_data_dir
     from napo_bench.data.sources import SOURCES
 
     root = resolve_data_dir(data_dir)
@@ -77,8 +77,8 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Say what is there and what is missing, with the command that gets it."""
+    from napo_bench.core.paths import data_dir as resolve_data_dir
     from napo_bench.data.fetch import benchmark_name
-    from napo_bench.data.paths import data_dir as resolve_data_dir
     from napo_bench.data.sources import SOURCES
 
     names = [benchmark_name(text) for text in benchmarks or []]
@@ -121,7 +121,7 @@ def build_bias(
     """
     context.with_resource(output_folder(out))
     begin(f"Writing biased negatives for {data} with {ckpt}, into {out}")
-    from napo_bench.data.bias import build_bias as build
+    from napo_bench.trainers.bias import build_bias as build
 
     report = build(named_checkpoint(ckpt), data, out, batch_size=batch_size, device=device, dtype=dtype)
     for note in report.notes:
@@ -203,7 +203,7 @@ def _add_text_resources(table: Table) -> list[str]:
 
     import nltk
 
-    from benchmarks.text import NLTK_RESOURCES
+    from napo_bench.benchmarks.text import NLTK_RESOURCES
     from napo_bench.data.sources import SPACY_MODEL
 
     missing = []

@@ -24,11 +24,11 @@ from napo_bench.cli.score import (
     ThinkingMarks,
     print_benchmark,
 )
-from napo_bench.errors import NapoBenchError
-from napo_bench.locks import output_folder
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.locks import output_folder
+from napo_bench.core.progress import StageBars
+from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
-from napo_bench.models import BATCH_SIZE
-from napo_bench.progress import StageBars
 
 
 @app.command("eval")
@@ -80,12 +80,12 @@ def evaluate(
     folder = out or Path("runs") / Path(ckpt).resolve().name
     context.with_resource(output_folder(folder))
     begin(f"Evaluating {ckpt} on {suite}, into {folder}")
-    from napo_bench.chat import read_request_fields, read_share
-    from napo_bench.engine import EvalOptions, micro_world, suite_named
-    from napo_bench.engine import evaluate as run_evaluation
-    from napo_bench.judge.client import configured_judge, judge_journal
-    from napo_bench.scoring import ScoreOptions
-    from napo_bench.thoughts import read_marks
+    from napo_bench.core.thoughts import read_marks
+    from napo_bench.engines.chat import read_request_fields, read_share
+    from napo_bench.engines.judge import configured_judge, judge_journal
+    from napo_bench.runs.evaluate import EvalOptions, micro_world, suite_named
+    from napo_bench.runs.evaluate import evaluate as run_evaluation
+    from napo_bench.runs.score import ScoreOptions
 
     if request and api_base_url is None:
         raise NapoBenchError("--request is given, but no endpoint.", "Add --api-base-url.")

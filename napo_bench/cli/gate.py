@@ -13,7 +13,7 @@ from rich.table import Table
 from napo_bench.cli import app, console
 
 if TYPE_CHECKING:
-    from napo_bench.gates import GateReport
+    from napo_bench.runs.gates import GateReport
 
 _STYLES = {"passed": "green", "regressed": "red", "inconclusive": "yellow"}
 
@@ -32,11 +32,11 @@ def gate(
 
     In a GitHub workflow the verdicts also go to the step summary.
     """
-    from napo_bench import files
-    from napo_bench.gates import judge, load_gates
+    from napo_bench.core import files
+    from napo_bench.core.resources import results_dir
     from napo_bench.report.names import pair_names
-    from napo_bench.resources import results_dir
-    from napo_bench.results import RunResult
+    from napo_bench.runs.gates import judge, load_gates
+    from napo_bench.runs.result import RunResult
 
     chosen = load_gates(gates or results_dir() / "gates.toml")
     candidate, reference = RunResult.load(run), RunResult.load(baseline)
@@ -55,7 +55,7 @@ def gate(
 
 
 def _print(report: GateReport, title: str) -> None:
-    from napo_bench.gates import cells_of
+    from napo_bench.runs.gates import cells_of
 
     console.out.print(f"[bold]{escape(title)}[/bold]", highlight=False)
     table = Table(box=None, pad_edge=False, collapse_padding=True)

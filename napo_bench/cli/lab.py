@@ -12,11 +12,11 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
-from napo_bench.errors import unknown_name
-from napo_bench.locks import output_folder
+from napo_bench.core.errors import unknown_name
+from napo_bench.core.locks import output_folder
 
 if TYPE_CHECKING:
-    from napo_bench.lab.page import Grid
+    from napo_bench.studies.paper_claims.page import Grid
 
 MOST_SWAPPED = 50
 _GAP = 1
@@ -57,12 +57,12 @@ def lab(
     context.with_resource(output_folder(out))
     begin(f"Testing the method's claims in the micro world over {seeds} seeds, into {out}")
     from napo_bench.cli.train_then_eval import run_steps
-    from napo_bench.engine import EvalOptions
-    from napo_bench.experiment import MICRO_ROWS
-    from napo_bench.lab.laboratory import PARTS, PERCENTS, SUITE, Laboratory, table_methods
-    from napo_bench.lab.page import write_page
     from napo_bench.micro.data import ensure_data
-    from napo_bench.scoring import ScoreOptions
+    from napo_bench.runs.evaluate import EvalOptions
+    from napo_bench.runs.score import ScoreOptions
+    from napo_bench.studies.experiment import MICRO_ROWS
+    from napo_bench.studies.paper_claims.laboratory import PARTS, PERCENTS, SUITE, Laboratory, table_methods
+    from napo_bench.studies.paper_claims.page import write_page
 
     parts = part or list(PARTS)
     if unknown := [name for name in parts if name not in PARTS]:

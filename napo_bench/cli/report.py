@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from napo_bench import disk
 from napo_bench.cli import app, console
-from napo_bench.errors import unknown_name
+from napo_bench.core import disk
+from napo_bench.core.errors import unknown_name
 
 FORMATS = ("md", "tex", "csv", "html")
 
@@ -38,7 +38,7 @@ def report(
 
     Numbers that are not comparable with the paper's carry a footnote that says why.
     """
-    from napo_bench import files
+    from napo_bench.core import files
     from napo_bench.report import explorer, table
     from napo_bench.report.figures import draw_figures, save_figures
     from napo_bench.report.runs import load_runs

@@ -13,17 +13,17 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from napo_bench import disk
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
-from napo_bench.errors import NapoBenchError
+from napo_bench.core import disk
+from napo_bench.core.errors import NapoBenchError
 
 if TYPE_CHECKING:
-    from napo_bench.judge.client import Judge
-    from napo_bench.metrics import Metric
-    from napo_bench.results import BenchmarkResult, MetricValue
-    from napo_bench.scoring import ScoreOptions
-    from napo_bench.thoughts import Marks
+    from napo_bench.benchmarks.metrics import Metric
+    from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
+    from napo_bench.core.thoughts import Marks
+    from napo_bench.engines.judge import Judge
+    from napo_bench.runs.score import ScoreOptions
 
 score_app = typer.Typer(help="Score stored responses of any model.", no_args_is_help=True)
 app.add_typer(score_app, name="score")
@@ -87,8 +87,8 @@ def amber(
     where none is given.
     """
     begin(f"Scoring {responses} by AMBER")
-    from napo_bench.scoring import ScoreOptions
-    from napo_bench.thoughts import read_marks
+    from napo_bench.core.thoughts import read_marks
+    from napo_bench.runs.score import ScoreOptions
 
     options = ScoreOptions(
         allow_partial=allow_partial,
@@ -127,9 +127,9 @@ def object_halbench(
     is given) tags the objects that an extractor lists; words need none.
     """
     begin(f"Scoring {responses} by Object HalBench")
-    from napo_bench.chat import read_request_fields, read_share
-    from napo_bench.scoring import ScoreOptions
-    from napo_bench.thoughts import read_marks
+    from napo_bench.core.thoughts import read_marks
+    from napo_bench.engines.chat import read_request_fields, read_share
+    from napo_bench.runs.score import ScoreOptions
 
     if extractor_model is None and (extractor_base_url is not None or spacy_model is not None or extractor_request):
         raise NapoBenchError("An option of the extractor is given, but no extractor.", "Add --extractor-model.")
@@ -163,8 +163,8 @@ def vlind(
     RESPONSES is JSON lines of {context_id, concept, test, statement, image_id, text}; statement 1 must be True.
     """
     begin(f"Scoring {responses} by VLind-Bench")
-    from napo_bench.scoring import ScoreOptions
-    from napo_bench.thoughts import read_marks
+    from napo_bench.core.thoughts import read_marks
+    from napo_bench.runs.score import ScoreOptions
 
     options = ScoreOptions(
         allow_partial=allow_partial, source=str(responses), thinking_marks=read_marks(thinking_marks)
@@ -192,9 +192,9 @@ def mmhal(
     The judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY. Its replies are kept and not asked for again.
     """
     begin(f"Scoring {responses} by MMHal-Bench")
-    from napo_bench.chat import read_request_fields, read_share
-    from napo_bench.scoring import ScoreOptions
-    from napo_bench.thoughts import read_marks
+    from napo_bench.core.thoughts import read_marks
+    from napo_bench.engines.chat import read_request_fields, read_share
+    from napo_bench.runs.score import ScoreOptions
 
     marks = read_marks(thinking_marks)
     fields = read_request_fields(judge_request or [], "--judge-request")
@@ -212,7 +212,7 @@ def _judge(
     max_refused: float,
     marks: Marks,
 ) -> Judge | None:
-    from napo_bench.judge.client import configured_judge, judge_journal
+    from napo_bench.engines.judge import configured_judge, judge_journal
 
     def progress(done: int, total: int) -> None:
         _status.update(f"{done} of {total} prompts judged")
@@ -223,10 +223,10 @@ def _judge(
 def _score(
     benchmark: str, responses: Path, data_dir: Path | None, json_out: Path | None, options: ScoreOptions
 ) -> None:
-    from napo_bench import scoring
-    from napo_bench.data.paths import data_dir as resolve_data_dir
-    from napo_bench.files import sha256_file
-    from napo_bench.results import RunResult, package_versions
+    from napo_bench.core.files import sha256_file
+    from napo_bench.core.paths import data_dir as resolve_data_dir
+    from napo_bench.runs import score as scoring
+    from napo_bench.runs.result import RunResult, package_versions
 
     began = time.monotonic()
     if json_out is not None:
@@ -254,7 +254,7 @@ def _score(
 
 def print_benchmark(name: str, result: BenchmarkResult) -> None:
     """Print one benchmark's metrics with their intervals, its breakdown, and its notes."""
-    from napo_bench.metrics import BENCHMARKS, METRICS
+    from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS
 
     known = {metric: METRICS[f"{name}.{metric}"] for metric in result.metrics}
     part = "" if result.complete else " (over a part of the benchmark)"

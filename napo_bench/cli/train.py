@@ -14,16 +14,16 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
-from napo_bench.errors import NapoBenchError
-from napo_bench.locks import output_folder
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.locks import output_folder
+from napo_bench.core.progress import StageBars
+from napo_bench.core.remaining import Remaining
 from napo_bench.micro import MICRO, named_checkpoint
-from napo_bench.progress import StageBars
-from napo_bench.remaining import Remaining
 
 if TYPE_CHECKING:
-    from trainers.config import Recipe
-    from trainers.plan import Plan
-    from trainers.preference_data import RowReport
+    from napo_bench.trainers.plan import Plan
+    from napo_bench.trainers.preference_data import RowReport
+    from napo_bench.trainers.recipe import Recipe
 
 SHOWN = {"loss": "loss", "rewards/accuracies": "acc"}
 SUMMARY = {
@@ -65,7 +65,7 @@ def train(
     if out is not None and not dry_run:
         context.with_resource(output_folder(out))
     begin(f"Planning a training by {recipe}" if dry_run else f"Training by {recipe}, into {out}")
-    from trainers.config import load_recipe
+    from napo_bench.trainers.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
     resolved = replace(resolved, base=ckpt or resolved.base, data=data or resolved.data)
@@ -78,11 +78,11 @@ def train(
         )
     if out is None and not dry_run:
         raise NapoBenchError("train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to look first.")
-    from trainers.run import default_cache, open_inputs
-    from trainers.run import train as run_training
+    from napo_bench.trainers.run import default_cache, open_inputs
+    from napo_bench.trainers.run import train as run_training
 
     if dry_run:
-        from trainers.plan import make_plan
+        from napo_bench.trainers.plan import make_plan
 
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         inputs = open_inputs(resolved, cache or default_cache())

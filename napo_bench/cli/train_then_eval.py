@@ -24,17 +24,17 @@ from napo_bench.cli.score import (
     SpacyModel,
     ThinkingMarks,
 )
-from napo_bench.errors import NapoBenchError
-from napo_bench.locks import output_folder
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.locks import output_folder
+from napo_bench.core.remaining import Remaining
+from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO
-from napo_bench.models import BATCH_SIZE
-from napo_bench.remaining import Remaining
 
 if TYPE_CHECKING:
-    from napo_bench.experiment import Experiment, Step
-    from napo_bench.metrics import Metric
+    from napo_bench.benchmarks.metrics import Metric
     from napo_bench.report import table
-    from napo_bench.seeds import Difference
+    from napo_bench.runs.seeds import Difference
+    from napo_bench.studies.experiment import Experiment, Step
 
 _WORDS = ("better", "worse")
 _STYLES = {"better": "green", "worse": "red", "open": "default"}
@@ -96,12 +96,19 @@ def train_then_eval(
     folder = out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else ""))
     context.with_resource(output_folder(folder))
     begin(f"Training from {ckpt} and evaluating, into {folder}")
-    from napo_bench.chat import read_request_fields, read_share
-    from napo_bench.engine import DEFAULT_SUITE, EvalOptions, suite_named
-    from napo_bench.experiment import MICRO_RECIPES, MICRO_ROWS, QUICK_LIMIT, QUICK_ROWS, Experiment, named_recipes
-    from napo_bench.judge.client import configured_judge, judge_journal
-    from napo_bench.scoring import ScoreOptions
-    from napo_bench.thoughts import read_marks
+    from napo_bench.core.thoughts import read_marks
+    from napo_bench.engines.chat import read_request_fields, read_share
+    from napo_bench.engines.judge import configured_judge, judge_journal
+    from napo_bench.runs.evaluate import DEFAULT_SUITE, EvalOptions, suite_named
+    from napo_bench.runs.score import ScoreOptions
+    from napo_bench.studies.experiment import (
+        MICRO_RECIPES,
+        MICRO_ROWS,
+        QUICK_LIMIT,
+        QUICK_ROWS,
+        Experiment,
+        named_recipes,
+    )
 
     micro = ckpt == MICRO
     if not recipe and not micro:
@@ -171,13 +178,13 @@ def run_steps(steps: Sequence[Step]) -> None:
 
 def _report(experiment: Experiment) -> None:
     """Write the tables and the HTML page, and print what came out."""
-    from napo_bench import files
-    from napo_bench.experiment import BASE
+    from napo_bench.core import files
     from napo_bench.report import explorer, table
     from napo_bench.report.figures import draw_figures
     from napo_bench.report.runs import NamedRun, load_runs
-    from napo_bench.results import RunResult
-    from napo_bench.seeds import differences, pooled
+    from napo_bench.runs.result import RunResult
+    from napo_bench.runs.seeds import differences, pooled
+    from napo_bench.studies.experiment import BASE
 
     page = experiment.out / "report.html"
     trained = experiment.trained()
@@ -203,7 +210,7 @@ def _report(experiment: Experiment) -> None:
 
 def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seeds: int) -> None:
     """Print our rows of Table 1, a column each, with what each method changed against the base."""
-    from napo_bench.metrics import BENCHMARKS
+    from napo_bench.benchmarks.metrics import BENCHMARKS
 
     changes = {(method, row.metric): row for method, rows in verdicts.items() for row in rows}
     shown = Table(box=None, pad_edge=False, show_edge=False)

@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx
 
-from napo_bench import disk, files
+from napo_bench.core import disk, files
+from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.data.sources import SOURCES, HubFolder, Source, WebArchive, WebFile
-from napo_bench.errors import NapoBenchError, unknown_name
 
 LOCK_NAME = "sources.lock.json"
 _PARTIAL = ".partial"

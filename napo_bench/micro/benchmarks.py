@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.amber.official import GENERATIVE
-from benchmarks.mmhal.score import QUESTION_TYPES
-from napo_bench import files
+from napo_bench.benchmarks.amber.official import GENERATIVE
+from napo_bench.benchmarks.mmhal.score import QUESTION_TYPES
+from napo_bench.core import files
 from napo_bench.micro.draw import SIZE, draw, png
 from napo_bench.micro.language import (
     CONTEXTS,
@@ -26,17 +26,7 @@ from napo_bench.micro.language import (
     typical_scene,
 )
 from napo_bench.micro.lessons import draw_question, tempting
-from napo_bench.micro.world import (
-    COLORS,
-    COLUMNS,
-    PLACES,
-    STYLES,
-    THINGS,
-    Habits,
-    Scene,
-    build_scene,
-    sample_scene,
-)
+from napo_bench.micro.world import COLORS, COLUMNS, PLACES, STYLES, THINGS, Habits, Scene, build_scene, sample_scene
 
 SEED = 0
 HABITS = Habits(color=0.5, company=0.5, home=0.7, count=0.4)

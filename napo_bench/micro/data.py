@@ -9,9 +9,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from napo_bench import files
-from napo_bench.data.paths import cache_dir
-from napo_bench.errors import NapoBenchError
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.paths import cache_dir
 from napo_bench.micro.benchmarks import SEED, write_amber, write_mmhal, write_object_halbench, write_vlind
 
 STAMP = "micro.json"

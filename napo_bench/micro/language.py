@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 
-from benchmarks.vlind.prompts import commonsense_prompt, context_prompt, image_prompt, presence_statement
+from napo_bench.benchmarks.vlind.prompts import commonsense_prompt, context_prompt, image_prompt, presence_statement
 from napo_bench.micro.world import COLORS, COLUMNS, MAX_COUNT, PLACES, SIDES, THINGS, Group, Scene
 
 NUMBERS = ("no", "one", "two", "three")

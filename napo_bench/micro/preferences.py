@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts
 from napo_bench.micro.claims import is_right
 from napo_bench.micro.data import code_digest, world_version

@@ -33,7 +33,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from napo_bench import files
+from napo_bench.core import files
 from napo_bench.micro.draw import MODEL_SIZE, model_picture
 from napo_bench.micro.language import set_phrases
 from napo_bench.micro.lessons import Lesson, biased, judging, looking, words_of

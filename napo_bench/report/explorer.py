@@ -12,9 +12,9 @@ from typing import Any
 
 import jinja2
 
-from napo_bench import files
-from napo_bench.errors import NapoBenchError
-from napo_bench.metrics import BENCHMARKS, METRICS, Metric, sample_values
+from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS, Metric, sample_values
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
 from napo_bench.report.pictures import Reference, thumbnails
 from napo_bench.report.places import find_folder

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from napo_bench import files
-from napo_bench.metrics import BENCHMARKS, METRICS
+from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS
+from napo_bench.benchmarks.result import MetricValue
+from napo_bench.core import files
 from napo_bench.report.runs import NamedRun
-from napo_bench.results import MetricValue
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
 """Colours of the methods, in the order of the runs: Okabe and Ito's, which colour-blind readers tell apart."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from napo_bench.errors import NapoBenchError
-from napo_bench.results import RunResult
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.runs.result import RunResult
 
 _SAYS_NOTHING = ("model",)  # `train-then-eval` and many trainers call every checkpoint's folder so
 

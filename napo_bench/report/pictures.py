@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 from PIL import Image
 
-from benchmarks.vlind.instance import Picture
-from napo_bench.images import UnreadableImageError, eight_bits
+from napo_bench.benchmarks.vlind.instance import Picture
+from napo_bench.core.images import UnreadableImageError, eight_bits
 
 Reference = tuple[str, str]
 """Benchmark, and the picture as its samples name it."""

@@ -10,19 +10,20 @@ from typing import Any
 
 import msgspec
 
-from napo_bench import files
-from napo_bench.chat import NOT_SENT
-from napo_bench.compare import differing_settings
+from napo_bench.benchmarks.metrics import BENCHMARKS
+from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.data.sources import SOURCES, WebFile
-from napo_bench.errors import NapoBenchError
-from napo_bench.metrics import BENCHMARKS
+from napo_bench.engines.chat import NOT_SENT
 from napo_bench.micro import MICRO
 from napo_bench.report.names import name_and_path, run_names
 from napo_bench.report.places import find_folder
-from napo_bench.results import BenchmarkResult, RunResult
-from trainers.config import Recipe
+from napo_bench.runs.compare import differing_settings
+from napo_bench.runs.result import RunResult
+from napo_bench.trainers.recipe import Recipe
 
-_DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # as `trainers.run` calls them, which imports torch
+_DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # as `napo_bench.trainers.run` calls them, which imports torch
 MICRO_WORLD = "The micro world, not the published data."
 _PINNED = {
     source.target: source.sha256

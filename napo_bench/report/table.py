@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napo_bench.metrics import BENCHMARKS, METRICS, TABLE_1, Metric
+from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS, TABLE_1, Metric
+from napo_bench.core.resources import results_dir
 from napo_bench.report.runs import NamedRun, comparable, deviations, is_micro
-from napo_bench.resources import results_dir
-from trainers.config import Recipe, load_recipe
+from napo_bench.trainers.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks.amber.official import load_data, load_queries, read_responses
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.amber.official import load_data, load_queries, read_responses
+from napo_bench.core.errors import NapoBenchError
 
 
 @pytest.fixture

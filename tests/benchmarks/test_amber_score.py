@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.amber.official import load_data
-from benchmarks.amber.score import (
+from napo_bench.benchmarks.amber.official import load_data
+from napo_bench.benchmarks.amber.score import (
     ANSWER_METRICS,
     DESCRIPTION_METRICS,
     GROUP_METRICS,
@@ -19,7 +19,7 @@ from benchmarks.amber.score import (
     score_answer,
     score_description,
 )
-from benchmarks.text import OfficialText
+from napo_bench.benchmarks.text import OfficialText
 
 ASSOCIATES = {
     "forest": ["tree", "leaf"],

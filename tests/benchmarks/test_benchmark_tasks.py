@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.amber.score import yes_or_no
-from benchmarks.amber.task import load_discriminative_units, load_generative_units
-from benchmarks.mmhal.task import load_units as load_mmhal
-from benchmarks.object_halbench.task import load_units as load_object_halbench
-from benchmarks.question import Question
-from benchmarks.vlind.task import load_units as load_vlind
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.amber.score import yes_or_no
+from napo_bench.benchmarks.amber.task import load_discriminative_units, load_generative_units
+from napo_bench.benchmarks.mmhal.task import load_units as load_mmhal
+from napo_bench.benchmarks.object_halbench.task import load_units as load_object_halbench
+from napo_bench.benchmarks.question import Question
+from napo_bench.benchmarks.vlind.task import load_units as load_vlind
+from napo_bench.core.errors import NapoBenchError
 
 
 def save(path: Path, colour: tuple[int, int, int]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.mmhal.official import load_judge_template, load_questions, read_answers
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.mmhal.official import load_judge_template, load_questions, read_answers
+from napo_bench.core.errors import NapoBenchError
 
 REFERENCE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "mmhal"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.mmhal.score import METRICS, QUESTION_TYPES, judge_prompt, parse_rating, question_counts
+from napo_bench.benchmarks.mmhal.score import METRICS, QUESTION_TYPES, judge_prompt, parse_rating, question_counts
 
 TEMPLATE_FILE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "mmhal" / "judge_template.txt"
 

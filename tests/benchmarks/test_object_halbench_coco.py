@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks.object_halbench import coco
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.object_halbench import coco
+from napo_bench.core.errors import NapoBenchError
 
 
 def write(folder, part, instances, captions):

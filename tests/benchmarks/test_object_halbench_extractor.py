@@ -2,15 +2,15 @@
 
 import pytest
 
-from benchmarks.object_halbench.extractor import (
+from napo_bench.benchmarks.object_halbench.extractor import (
     SPACY_UNUSED,
     extractor_prompt,
     is_short,
     object_terms,
     parse_objects,
 )
-from benchmarks.object_halbench.official import load_extractor_template, load_synonyms
-from benchmarks.text import load_spacy
+from napo_bench.benchmarks.object_halbench.official import load_extractor_template, load_synonyms
+from napo_bench.benchmarks.text import load_spacy
 
 
 def test_answers_of_three_words_or_fewer_are_not_asked():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.object_halbench.score import (
+from napo_bench.benchmarks.object_halbench.score import (
     METRICS,
     find_mentions,
     find_pairs,
@@ -16,7 +16,7 @@ from benchmarks.object_halbench.score import (
     parse_synonyms,
     score_answer,
 )
-from benchmarks.text import OfficialText
+from napo_bench.benchmarks.text import OfficialText
 
 SYNONYMS = parse_synonyms(
     "person, man, baby, child\n"

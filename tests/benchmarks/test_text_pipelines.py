@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import spacy
 
-from benchmarks.text import ClosedVocabularyText, NounLemmas, OfficialText, open_pipeline
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.text import ClosedVocabularyText, NounLemmas, OfficialText, open_pipeline
+from napo_bench.core.errors import NapoBenchError
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_words_alone_need_no_spacy_model(shared):
 
 
 def test_missing_data_is_named_with_the_commands_that_get_it(tmp_path):
-    program = "from benchmarks.text import OfficialText; OfficialText('en_core_web_lg')"
+    program = "from napo_bench.benchmarks.text import OfficialText; OfficialText('en_core_web_lg')"
     environment = os.environ | {"NLTK_DATA": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert "python -m nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet" in done.stderr
@@ -237,7 +237,7 @@ def test_an_unknown_pipeline_is_refused_with_the_choices():
 def test_the_official_pipeline_loads_neither_torch_nor_scipy(shared):
     model = shared("spacy/en_core_web_md")
     program = (
-        "import sys; from benchmarks.text import OfficialText; "
+        "import sys; from napo_bench.benchmarks.text import OfficialText; "
         f"OfficialText({str(model)!r}); print({{'torch', 'scipy', 'sklearn'}} & set(sys.modules)); import scipy.stats"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.vlind.instance import Picture
-from benchmarks.vlind.official import AnswerKey, load_instances, read_answers
-from benchmarks.vlind.prompts import questions
-from napo_bench.errors import NapoBenchError
+from napo_bench.benchmarks.vlind.instance import Picture
+from napo_bench.benchmarks.vlind.official import AnswerKey, load_instances, read_answers
+from napo_bench.benchmarks.vlind.prompts import questions
+from napo_bench.core.errors import NapoBenchError
 
 FIELDS = {
     "concept": "climate",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.vlind.score import (
+from napo_bench.benchmarks.vlind.score import (
     METRICS,
     STYLES,
     best_image,

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from napo_bench.errors import NapoBenchError
-from trainers.config import Recipe, load_recipe, recipe_names
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.trainers.recipe import Recipe, load_recipe, recipe_names
 
 LOSSES = ("loss_rejected", "loss_language", "loss_vision")
 

@@ -9,10 +9,10 @@ from rounding import LOG_PROB
 from tiny_models import FAMILIES, VOCABULARY, images_of, recompute_activations, tiny_batch, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from napo_bench.errors import NapoBenchError
-from trainers import forward
-from trainers.attention import CAUSAL_THEN_MASKED
-from trainers.forward import PreferenceBatch, prepare, response_logps
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.trainers.forward import logps as forward
+from napo_bench.trainers.forward.attention import CAUSAL_THEN_MASKED
+from napo_bench.trainers.forward.logps import PreferenceBatch, prepare, response_logps
 
 pytestmark = pytest.mark.numeric
 

@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers.forward import prepare, response_logps
+from napo_bench.trainers.forward.logps import prepare, response_logps
 
 
 def prepared_model():

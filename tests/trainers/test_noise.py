@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from trainers.noise import bounded_weights, dynamic_weights, noise_robustness, shares_undefined
+from napo_bench.trainers.noise import bounded_weights, dynamic_weights, noise_robustness, shares_undefined
 
 pytestmark = pytest.mark.numeric
 

@@ -2,8 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.attention import CAUSAL_THEN_MASKED, branch_mask
-from trainers.packing import PADDING, PackedRows
+from napo_bench.trainers.forward.attention import CAUSAL_THEN_MASKED, branch_mask
+from napo_bench.trainers.forward.packing import PADDING, PackedRows
 
 lengths = st.integers(1, 3).flatmap(
     lambda responses: st.lists(

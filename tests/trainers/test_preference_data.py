@@ -13,11 +13,11 @@ from pyarrow import parquet
 from tiny_models import IMAGE
 from tiny_rows import picture, tiny_checkpoint, tiny_rows, write_rows
 
-from napo_bench.errors import NapoBenchError
-from trainers.checkpoint import Checkpoint
-from trainers.conversation import Conversation
-from trainers.preference_data import Collator, EpochBatches, open_rows, random_crop
-from trainers.reference import Examiner
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.models.conversation import Conversation
+from napo_bench.trainers.preference_data import Collator, EpochBatches, open_rows, random_crop
+from napo_bench.trainers.reference import Examiner
 
 ALL = ("rejected", "language", "vision")
 

@@ -20,14 +20,14 @@ from rounding import LOG_PROB, LOG_PROB_BF16, distance, of_a_share
 from safetensors.torch import load_file
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
-from napo_bench.errors import NapoBenchError
-from napo_bench.interrupts import Interrupted
-from trainers import run as run_module
-from trainers.checkpoint import Checkpoint
-from trainers.config import load_recipe
-from trainers.objective import loss_weights
-from trainers.reference import Reference
-from trainers.run import Silent, train
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.interrupts import Interrupted
+from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.trainers import run as run_module
+from napo_bench.trainers.objective import loss_weights
+from napo_bench.trainers.recipe import load_recipe
+from napo_bench.trainers.reference import Reference
+from napo_bench.trainers.run import Silent, train
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +341,7 @@ def test_log_has_one_line_a_logging_step_with_the_names_that_users_know(run):
 
 
 def test_a_reporter_that_is_not_installed_is_found_before_the_model_is_loaded(run, monkeypatch):
-    monkeypatch.setattr("trainers.run.find_spec", lambda _: None)
+    monkeypatch.setattr("napo_bench.trainers.run.find_spec", lambda _: None)
     monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
     with pytest.raises(NapoBenchError, match="asks for tensorboard, which is not installed"):
         run(report_to="[tensorboard]")
@@ -439,7 +439,7 @@ def test_a_signal_that_is_sent_twice_at_once_is_one_request(run):
 
 
 def test_a_second_signal_stops_at_once(run, monkeypatch):
-    monkeypatch.setattr("napo_bench.interrupts._ONE_REQUEST_SECONDS", 0)
+    monkeypatch.setattr("napo_bench.core.interrupts._ONE_REQUEST_SECONDS", 0)
     with pytest.raises(Interrupted) as raised:
         run(watcher=SignalAt(3, signal.SIGINT, signal.SIGTERM))
     assert raised.value.signum == signal.SIGTERM and raised.value.kept == ""
@@ -522,7 +522,7 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_the_run_can_go_on(run, mon
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(run, monkeypatch, tmp_path):
-    from trainers import trainer as trainer_module
+    from napo_bench.trainers import trainer as trainer_module
 
     whole = run("whole")
     log_ratios = trainer_module.LogRatios

@@ -17,8 +17,10 @@ from rounding import LOG_PROB, distance, of_a_share
 from safetensors.torch import load_file
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
-from trainers.config import RECIPES, load_recipe
-from trainers.run import train
+from napo_bench.trainers.recipe import RECIPES, load_recipe
+from napo_bench.trainers.run import train
+
+SUPPORT = Path(__file__).parents[1] / "support"
 
 SETTINGS = {
     "beta": 0.1,
@@ -112,7 +114,7 @@ def test_two_processes_started_by_torchrun_are_one_also_after_a_signal_to_one_of
 
     Through the console script, in a folder that holds another package named `trainers`.
     """
-    stopped = launch(world, "plain", Path(__file__).parent / "signalled.py", ended_by_signal=True)
+    stopped = launch(world, "plain", SUPPORT / "signalled.py", ended_by_signal=True)
     assert f"Interrupted by SIGTERM. Step 2 of 6 is saved in {world / 'plain'}." in stopped.stderr
     assert re.search(r"exitcode\s*: 143", stopped.stderr)
     assert [path.name for path in (world / "plain/checkpoints").iterdir()] == ["checkpoint-2"]
@@ -135,5 +137,5 @@ def test_accelerate_launches_the_console_script_from_each_config(config):
 @pytest.mark.numeric
 @pytest.mark.parametrize("config", ["fsdp", pytest.param("deepspeed", marks=NEEDS_DEEPSPEED)])
 def test_two_processes_that_share_the_states_are_one(world, config):
-    launch(world, config, Path(__file__).parent / "launched.py", RECIPES / "accelerate" / f"{config}.yaml")
+    launch(world, config, SUPPORT / "launched.py", RECIPES / "accelerate" / f"{config}.yaml")
     assert_as_one_process(world, config)

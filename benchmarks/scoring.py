@@ -1,0 +1,212 @@
+"""What the four scorers share: their options, the reading of responses, the id check, and metrics with intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo_bench.benchmarks.metrics import METRICS
+from napo_bench.benchmarks.result import MetricValue
+from napo_bench.benchmarks.unanswered import unanswered_note
+from napo_bench.core import files, stats
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
+
+if TYPE_CHECKING:
+    from napo_bench.engines.judge import Judge
+
+Row = dict[str, Any]
+Metrics = Mapping[str, tuple[Callable[[stats.Sums], Any], str]]
+"""Metric -> (function of the summed counts, the count whose sum is the metric's n)."""
+
+BOOTSTRAP_SEED = 0
+
+_IDS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How responses are scored.
+
+    Attributes:
+        allow_partial: Score what is there where ids are missing, duplicate or unknown.
+        pipeline: How AMBER and Object HalBench read words: "official" or "closed_vocabulary".
+        spacy_model: Name or path of the official pipeline's spaCy model; None is the one that the benchmark prescribes.
+        judge: Rates MMHal's answers.
+        extractor: Lists the objects of Object HalBench's answers; None reads their words.
+        answers: How AMBER's yes/no answers are read: "exact" as published, or "lenient" by their first word.
+        source: Where the responses come from, for messages.
+        thinking_marks: What encloses thoughts, which are not scored.
+    """
+
+    allow_partial: bool = False
+    pipeline: str = "official"
+    spacy_model: str | None = None
+    judge: Judge | None = None
+    extractor: Judge | None = None
+    answers: str = "exact"
+    source: str = "the responses"
+    thinking_marks: Marks = DEFAULT_MARKS
+
+
+@dataclass(frozen=True)
+class IdMatch:
+    """The rows to score.
+
+    Attributes:
+        indices: Index of a row for each expected id that has an answer, in the order of the expected ids.
+        notes: One line for each kind of difference; empty where every expected id has exactly one row with an answer.
+        unanswered: {"sample_id", "reason"} of each expected id whose row has no answer.
+    """
+
+    indices: list[int]
+    notes: list[str]
+    unanswered: list[dict[str, str]]
+
+
+def read_responses(path: Path) -> list[Row]:
+    """The rows of a response file, a JSON list or JSON lines.
+
+    Raises:
+        NapoBenchError: no such file, or not JSON objects; names the line.
+    """
+    text = files.read_text(path, "Give the file of stored responses.")
+    if not text.lstrip().startswith("["):
+        return files.read_jsonl(path)
+    rows = files.read_json(path)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise NapoBenchError(f"{path}, row {number}: a JSON object is expected, {type(row).__name__} found.")
+    return list(rows)
+
+
+def match_ids(
+    given: Sequence[Hashable],
+    expected: Iterable[Hashable],
+    *,
+    source: str,
+    allow_partial: bool,
+    noun: str = "id",
+    reasons: Sequence[str] = (),
+) -> IdMatch:
+    """Match the ids of responses with those of the benchmark.
+
+    Args:
+        given: Id of each row.
+        expected: Ids of the benchmark, each once.
+        source: Where the rows come from, for messages.
+        allow_partial: Leave out unknown ids and all but the first row of a duplicate; otherwise both are refused,
+            as missing ids are.
+        noun: What an id is called in messages.
+        reasons: Why each row has no answer, "" if it has one; empty if all have one.
+
+    Raises:
+        NapoBenchError: no row has an expected id, no row has an answer, or ids differ without `allow_partial`; names
+            and counts them.
+    """
+    first: dict[Hashable, int] = {}
+    for index, key in enumerate(given):
+        first.setdefault(key, index)
+    expected = list(expected)
+    known = set(expected)
+    kinds = {
+        "missing": [key for key in expected if key not in first],
+        "duplicate": [key for key, count in Counter(given).items() if count > 1],
+        "unknown": [key for key in first if key not in known],
+    }
+    notes = [_id_note(kind, noun, keys, len(expected)) for kind, keys in kinds.items() if keys]
+    indices = [first[key] for key in expected if key in first]
+    if not indices:
+        raise NapoBenchError(
+            f"{source}: none of the {len(expected)} {noun}s of the benchmark is there ({len(given)} rows).",
+            "Give the responses of this benchmark, and its data dir.",
+        )
+    if notes and not allow_partial:
+        raise NapoBenchError(
+            f"{source}: " + "; ".join(notes) + ".",
+            "Complete the responses, or score what is there with --allow-partial.",
+        )
+    unanswered = [
+        {"sample_id": _id_text(given[index]), "reason": reasons[index]}
+        for index in indices
+        if reasons and reasons[index]
+    ]
+    if unanswered:
+        notes.append(unanswered_note(unanswered, len(indices)))
+        if len(unanswered) == len(indices):
+            raise NapoBenchError(
+                f"{source}: no prompt is answered. {notes[-1]}.",
+                "Mend what the reasons name; the same command asks again. A model that is cut off inside its thoughts "
+                "needs more tokens, or to think less: --request max_completion_tokens=8192 for an endpoint.",
+            )
+        indices = [index for index in indices if not reasons[index]]
+    return IdMatch(indices, notes, unanswered)
+
+
+def empty_note(responses: Iterable[str]) -> list[str]:
+    """One note with the number of empty responses, or none."""
+    count = sum(not response.strip() for response in responses)
+    noun = "response" if count == 1 else "responses"
+    return [f"{count} empty {noun}, scored like any other"] if count else []
+
+
+def empty_doubt(responses: Iterable[str]) -> list[str]:
+    """One line if more than half of the responses are empty, else none: nothing was said, so nothing is measured."""
+    texts = list(responses)
+    count = sum(not text.strip() for text in texts)
+    if 2 * count <= len(texts):
+        return []
+    return [f"{count} of {len(texts)} responses are empty: the numbers measure nothing"]
+
+
+def replaced_note(rows: Iterable[Row]) -> list[str]:
+    """One note with the number of rows that hold U+FFFD, or none.
+
+    U+FFFD replaces what is no character: tokens of a cut character, or half of a surrogate pair in an endpoint's reply.
+    """
+    count = sum(any(isinstance(value, str) and "\ufffd" in value for value in row.values()) for row in rows)
+    noun = "response holds" if count == 1 else "responses hold"
+    return [f"{count} {noun} U+FFFD in place of a character that could not be read"] if count else []
+
+
+def measure(benchmark: str, counts: Sequence[Mapping[str, float]], metrics: Metrics) -> dict[str, MetricValue]:
+    """Values, 95% bootstrap intervals and n of metrics that share their samples; nothing where there are no samples.
+
+    Args:
+        benchmark: Whose metrics they are.
+        counts: The counts of each sample.
+        metrics: What to compute.
+    """
+    if not counts:
+        return {}
+    names = {name for row in counts for name in row}
+    sums = {name: math.fsum(row.get(name, 0.0) for row in counts) for name in names}
+    known = {name: METRICS.get(f"{benchmark}.{name}") for name in metrics}
+    spans = {
+        name: span
+        for name, (_, count) in metrics.items()
+        if (metric := known[name]) is not None and (span := metric.span(sums[count])) is not None
+    }
+    functions = {name: function for name, (function, _) in metrics.items()}
+    intervals = stats.bootstrap_intervals(counts, functions, seed=BOOTSTRAP_SEED, spans=spans)
+    return {
+        name: MetricValue(float(function(sums)), intervals[name], round(sums[count]))
+        for name, (function, count) in metrics.items()
+    }
+
+
+def _id_note(kind: str, noun: str, keys: Sequence[Hashable], total: int) -> str:
+    shown = ", ".join(map(_id_text, keys[:_IDS_SHOWN]))
+    if len(keys) > _IDS_SHOWN:
+        shown += f" and {len(keys) - _IDS_SHOWN} more"
+    of = f" of {total}" if kind == "missing" else ""
+    return f"{len(keys)}{of} {noun}s {kind}: {shown}"
+
+
+def _id_text(key: Hashable) -> str:
+    return "/".join(map(str, key)) if isinstance(key, tuple) else json.dumps(key, ensure_ascii=False)

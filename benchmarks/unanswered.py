@@ -1,0 +1,66 @@
+"""Response rows as they are scored: thoughts apart from the answer, and prompts that have no answer.
+
+A row may have two fields beside the official ones. `thoughts` is what the model wrote before its answer. `unanswered`
+is the reason why there is no answer: the endpoint refused the prompt, or the text was cut off. Such a row is left out
+of the score, because an empty answer would count as a good or a bad one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from napo_bench.core.thoughts import NEVER_ENDS, Marks, split_thoughts
+
+_TEXT_FIELDS = {
+    "vlind": ("text",),
+    "object_halbench": ("text", "answer"),
+    "amber": ("response",),
+    "mmhal": ("response", "model_answer"),
+}
+"""Where each benchmark's rows have the answer: the first of these fields that is there."""
+
+_REASONS_SHOWN = 3
+
+
+def answer_rows(benchmark: str, rows: Sequence[Mapping[str, Any]], marks: Marks) -> list[dict[str, Any]]:
+    """The rows with answers in place of the model's texts; malformed rows stay, for the benchmark's reader to name.
+
+    VLind-Bench's samples, which hold several rows as `responses`, become these rows.
+    """
+    single: list[Any] = []
+    for row in rows:
+        inner = row.get("responses") if benchmark == "vlind" else None
+        single += inner if isinstance(inner, list) else [row]
+    return [_answer_row(row, _TEXT_FIELDS[benchmark], marks) if isinstance(row, dict) else row for row in single]
+
+
+def reason(row: Mapping[str, Any]) -> str:
+    """Why a row has no answer; "" if it has one."""
+    found = row.get("unanswered")
+    return found if isinstance(found, str) else ""
+
+
+def kept_thoughts(row: Mapping[str, Any]) -> dict[str, str]:
+    """The field `thoughts` of a sample, if its row has thoughts."""
+    return {"thoughts": row["thoughts"]} if row.get("thoughts") else {}
+
+
+def unanswered_note(unanswered: Sequence[Mapping[str, str]], total: int, what: str = "unanswered") -> str:
+    """One line: how many of how many, and for which reasons."""
+    counts = Counter(entry["reason"] for entry in unanswered)
+    shown = [f"{reason.rstrip('.')} ({count})" for reason, count in counts.most_common(_REASONS_SHOWN)]
+    if len(counts) > _REASONS_SHOWN:
+        shown.append(f"{len(counts) - _REASONS_SHOWN} more reasons")
+    return f"{len(unanswered)} of {total} prompts {what} and left out: {'; '.join(shown)}"
+
+
+def _answer_row(row: dict[str, Any], fields: Sequence[str], marks: Marks) -> dict[str, Any]:
+    field = next((name for name in fields if name in row), None)
+    if field is None or not isinstance(row[field], str):
+        return row
+    thoughts, answer = split_thoughts(row[field], marks)
+    if answer is None:
+        return {**row, field: "", "thoughts": thoughts, "unanswered": NEVER_ENDS}
+    return {**row, field: answer, "thoughts": thoughts} if thoughts else row

@@ -1,0 +1,141 @@
+"""Disks that are full, read-only or broken: one message for whatever Python and the libraries raise then.
+
+A leaf: `trainers` uses it too, and it imports only `napo_bench.core.errors`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napo_bench.core.errors import NapoBenchError
+
+GO_ON = (
+    "Free space, or choose another place, then run the same command again. "
+    "What is complete is kept, and the command goes on from there."
+)
+
+_FULL = "the disk is full"
+_REFUSED = "the system refused the write"
+_MAY_NOT = "this user may not write there"
+_REASONS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the system allows",
+    errno.EIO: "the disk reports an input/output error",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: _MAY_NOT,
+    errno.EPERM: _MAY_NOT,
+    errno.ESTALE: "the network disk has lost the file",
+}
+_SQLITE = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR: _REASONS[errno.EIO],
+    sqlite3.SQLITE_READONLY: _MAY_NOT,
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened or made",
+    sqlite3.SQLITE_PERM: _MAY_NOT,
+}
+_NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+_TEXTS = {
+    "not enough disk space": _FULL,  # datasets
+    "database or disk is full": _FULL,
+    "no space left on device": _FULL,
+    # What torch raises has no error number.
+    "pytorchstreamwriter failed": _REFUSED,
+    "unexpected pos": _REFUSED,
+    "iostream error": _REFUSED,
+    "file write failed": _REFUSED,
+}
+
+
+def reason(error: BaseException | None) -> str | None:
+    """Why the disk took no data, if that is behind an exception or behind what caused it; None for any other."""
+    while error is not None:
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(error, sqlite3.Error) and code is not None and code & 0xFF in _SQLITE:
+            return _SQLITE[code & 0xFF]
+        if isinstance(error, OSError) and error.errno in _REASONS:
+            return _REASONS[error.errno]
+        text = str(error).lower()
+        numbers = [int(number) for groups in _NUMBER.findall(text) for number in groups if number]
+        if found := next((_REASONS[number] for number in numbers if number in _REASONS), None):
+            return found
+        if found := next((why for part, why in _TEXTS.items() if part in text), None):
+            return found
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def unwritable(path: Path, why: str, hint: str = GO_ON) -> NapoBenchError:
+    """The one message for a path that takes no data: the path, the reason, the space that is left, the next step."""
+    try:
+        left = f" ({_size(shutil.disk_usage(_standing(path)).free)} are free there)"
+    except OSError:
+        left = ""
+    return NapoBenchError(f"{path} cannot be written: {why.rstrip('.')}{left}.", hint)
+
+
+@contextmanager
+def writing(path: Path, hint: str = GO_ON) -> Iterator[None]:
+    """Turn what is raised in this block when the disk takes no data into the one message; let all else pass.
+
+    Args:
+        path: What the block writes.
+        hint: The next step.
+    """
+    try:
+        yield
+    except NapoBenchError:
+        raise
+    except Exception as error:
+        why = reason(error)
+        if why is None:
+            raise
+        raise unwritable(path, why, hint) from None
+
+
+def try_folder(folder: Path) -> None:
+    """Try, before any work, whether files can be made in a folder, or in the one in which it will be made.
+
+    Raises:
+        NapoBenchError: a part of the path is a file, or the folder takes no file.
+    """
+    standing = _standing(folder)
+    if not standing.is_dir():
+        raise NapoBenchError(f"{standing} is a file; a folder is expected there.", "Choose another place.")
+    try:
+        with tempfile.TemporaryFile(dir=standing) as stream:
+            stream.write(b"tried")
+    except OSError as error:
+        raise unwritable(folder, reason(error) or error.strerror or str(error), "Choose another place.") from None
+
+
+def try_file(path: Path) -> None:
+    """Try, before any work, whether a file can be written at a path.
+
+    Raises:
+        NapoBenchError: the path is a folder, or its folder takes no file.
+    """
+    if path.is_dir():
+        raise NapoBenchError(f"{path} is a folder; a file is expected there.", "Add a file name.")
+    try_folder(path.parent)
+
+
+def _standing(path: Path) -> Path:
+    """The nearest part of the path that exists."""
+    return next((part for part in (path, *path.parents) if os.path.lexists(part)), Path())
+
+
+def _size(size: float) -> str:
+    units = ["bytes", "KB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        del units[0]
+    return f"{size:.3g} {units[0]}"

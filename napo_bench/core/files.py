@@ -1,0 +1,199 @@
+"""Read and write files so that every failure is one clear message and no write is ever half done.
+
+A leaf: `benchmarks` and `trainers` use it too, and it imports only the leaves `disk` and `errors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napo_bench.core import disk
+from napo_bench.core.errors import NapoBenchError
+
+# Every escape of a JSON text, a whole surrogate pair as one, so that the backslash of "\\ud83d" begins no other.
+_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u[dD][89a-fA-F]..|.)", re.DOTALL)
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+def require_file(path: Path, hint: str = "") -> Path:
+    """Return `path` if it is a file; otherwise raise a NapoBenchError that names it."""
+    if path.is_dir():
+        raise NapoBenchError(f"{path} is a folder; a file is expected here.", hint)
+    if not path.is_file():
+        raise NapoBenchError(f"{path} does not exist.", hint or "Check the path.")
+    return path
+
+
+def read_text(path: Path, hint: str = "") -> str:
+    """The file's UTF-8 text (a byte order mark is dropped). Raises NapoBenchError where it cannot be read."""
+    require_file(path, hint)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NapoBenchError(f"{path} is not UTF-8 text (byte {error.start}).", hint) from None
+    except OSError as error:
+        raise NapoBenchError(f"{path} cannot be read: {error.strerror}.", hint) from None
+
+
+def read_json(path: Path, hint: str = "") -> Any:
+    """The value of a JSON file. Raises NapoBenchError that names line and column where it is truncated or not JSON."""
+    text = read_text(path, hint)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        where = "ends too early (truncated?)" if cut else "is not valid JSON"
+        raise NapoBenchError(
+            f"{path} {where}: {error.msg} at line {error.lineno}, column {error.colno}.",
+            hint or "Fetch or write the file again.",
+        ) from None
+    _refuse_half_pairs(text, value, f"{path}")
+    return value
+
+
+def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; blank lines are passed over. Raises NapoBenchError that names the line."""
+    rows: list[dict[str, Any]] = []
+    lines = read_text(path, hint).split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            cut = " (the last line: truncated?)" if number == len(lines) else ""
+            raise NapoBenchError(
+                f"{path}, line {number}{cut}: not valid JSON: {error.msg}.", hint or "Fetch or write the file again."
+            ) from None
+        if not isinstance(row, dict):
+            raise NapoBenchError(f"{path}, line {number}: a JSON object is expected, {type(row).__name__} found.", hint)
+        _refuse_half_pairs(line, row, f"{path}, line {number}")
+        rows.append(row)
+    return rows
+
+
+def whole_characters(encoded: bytes) -> bytes:
+    """JSON text whose strings can be written again: U+FFFD replaces half surrogate pairs and bytes that are not UTF-8.
+
+    Args:
+        encoded: JSON text as another program sent it.
+    """
+
+    def whole(escape: re.Match[bytes]) -> bytes:
+        return rb"\ufffd" if len(escape[0]) == len(rb"\ud83d") else escape[0]
+
+    return _ESCAPE.sub(whole, encoded.decode("utf-8", "replace").encode())
+
+
+def field(row: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """The value `row[name]`, checked.
+
+    Args:
+        row: One decoded JSON value; an object is expected.
+        name: The field's name.
+        kind: The type or types that the value may have (bool never counts as a number).
+        where: What the row is, for the message: "responses.json, row 3".
+
+    Raises:
+        NapoBenchError: the row is not an object, or the field is missing or of another type.
+    """
+    if not isinstance(row, dict):
+        raise NapoBenchError(f"{where}: a JSON object is expected, {type(row).__name__} found.")
+    if name not in row:
+        raise NapoBenchError(f"{where}: the field {name!r} is missing (fields: {', '.join(map(repr, row)) or 'none'}).")
+    value = row[name]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join(k.__name__ for k in kinds)
+        raise NapoBenchError(f"{where}: the field {name!r} is {value!r:.80}; {expected} is expected.")
+    return value
+
+
+def _refuse_half_pairs(text: str, value: Any, where: str) -> None:
+    """Raise NapoBenchError if a string of the value holds half of a surrogate pair; no file could take that string."""
+    # A file in UTF-8 can hold one as an escape only.
+    if "\\ud" not in text and "\\uD" not in text:
+        return
+    for place, string in _strings(value):
+        if half := _HALF_PAIR.search(string):
+            raise NapoBenchError(
+                f"{where}{place}: half of a surrogate pair ({ascii(half[0])[1:-1]}) at character {half.start() + 1} "
+                f"of {string!a:.60}; whole characters are expected.",
+                "A character such as an emoji was cut in two. Write the whole character, or leave the half out.",
+            )
+
+
+def _strings(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of a JSON value, names of fields included, each behind its place: ", row 3, field 'response'"."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value, start=1):
+            yield from _strings(item, f"{place}, {'item' if place else 'row'} {number}")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield f"{place}, a field's name", name
+            yield from _strings(item, f"{place}, field {name!a}")
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of the file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        NapoBenchError: the folder cannot be written, or the disk is full; what stood at `path` stays as it was.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise disk.unwritable(path, disk.reason(error) or error.strerror or str(error)) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, indented, keys in the order given."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON-lines file atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,78 @@
+"""Open an image in 8-bit RGB: the one way, for evaluation, training rows, biased negatives and the explorer.
+
+A leaf: `benchmarks` and `trainers` use it too, and it imports only `napo_bench.core.errors`.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from napo_bench.core.errors import NapoBenchError
+
+_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
+# What Pillow raises for bytes that are no image, or a damaged one.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+class UnreadableImageError(NapoBenchError):
+    """The image does not decode, or nothing says which grey level its numbers mean; the text is the reason."""
+
+
+def open_rgb(source: bytes | Path) -> Image.Image:
+    """The image of a file, or of a file's bytes, in RGB.
+
+    Raises:
+        UnreadableImageError: there is no such file, it does not decode, or the range of its grey levels is unknown.
+    """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches it on for the whole process
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return to_rgb(image)
+    except _UNREADABLE as error:
+        # Pillow names the stream by its address in memory; only the words before the address are of use.
+        raise UnreadableImageError(str(error).partition(" <")[0]) from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB; see `eight_bits`."""
+    return eight_bits(image).convert("RGB")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """An image of 16-bit or floating-point grey levels in 8 bits; every other image as it is.
+
+    Pillow's own conversion cuts such levels at 255, so that a 16-bit image is white and a floating-point one black.
+
+    Raises:
+        UnreadableImageError: nothing says which level is white.
+    """
+    if image.mode not in _DEEP_MODES:
+        return image
+    levels = np.asarray(image).astype(np.float32)
+    white = _white(image, levels)
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = white - levels
+    return Image.fromarray(np.rint(levels / white * 255).astype(np.uint8))
+
+
+def _white(image: Image.Image, levels: NDArray[np.float32]) -> float:
+    """The level that stands for white."""
+    low, high = float(levels.min()), float(levels.max())
+    if image.mode == "F":
+        white, known = 1.0, "from 0 to 1"
+    elif image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise UnreadableImageError(f"32-bit grey levels, here from {low:g} to {high:g}, have no known range")
+    else:
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+        white, known = float(2**bits - 1), f"of {bits} bits"
+    if not 0 <= low <= high <= white:
+        raise UnreadableImageError(f"its grey levels are from {low:g} to {high:g}; levels {known} are expected")
+    return white

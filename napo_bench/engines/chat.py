@@ -1,0 +1,217 @@
+"""The chat-completions protocol as servers really speak it: replies, refusals, and request fields that some refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+
+_OUR_FIELDS = ("model", "messages", "stream", "n")
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|n't support|no longer support|only the default|deprecated|unknown|unrecogni[sz]ed"
+    r"|unexpected|not permitted|not allowed|instead",
+    re.IGNORECASE,
+)
+NOT_SENT = "not sent"
+UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+
+_FALLBACKS = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None}
+"""Field that reasoning models refuse -> what is sent in its place."""
+
+
+class PassingShapeError(Exception):
+    """A reply that a later request may not meet: cut off, a gateway's page, an error of a server further on."""
+
+
+class LastingShapeError(Exception):
+    """A reply whose shape another request would get again."""
+
+
+@dataclass(frozen=True)
+class ReplyBody:
+    """What of a reply matters.
+
+    Attributes:
+        text: The text parts of the message.
+        thoughts: Thoughts that the endpoint sends apart from the text.
+        finish_reason: As reported, "" if it is missing.
+        model: As reported, "" if it is missing.
+        prompt_tokens: As reported, 0 if they are missing.
+        completion_tokens: As reported, 0 if they are missing.
+    """
+
+    text: str
+    thoughts: str
+    finish_reason: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Part(msgspec.Struct):
+    type: str = "text"
+    text: str | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | list[str | _Part] | None = None
+    refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Body(msgspec.Struct):
+    choices: list[_Choice]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+def read_reply(content: bytes) -> ReplyBody:
+    """Read the body of a chat completion.
+
+    Content may be a list of parts: its text parts are the text.
+
+    Raises:
+        PassingShapeError: no JSON, an error instead of a completion, or no choices.
+        LastingShapeError: JSON of another shape.
+    """
+    try:
+        value = msgspec.json.decode(files.whole_characters(content))
+    except msgspec.MsgspecError as error:
+        raise PassingShapeError(f"a reply that is no chat completion ({error})") from None
+    if isinstance(value, dict) and value.get("error"):
+        raise PassingShapeError(f"an error in place of a completion: {json.dumps(value['error'], ensure_ascii=False)}")
+    if isinstance(value, dict) and "choices" in value and not value["choices"]:
+        raise PassingShapeError("a reply that is no chat completion (it has no choices)")
+    try:
+        body = msgspec.convert(value, _Body)
+    except msgspec.ValidationError as error:
+        raise LastingShapeError(f"a reply that is no chat completion ({error})") from None
+    message, usage = body.choices[0].message, body.usage or _Usage()
+    text = message.content or message.refusal or ""
+    thoughts = message.reasoning_content or message.reasoning or ""
+    if isinstance(text, list):
+        text = "".join(part if isinstance(part, str) else _text_of(part) for part in text)
+        apart = [part for part in value["choices"][0]["message"]["content"] if not _is_text(part)]
+        thoughts = thoughts or (json.dumps(apart, ensure_ascii=False) if apart else "")
+    return ReplyBody(
+        text=text,
+        thoughts=thoughts if isinstance(thoughts, str) else json.dumps(thoughts, ensure_ascii=False),
+        finish_reason=body.choices[0].finish_reason or "",
+        model=body.model or "",
+        prompt_tokens=usage.prompt_tokens or 0,
+        completion_tokens=usage.completion_tokens or 0,
+    )
+
+
+def error_text(body: object) -> str:
+    """What the body of an error says: its message, else all of it."""
+    if isinstance(body, dict) and isinstance(body.get("message"), str):
+        return str(body["message"])
+    return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) if body else ""
+
+
+def unsupported_field(
+    message: str, code: str | None, param: str | None, fields: Mapping[str, Any], kept: Mapping[str, Any]
+) -> str | None:
+    """The field with a fallback that an endpoint refuses for every prompt; None if the refusal names none.
+
+    Args:
+        message: Of the refusal.
+        code: Of the refusal.
+        param: Of the refusal.
+        fields: What was sent.
+        kept: Fields that the user asked for, which are sent or refused but not replaced.
+    """
+    if code not in UNSUPPORTED_CODES and not _UNSUPPORTED.search(message):
+        return None
+    candidates = [name for name in _FALLBACKS if name in fields and name not in kept]
+    if param in candidates:
+        return param
+    return next((name for name in candidates if re.search(rf"\b{name}\b", message)), None)
+
+
+def without_fields(fields: Mapping[str, Any], refused: frozenset[str]) -> dict[str, Any]:
+    """The fields to send to an endpoint that refuses some of _FALLBACKS."""
+    sent = {name: value for name, value in fields.items() if name not in refused}
+    for name in refused & fields.keys():
+        if other := _FALLBACKS[name]:
+            sent[other] = fields[name]
+    return sent
+
+
+def changed_fields(asked: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, str]:
+    """Field that an endpoint did not get as it was asked for -> what became of it."""
+    return {
+        name: f"sent as {other}" if (other := _FALLBACKS.get(name)) in sent else NOT_SENT
+        for name, value in asked.items()
+        if value is not None and name not in sent
+    }
+
+
+def read_request_fields(options: Sequence[str], option: str) -> dict[str, Any]:
+    """Request fields of key=value options; a value is JSON, else text; null leaves a field of ours out.
+
+    Raises:
+        NapoBenchError: an option has no "=", or names a field that napo-bench sets.
+    """
+    fields: dict[str, Any] = {}
+    for text in options:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise NapoBenchError(f"{option} is {text!r}; key=value is expected.", f"{option} reasoning_effort=low")
+        if name in _OUR_FIELDS:
+            raise NapoBenchError(f"{option} names {name!r}, which napo-bench sets itself.", "Leave it out.")
+        try:
+            fields[name] = json.loads(value)
+        except json.JSONDecodeError:
+            fields[name] = value
+    return fields
+
+
+def with_request(settings: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Our settings with the user's fields over them; `max_completion_tokens` replaces `max_tokens`."""
+    merged = {**settings, **request}
+    if "max_completion_tokens" in request and "max_tokens" not in request:
+        merged.pop("max_tokens", None)
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def read_share(text: str, option: str) -> float:
+    """The share that an option gives as "1%" or "0.01".
+
+    Raises:
+        NapoBenchError: it is neither, or not between 0 and 1.
+    """
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise NapoBenchError(f"{option} is {text!r}; a share such as 1% or 0.01 is expected.")
+    return share
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and str(part.get("type", "text")).endswith("text"))
+
+
+def _text_of(part: _Part) -> str:
+    return part.text or "" if part.type.endswith("text") else ""

@@ -1,0 +1,471 @@
+"""An OpenAI-compatible chat endpoint: journalled, retried, bounded in concurrency and in requests.
+
+The LLM judge and the model class `napo_api` both speak through it. The client's own retries are off: every HTTP
+request has to be counted against the budget, and a rate limit that one thread meets holds for all of them.
+
+A refusal is about one prompt (a content filter, too long a prompt) or about every prompt (a wrong field). Until the
+endpoint has answered, three prompts that are refused in the same way stop the run. After that a refused prompt is
+unanswered, and more of them than `max_refused` allows stop the run. A refusal is not journalled: the next run asks
+again.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from dataclasses import asdict, dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import openai
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal, journal_key
+from napo_bench.engines import chat
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
+
+    Messages = list[ChatCompletionMessageParam]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_FIRST_WAIT = 1.0
+_GOODBYE_SECONDS = 10.0  # that requests in flight get when the user ends the command
+_LONGEST_WAIT = 60.0
+_LONGEST_RETRY_AFTER = 600.0
+_LONGEST_QUOTE = 400
+_TRANSIENT_STATUS = {408, 409, 425, 429}
+_EVERY_PROMPT = 3
+MAX_REFUSED = 0.01
+_GO_ON = "Run the same command again: what is stored is not asked again."
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer of the endpoint.
+
+    Attributes:
+        text: The message's content; "" where the endpoint sent none.
+        model: The model's name as the endpoint reported it.
+        prompt_tokens: As reported, 0 where the endpoint does not count.
+        completion_tokens: As reported, 0 where the endpoint does not count.
+        cut_off: The endpoint ended it at its token limit.
+        thoughts: What the endpoint sent apart from the text.
+        request: The fields sent beside model and messages.
+        refused: Why the endpoint refuses this chat; "" where it does not.
+    """
+
+    text: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    cut_off: bool = False
+    thoughts: str = ""
+    request: dict[str, Any] = field(default_factory=dict)
+    refused: str = ""
+
+
+class Endpoint:
+    """Chat completions of one model behind one URL.
+
+    Args:
+        model: The name to ask for.
+        base_url: Up to and including `/v1`; None is the `openai` client's default.
+        api_key: Sent as the bearer token; it reaches no message and no file. None suits servers without keys.
+        journal: Keeps every completion from the moment it arrives.
+        concurrency: Requests in flight at most.
+        max_requests: HTTP requests that this object may send, retries included; None is no limit.
+        timeout: Seconds that one request may stay silent.
+        retries: Requests after the first that one completion may take.
+        request: Fields of every request, over those of `complete`; None leaves a field out.
+        max_refused: Share of the prompts of `map`, rounded up to a whole prompt, that may be refused.
+
+    Raises:
+        NapoBenchError: the URL is none, the key cannot be sent, or there is none where the default URL needs one.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None,
+        api_key: str | None,
+        journal: Journal,
+        concurrency: int = 8,
+        max_requests: int | None = None,
+        timeout: float = 60.0,
+        retries: int = 6,
+        request: Mapping[str, Any] | None = None,
+        max_refused: float = MAX_REFUSED,
+    ) -> None:
+        if api_key is None and base_url is None:
+            raise NapoBenchError(f"No API key for {model}.", "Set OPENAI_API_KEY, or give the URL of another server.")
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise NapoBenchError(f"The API key for {model} holds characters that no key has.", "Set it again.")
+        if base_url is not None and not _is_url(base_url):
+            raise NapoBenchError(
+                f"The URL of {model} is {base_url.rpartition('@')[2]!r}; http://localhost:8000/v1 is how one looks."
+            )
+        self._client = openai.OpenAI(api_key=api_key or "none", base_url=base_url, max_retries=0, timeout=timeout)
+        self._api_key = api_key
+        self.model = model
+        self.url = public_url(str(self._client.base_url))
+        self._journal = journal
+        self._concurrency = concurrency
+        self._max_requests = max_requests
+        self._timeout = timeout
+        self._retries = retries
+        self._request = dict(request or {})
+        self._max_refused = max_refused
+        self._prompts = 1
+        self._refused: list[str] = []
+        self._first_refusals: list[tuple[int, str]] = []
+        self._unsupported: frozenset[str] = frozenset()
+        self._asked: dict[str, Completion] = {}
+        self._requests = 0
+        self._resume_at = 0.0
+        self._reached = False
+        self._stop = threading.Event()
+        self._first_contact = threading.Lock()
+        self._state = threading.Lock()
+        self._key_locks: dict[str, threading.Lock] = {}
+
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Result]:
+        """`[function(item) for item in items]` with bounded concurrency; `function` may call `complete`.
+
+        The first failure stops what has not been sent; what is in flight is still awaited and stored.
+
+        Args:
+            function: Called in several threads.
+            items: Its arguments.
+            progress: Called with (done, total) whenever an item is done.
+
+        Raises:
+            NapoBenchError: an item failed; says how many are done.
+        """
+        self._stop.clear()
+        self._prompts = len(items)
+        self._refused.clear()
+        self._asked.clear()
+
+        def run(item: Item) -> Result:
+            if self._stop.is_set():
+                raise _StoppedError
+            try:
+                return function(item)
+            except BaseException:
+                self._stop.set()
+                raise
+
+        pool = ThreadPoolExecutor(self._concurrency)
+        try:
+            futures = [pool.submit(run, item) for item in items]
+            done = 0
+            for future in as_completed(futures):
+                if future.exception() is None:
+                    done += 1
+                    if progress:
+                        progress(done, len(items))
+        except BaseException:
+            self._stop.set()
+            wait(futures, _GOODBYE_SECONDS)
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        for error in errors:
+            if isinstance(error, NapoBenchError):
+                answered = done - sum(bool(completion.refused) for completion in self._asked.values())
+                stored = f"{answered} of {len(items)} are answered and stored in {self._journal.path}."
+                raise NapoBenchError(f"{error.message}\n{stored}", error.hint) from None
+            if not isinstance(error, _StoppedError):
+                raise error
+        if not self._reached and len(self._refused) == len(items) > 0:
+            raise self._failure(f"refuses every prompt: {self._refused[-1]}", "Change what it names and run again.")
+        return [future.result() for future in futures]
+
+    def complete(
+        self,
+        messages: Callable[[], Messages],
+        identity: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        is_answer: Callable[[Completion], bool] = lambda completion: True,
+    ) -> Completion:
+        """The completion of one chat, from the journal where it is there; equal chats are asked once.
+
+        Args:
+            messages: Makes the chat; called only where it has to be sent.
+            identity: JSON values that stand for the chat in the journal.
+            settings: Request fields besides model and messages: temperature, max_tokens.
+            is_answer: Whether a stored completion is an answer; one that is not is asked again, once in each `map`.
+
+        Returns:
+            The completion, or one that says why this chat is refused.
+
+        Raises:
+            NapoBenchError: the endpoint refused every chat or too many, failed `retries` + 1 times, or the budget is
+                spent.
+        """
+        fields = chat.with_request(settings, self._request)
+        key = self._key(identity, fields)
+        with self._state:
+            key_lock = self._key_locks.setdefault(key, threading.Lock())
+        with key_lock:
+            if key in self._asked:
+                return self._asked[key]
+            stored = self.stored(identity, settings)
+            if stored is not None and is_answer(stored):
+                return stored
+            completion = self._ask(messages(), fields)
+            with self._state:
+                if not completion.refused:
+                    self._journal.put({key: asdict(completion)})
+                self._asked[key] = completion
+            return completion
+
+    def stored(self, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Completion | None:
+        """The journal's completion of a chat, None where it has none."""
+        fields = chat.with_request(settings, self._request)
+        key = self._key(identity, fields)
+        with self._state:
+            found = self._journal.get([key])
+        try:
+            completion = msgspec.convert(found.get(key), Completion)
+        except msgspec.ValidationError:  # an older or another napo-bench wrote something else
+            return None
+        return completion if completion.request else replace(completion, request=fields)
+
+    def reach(self, chats: Sequence[Messages], settings: Mapping[str, Any]) -> None:
+        """Send chats until one is answered, so that a wrong URL, key, model or field is found before long work.
+
+        Args:
+            chats: Alternatives, because one may be refused for what it says; nothing is stored.
+            settings: As for `complete`.
+
+        Raises:
+            NapoBenchError: as `complete`.
+        """
+        self._prompts = len(chats)
+        self._refused.clear()
+        for messages in chats:
+            if not self._ask(messages, chat.with_request(settings, self._request), tolerant=True).refused:
+                return
+
+    def _key(self, identity: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+        return journal_key(endpoint=self.url, model=self.model, chat=dict(identity), settings=dict(fields))
+
+    def _ask(self, messages: Messages, fields: Mapping[str, Any], tolerant: bool = False) -> Completion:
+        attempt = 0
+        while True:
+            try:
+                return self._first_alone(messages, fields)
+            except _RefusalError as refusal:
+                if not tolerant:
+                    self._count_refusal(refusal)
+                return Completion("", self.model, 0, 0, refused=refusal.reason)
+            except _TransientError as fault:
+                if attempt == self._retries:
+                    what = f"failed {attempt + 1} times in a row, at last with: {fault.reason}"
+                    raise self._failure(what, _GO_ON) from None
+                self._wait_after(fault, attempt)
+                attempt += 1
+
+    def _count_refusal(self, refusal: _RefusalError) -> None:
+        with self._state:
+            self._refused.append(refusal.reason)
+            count = len(self._refused)
+        # Rounded first: 0.07 * 100 is a little more than 7.
+        if count > math.ceil(round(self._max_refused * self._prompts, 6)):
+            raise self._failure(
+                f"refuses {count} of {self._prompts} prompts, more than {100 * self._max_refused:.3g}%, at last with: "
+                f"{refusal.reason}",
+                f"Change what it names, or let more prompts go unanswered: --max-refused 5%. {_GO_ON}",
+            )
+
+    def _wait_after(self, fault: _TransientError, attempt: int) -> None:
+        """Wait as long as the endpoint asks for, and so does every other request; else longer with each attempt."""
+        if fault.retry_after is None:
+            self._rest(random.uniform(0.5, 1.0) * min(_FIRST_WAIT * 2**attempt, _LONGEST_WAIT))
+        elif fault.retry_after > _LONGEST_RETRY_AFTER:
+            raise self._failure(f"asks to wait {fault.retry_after:.0f} s ({fault.reason})", f"Wait that long. {_GO_ON}")
+        else:
+            self._resume_at = max(self._resume_at, time.monotonic() + fault.retry_after)
+
+    def _first_alone(self, messages: Messages, fields: Mapping[str, Any]) -> Completion:
+        """Send; until the endpoint has answered once, one request at a time, so that a wrong key costs one."""
+        if not self._reached:
+            with self._first_contact:
+                if not self._reached:
+                    try:
+                        completion = self._send(messages, fields)
+                    except _RefusalError as refusal:
+                        self._require_another_way(refusal)
+                        raise
+                    self._reached = True
+                    return completion
+        return self._send(messages, fields)
+
+    def _require_another_way(self, refusal: _RefusalError) -> None:
+        """Raise where the first prompts are all refused in the same way."""
+        self._first_refusals.append(refusal.kind)
+        if self._first_refusals[-_EVERY_PROMPT:] == [refusal.kind] * _EVERY_PROMPT:
+            raise self._failure(
+                f"refuses the request ({_EVERY_PROMPT} prompts in a row): {refusal.reason}",
+                "Change what it names and run again.",
+            )
+
+    def _send(self, messages: Messages, fields: Mapping[str, Any]) -> Completion:
+        while (wait := self._resume_at - time.monotonic()) > 0:
+            self._rest(wait)
+        self._take_request()
+        sent = chat.without_fields(fields, self._unsupported)
+        try:
+            answer = self._client.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=messages,
+                extra_body=sent,
+            )
+            body = chat.read_reply(answer.content)
+        except chat.PassingShapeError as error:
+            raise _TransientError(self._quote(str(error))) from None
+        except chat.LastingShapeError as error:
+            if not self._reached:
+                raise self._failure(f"sends {error}", "Give the URL of a chat-completions endpoint.") from None
+            raise _RefusalError(self._quote(str(error)), 200, "shape") from None
+        except openai.APITimeoutError:
+            raise _TransientError(f"no reply within {self._timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            # By name: the HTTP library under the openai client depends on the client's version.
+            if not self._reached and type(error.__cause__).__name__ == "ConnectError":
+                raise self._failure(
+                    f"cannot be reached: {error.__cause__}", "Check the URL, and that the server runs."
+                ) from None
+            raise _TransientError(f"connection lost ({error.__cause__ or error})") from None
+        except openai.APIStatusError as error:
+            if name := chat.unsupported_field(
+                chat.error_text(error.body), error.code, error.param, sent, self._request
+            ):
+                return self._send_without(name, messages, fields)
+            raise self._status_error(error) from None
+        if not body.text and body.finish_reason == "content_filter":
+            raise _RefusalError("the content filter held the answer back", 200, body.finish_reason)
+        return Completion(
+            text=body.text,
+            model=body.model or self.model,
+            prompt_tokens=body.prompt_tokens,
+            completion_tokens=body.completion_tokens,
+            cut_off=body.finish_reason == "length",
+            thoughts=body.thoughts,
+            request=sent,
+        )
+
+    def _send_without(self, name: str, messages: Messages, fields: Mapping[str, Any]) -> Completion:
+        """Send without a field that the endpoint refuses; where it refuses that too, the field was not the reason."""
+        before = self._unsupported
+        self._unsupported = before | {name}
+        try:
+            return self._send(messages, fields)
+        except _RefusalError:
+            self._unsupported = before
+            raise
+
+    def _status_error(self, error: openai.APIStatusError) -> Exception:
+        said = self._quote(chat.error_text(error.body) or error.message)
+        status, code = error.status_code, str(error.code or "")
+        if status == 401 or (status == 403 and not self._reached):
+            key = "the API key" if self._api_key else "a request without an API key"
+            return self._failure(f"refuses {key} (HTTP {status}): {said}", "Set the key's variable and run again.")
+        if status == 404 or code == "model_not_found":
+            return self._failure(f"does not know the model, or the URL is wrong (HTTP {status}): {said}", "Check both.")
+        if status == 402 or code == "insufficient_quota":
+            return self._failure(f"has no quota left: {said}", f"Raise the quota. {_GO_ON}")
+        if status in _TRANSIENT_STATUS or status >= 500:
+            return _TransientError(f"HTTP {status}: {said}", _retry_after(error.response.headers.get("retry-after")))
+        if code in chat.UNSUPPORTED_CODES or error.param in self._request:
+            return self._failure(f"refuses the request (HTTP {status}): {said}", "Change what it names and run again.")
+        return _RefusalError(f"HTTP {status}: {said}", status, code)
+
+    def _take_request(self) -> None:
+        with self._state:
+            if self._stop.is_set():
+                raise _StoppedError
+            if self._max_requests is not None and self._requests >= self._max_requests:
+                raise self._failure(
+                    f"has had its {self._max_requests} requests: the budget is spent", f"Raise the budget. {_GO_ON}"
+                )
+            self._requests += 1
+
+    def _rest(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise _StoppedError
+
+    def _failure(self, what: str, hint: str) -> NapoBenchError:
+        self._stop.set()
+        return NapoBenchError(f"{self.model} at {self.url} {what.rstrip('.')}.", hint)
+
+    def _quote(self, text: str) -> str:
+        """What the endpoint said, short and without the key."""
+        return textwrap.shorten(text.replace(self._api_key, "***") if self._api_key else text, _LONGEST_QUOTE)
+
+
+class _TransientError(Exception):
+    """A fault that a later request may not meet; `retry_after` in seconds, None where the endpoint named none."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class _RefusalError(Exception):
+    """The endpoint refuses one chat; `kind` is its HTTP status and error code."""
+
+    def __init__(self, reason: str, status: int, code: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = (status, code)
+
+
+class _StoppedError(Exception):
+    """Another item failed first."""
+
+
+def _retry_after(header: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, given as seconds or as a date; None where it says neither."""
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def public_url(url: str) -> str:
+    """The URL without user, password, query and closing slash."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))

@@ -1,0 +1,253 @@
+"""The LLM judge: asks a model to rate or to read texts, and keeps every reply."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import platformdirs
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal
+from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
+from napo_bench.engines.endpoint import MAX_REFUSED, Completion, Endpoint
+
+T = TypeVar("T")
+
+URL_VARIABLE = "NAPO_BENCH_JUDGE_BASE_URL"
+MODEL_VARIABLE = "NAPO_BENCH_JUDGE_MODEL"
+KEY_VARIABLES = ("NAPO_BENCH_JUDGE_API_KEY", "OPENAI_API_KEY")
+
+NO_JUDGE_HINT = (
+    f"Give --judge-model and --judge-base-url, or set {MODEL_VARIABLE} and {URL_VARIABLE} "
+    f"(the key comes from {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]})."
+)
+
+REQUEST = {"temperature": 0}
+"""The fields of every request, beside model and messages."""
+
+_EXTRA_ASKS = 2
+
+
+@dataclass(frozen=True)
+class Reply(Generic[T]):
+    """What the judge says to one prompt.
+
+    Attributes:
+        value: The parsed reply; None where no ask gave one that can be parsed.
+        text: The reply that `value` comes from, or the last one; with the thoughts of a judge that writes some.
+        model: The judge that was asked for.
+        reported_model: The judge that answered, as the endpoint names it.
+        prompt_tokens: Of all asks.
+        completion_tokens: Of all asks.
+        request: The fields that the judge got beside model and messages.
+        refused: Why the judge's endpoint refuses the prompt; "" if it does not.
+    """
+
+    value: T | None
+    text: str
+    model: str
+    reported_model: str
+    prompt_tokens: int
+    completion_tokens: int
+    request: Mapping[str, Any] = field(default_factory=lambda: dict(REQUEST))
+    refused: str = ""
+
+
+class Judge:
+    """A chat model that judges, at temperature 0.
+
+    Args:
+        model: The name to ask for; scores are comparable only between equal judges.
+        base_url: Of an OpenAI-compatible endpoint; None is the `openai` client's default.
+        api_key: None suits servers without keys.
+        journal: Keeps every reply, so that nothing is asked twice.
+        concurrency: Requests in flight at most.
+        max_requests: HTTP requests that this object may send, retries included; None is no limit.
+        timeout: Seconds that one request may stay silent.
+        retries: Further requests for a prompt after a rate limit, a server fault, a timeout or a lost connection.
+        progress: Called with (done, total) whenever a prompt of `ask` is done.
+        address: Names the endpoint in a run's identity. None is its URL; a server whose port changes needs another.
+        request: Further request fields; they are part of what a reply is known by.
+        max_refused: Share of the prompts that may be refused, see Endpoint.
+        thinking_marks: What encloses a judge's thoughts, which are not parsed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None,
+        api_key: str | None,
+        journal: Journal,
+        concurrency: int = 8,
+        max_requests: int | None = None,
+        timeout: float = 60.0,
+        retries: int = 6,
+        progress: Callable[[int, int], None] | None = None,
+        address: str | None = None,
+        request: Mapping[str, Any] | None = None,
+        max_refused: float = MAX_REFUSED,
+        thinking_marks: Marks = DEFAULT_MARKS,
+    ) -> None:
+        self.model = model
+        self.request = dict(request or {})
+        self._progress = progress
+        self._marks = thinking_marks
+        self._endpoint = Endpoint(
+            model, base_url, api_key, journal, concurrency, max_requests, timeout, retries, request, max_refused
+        )
+        self._address = address or self._endpoint.url
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Model, endpoint and the user's request fields, without secrets: equal judges have equal identities."""
+        identity = {"model": self.model, "endpoint": self._address}
+        return {**identity, "request": self.request} if self.request else identity
+
+    def reach(self, prompts: Sequence[str]) -> None:
+        """Ask until one prompt is answered, and forget the reply: finds a wrong URL, key or model before long work.
+
+        Raises:
+            NapoBenchError: as `ask`.
+        """
+        self._endpoint.reach([[{"role": "user", "content": prompt}] for prompt in prompts], REQUEST)
+
+    def ask(self, prompts: Sequence[str], parse: Callable[[str], T | None]) -> list[Reply[T]]:
+        """Ask every prompt, one user message each.
+
+        A reply that `parse` turns into None is asked again, twice at most; then the last one stands, unparsed, and the
+        next run asks again. `parse` gets no thoughts. A prompt that is refused has a reply that says why.
+
+        Args:
+            prompts: Equal ones are asked once.
+            parse: The reply's text -> its value, None where there is none.
+
+        Returns:
+            One reply a prompt, in their order.
+
+        Raises:
+            NapoBenchError: the endpoint refused all or too many prompts or kept failing, or the budget is spent;
+                replies so far are stored.
+        """
+        return self._endpoint.map(lambda prompt: self._reply(prompt, parse), prompts, self._progress)
+
+    def _reply(self, prompt: str, parse: Callable[[str], T | None]) -> Reply[T]:
+        def value_of(completion: Completion) -> T | None:
+            _, said = split_thoughts(completion.text, self._marks)
+            return None if said is None else parse(said)
+
+        def is_answer(completion: Completion) -> bool:
+            return value_of(completion) is not None
+
+        def ask(identity: Mapping[str, Any]) -> Completion:
+            return self._endpoint.complete(lambda: [{"role": "user", "content": prompt}], identity, REQUEST, is_answer)
+
+        asks = [{"prompt": prompt, "ask": number} for number in range(1 + _EXTRA_ASKS)]
+        stored = [self._endpoint.stored(identity, REQUEST) for identity in asks]
+        known = any(completion is not None and is_answer(completion) for completion in stored)
+        prompt_tokens = completion_tokens = 0
+        for identity, found in zip(asks, stored, strict=True):
+            completion = found if found is not None and known else ask(identity)
+            prompt_tokens += completion.prompt_tokens
+            completion_tokens += completion.completion_tokens
+            if completion.refused or is_answer(completion):
+                break
+        return Reply(
+            value_of(completion),
+            completion.text,
+            self.model,
+            completion.model,
+            prompt_tokens,
+            completion_tokens,
+            completion.request,
+            completion.refused,
+        )
+
+
+def judge_settings(replies: Sequence[Reply[Any]]) -> dict[str, Any]:
+    """What has to be equal for two judged results to be comparable.
+
+    The model asked for, those that answered, and the request fields that they got; a temperature of None was not sent.
+    """
+    given = [reply for reply in replies if not reply.refused]
+    fields = {name: [reply.request.get(name) for reply in given] for reply in given for name in reply.request}
+    return {
+        "model": ", ".join(sorted({reply.model for reply in replies})),
+        "reported_model": ", ".join(sorted({reply.reported_model for reply in given})),
+        "temperature": None if given else REQUEST["temperature"],
+        **{name: _one_or_all(values) for name, values in sorted(fields.items())},
+    }
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """The value of all replies, or the list of the values if they differ."""
+    distinct = {json.dumps(value, sort_keys=True): value for value in values}
+    return next(iter(distinct.values())) if len(distinct) == 1 else [distinct[text] for text in sorted(distinct)]
+
+
+def tokens_note(replies: Sequence[Reply[Any]]) -> str:
+    """One line with the number of replies and their tokens."""
+    prompt = sum(reply.prompt_tokens for reply in replies)
+    completion = sum(reply.completion_tokens for reply in replies)
+    return f"{len(replies)} judge replies, {prompt} prompt tokens and {completion} completion tokens"
+
+
+def judge_journal() -> Journal:
+    """Where stored responses' judge replies are kept: `judge.sqlite` in the user's cache folder."""
+    return Journal(platformdirs.user_cache_path("napo-bench", appauthor=False) / "judge.sqlite")
+
+
+def configured_judge(
+    model: str | None,
+    base_url: str | None,
+    journal: Journal,
+    max_requests: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    request: Mapping[str, Any] | None = None,
+    max_refused: float = MAX_REFUSED,
+    thinking_marks: Marks = DEFAULT_MARKS,
+) -> Judge | None:
+    """The judge that options and environment name, or None where neither names one.
+
+    Args:
+        model: Of the option; else NAPO_BENCH_JUDGE_MODEL.
+        base_url: Of the option; else NAPO_BENCH_JUDGE_BASE_URL, else the `openai` client's default.
+        journal: Where replies are kept.
+        max_requests: The budget.
+        progress: As of Judge.
+        request: As of Judge.
+        max_refused: As of Judge.
+        thinking_marks: As of Judge.
+
+    Raises:
+        NapoBenchError: a URL without a model, or no key where the default URL needs one.
+    """
+    model = model or os.environ.get(MODEL_VARIABLE)
+    base_url = base_url or os.environ.get(URL_VARIABLE)
+    if not model:
+        if base_url:
+            raise NapoBenchError(
+                "A judge URL is given, but no judge model.",
+                f"Add --judge-model, or set {MODEL_VARIABLE}.",
+            )
+        return None
+    api_key = next((key for name in KEY_VARIABLES if (key := os.environ.get(name, "").strip())), None)
+    if api_key is None and base_url is None:
+        raise NapoBenchError(
+            f"No key for the judge {model}.",
+            f"Set {KEY_VARIABLES[0]} (or {KEY_VARIABLES[1]}), or give a server without keys as --judge-base-url.",
+        )
+    return Judge(
+        model,
+        base_url,
+        api_key,
+        journal,
+        max_requests=max_requests,
+        progress=progress,
+        request=request,
+        max_refused=max_refused,
+        thinking_marks=thinking_marks,
+    )

@@ -1,0 +1,18 @@
+"""The side door to lmms-eval: our models and tasks there. The entry point group `lmms_eval.models` finds them here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+
+def manifests() -> list[ModelManifest]:
+    """What lmms-eval registers: `napo_hf` and `napo_api`."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return [
+        ModelManifest("napo_hf", simple_class_path="napo_bench.engines.hf.NapoHF"),
+        ModelManifest("napo_api", simple_class_path="napo_bench.engines.api.NapoAPI"),
+    ]

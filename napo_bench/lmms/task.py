@@ -1,0 +1,161 @@
+"""The benchmarks as lmms-eval tasks: `benchmarks/*/napo_*.yaml` name this class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.task import ConfigurableTask
+from loguru import logger
+from PIL import Image
+
+from napo_bench.benchmarks.metrics import METRICS
+from napo_bench.benchmarks.question import Question
+from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.paths import data_dir as resolve_data_dir
+from napo_bench.engines.answer import ModelAnswer
+from napo_bench.runs import score as scoring
+from napo_bench.runs.score import Row, ScoreOptions
+
+_SPLIT = "test"
+_PICTURES_KEPT = 16
+_opened: dict[tuple[Path, str, int], Image.Image] = {}
+
+
+class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
+    """One benchmark, read from the data dir in its official layout.
+
+    A doc is a sampling unit: for VLind-Bench an instance with all its questions, elsewhere a question. The model's
+    answers become rows of the official response format; under plain `lmms-eval` `napo_bench.runs.score` scores
+    them if all are there, so both ways print the same numbers.
+
+    Args:
+        config: The YAML. Beside lmms-eval's own keys it has `benchmark` (its name), `units` (data
+            folder -> questions of each unit), `profiles` (generation profile -> what it changes in generation_kwargs),
+            and may have `scoring` (fields of ScoreOptions for plain `lmms-eval`).
+        data_dir: Holds a folder a benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
+
+    Raises:
+        NapoBenchError: data is missing or malformed.
+    """
+
+    rows_key = "rows"
+    """Where a sample of lmms-eval's `predict_only` mode has its response rows."""
+
+    def __init__(self, config: dict[str, Any], data_dir: Path | None = None) -> None:
+        settings = dict(config)
+        settings.pop("class")
+        load_units: Callable[[Path], list[list[Question]]] = settings.pop("units")
+        self.benchmark: str = settings.pop("benchmark")
+        self.profiles: Mapping[str, Mapping[str, Any]] = settings.pop("profiles")
+        self._scoring: dict[str, Any] = settings.pop("scoring", {})
+        self._data_dir = resolve_data_dir(data_dir)
+        self._units = load_units(self._data_dir / self.benchmark)
+        self._result: tuple[list[Row], BenchmarkResult] | None = None
+        super().__init__(config={**settings, "test_split": _SPLIT})
+
+    def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Nothing is fetched: docs are indices of units, and pictures are read when they are asked for."""
+        self.dataset = {_SPLIT: datasets.Dataset.from_dict({"unit": list(range(len(self._units)))})}
+        self.dataset_no_image = self.dataset
+
+    def _prepare_metric_and_aggregation(self) -> None:
+        names = [entry["metric"] for entry in self.config.metric_list]
+        self._metric_fn_list = dict.fromkeys(names)
+        self._aggregation_list = {name: partial(self._metric, name) for name in names}
+        self._higher_is_better = {name: METRICS[f"{self.benchmark}.{name}"].better == "higher" for name in names}
+
+    def override_metric(self, metric_name: str) -> None:
+        """lmms-eval's `predict_only`: responses are gathered, nothing is scored."""
+        self._metric_fn_list = {self.rows_key: None}
+        self._aggregation_list = {}
+        self._higher_is_better = {}
+
+    def questions(self, limit: int | None = None) -> Iterator[Question]:
+        """The questions of the first `limit` units."""
+        for unit in self._units[:limit]:
+            yield from unit
+
+    def require_pictures(self, limit: int | None = None) -> None:
+        """Raise NapoBenchError where a picture of the first `limit` units is missing."""
+        wanted = {question.file: None for question in self.questions(limit)}
+        missing = [path for path in wanted if not path.is_file()]
+        if missing:
+            raise NapoBenchError(
+                f"{len(missing)} of {len(wanted)} pictures of {self.benchmark} are missing, the first is {missing[0]}.",
+                f"napo-bench data fetch {self.benchmark}",
+            )
+
+    def doc_to_text(self, doc: Mapping[str, Any]) -> str:
+        """The first prompt of a unit."""
+        prompt: str = self._units[doc["unit"]][0].prompt
+        return prompt
+
+    def doc_to_target(self, doc: Mapping[str, Any]) -> str:
+        """Nothing: the truth is the scorer's."""
+        return ""
+
+    def construct_requests(self, doc_id: int, ctx: str, metadata: dict[str, Any], **_: Any) -> list[Instance]:
+        """One request for each question of a unit."""
+        return [
+            Instance(
+                request_type="generate_until",
+                arguments=(
+                    question.prompt,
+                    dict(self.config.generation_kwargs),
+                    partial(_pictures, question),
+                    doc_id,
+                    self.config.task,
+                    _SPLIT,
+                ),
+                idx=index,
+                metadata=metadata,
+            )
+            for index, question in enumerate(self._units[doc_id])
+        ]
+
+    def process_results(
+        self, doc: Mapping[str, Any], results: Sequence[str], full_docs: Any = None
+    ) -> dict[str, list[Row]]:
+        """The official response rows of a unit, under each metric that will be computed from them."""
+        questions = self._units[doc["unit"]]
+        rows = [_row(question, text) for question, text in zip(questions, results, strict=True)]
+        return dict.fromkeys(self._metric_fn_list, rows)
+
+    def _metric(self, name: str, units: Sequence[list[Row]]) -> float:
+        rows = [row for unit in units for row in unit]
+        if self._result is None or self._result[0] != rows:
+            self._result = (rows, self._score(rows))
+        value = self._result[1].metrics.get(name)
+        return float("nan") if value is None else value.value
+
+    def _score(self, rows: list[Row]) -> BenchmarkResult:
+        from napo_bench.engines.judge import configured_judge, judge_journal
+
+        options = {"allow_partial": True, "judge": configured_judge(None, None, judge_journal()), **self._scoring}
+        result = scoring.score(self.benchmark, rows, self._data_dir, ScoreOptions(**options))
+        for note in [*result.doubts, *result.notes]:
+            logger.warning(f"{self.config.task}: {note}")
+        return result
+
+
+def _row(question: Question, text: str) -> Row:
+    """The response row of an answer; of a model that is not ours, thoughts are told apart here."""
+    answer = text if isinstance(text, ModelAnswer) else ModelAnswer.of(text)
+    return question.response_row(answer.strip()) | answer.beside()
+
+
+def _pictures(question: Question, doc: Mapping[str, Any]) -> list[Image.Image]:
+    """The picture of a question; neighbouring questions about one file get the same object."""
+    key = (question.file, question.place, question.file.stat().st_mtime_ns)
+    if key not in _opened:
+        picture = question.open_picture()
+        if len(_opened) == _PICTURES_KEPT:
+            _opened.clear()
+        _opened[key] = picture
+    return [_opened[key]]

@@ -1,0 +1,266 @@
+"""A checkpoint on disk: full weights, or a PEFT adapter and its base; safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Self
+
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.models import soundness
+from napo_bench.models.threads import choose_threads
+
+_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER = ("tokenizer.json", "*.model", "vocab*")
+_FILES = (
+    *_WEIGHTS,
+    *_PROCESSOR,
+    "model.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "*token*.json",
+    "*.model",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+    "*.py",
+)
+_COPY_PROCESSOR = (
+    "Save its base checkpoint's processor into the folder: "
+    "python -c \"from transformers import AutoProcessor as P; P.from_pretrained('BASE').save_pretrained('FOLDER')\""
+)
+_OTHER_CONFIG = (
+    "config.json may be another model's, or of another layout than transformers'. Fetch the checkpoint again."
+)
+_GIVE_ONE = "Give the folder of a checkpoint, or the name of one on the Hugging Face hub."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the parts of a checkpoint lie, and how they are loaded.
+
+    Attributes:
+        name: As the user gave it.
+        folder: Weights and configuration; of an adapter, those of its base.
+        adapter: Folder of the PEFT adapter, if it is one.
+        trust_remote_code: Run code that the checkpoint brings.
+    """
+
+    name: str
+    folder: Path
+    adapter: Path | None = None
+    trust_remote_code: bool = False
+
+    @classmethod
+    def open(cls, name: str, *, trust_remote_code: bool = False) -> Self:
+        """Find a checkpoint; one on the hub is fetched.
+
+        Args:
+            name: A local folder or a hub name, of a model or of a PEFT adapter.
+            trust_remote_code: Run code that the checkpoint brings.
+
+        Raises:
+            NapoBenchError: nothing is there, or its weights are no safetensors.
+        """
+        folder = _folder(name)
+        _require_safetensors(folder)
+        where = folder / "adapter_config.json"
+        if not where.is_file():
+            return cls(name, folder, trust_remote_code=trust_remote_code)
+        base = files.field(files.read_json(where), "base_model_name_or_path", str, str(where))
+        try:
+            base_folder = _folder(base)
+            _require_safetensors(base_folder)
+        except NapoBenchError as error:
+            raise NapoBenchError(
+                f"{name} is an adapter on {base}. {error.message}", error.hint + f"\nThe base's name is in {where}."
+            ) from None
+        return cls(name, base_folder, folder, trust_remote_code)
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over the contents of every file that an answer depends on, an adapter's base included."""
+        digest = hashlib.sha256()
+        for part, folder in (("model", self.folder), ("adapter", self.adapter)):
+            for path in _own_files(folder) if folder else ():
+                digest.update(f"{part}/{path.name} {files.sha256_file(path)}\n".encode())
+        return digest.hexdigest()
+
+    def open_parts(self) -> tuple[Any, Any]:
+        """The model's configuration and its processor, checked against each other, the weights and the adapter.
+
+        Every command opens a checkpoint so, before it allocates the model.
+
+        Raises:
+            NapoBenchError: a part is damaged or missing, or two parts do not fit each other.
+        """
+        for folder in filter(None, (self.folder, self.adapter)):
+            soundness.require_json(_own_files(folder))
+        if self.adapter is not None:
+            soundness.require_whole_adapter(self.adapter)
+        config = self.load_config()
+        processor = self.load_processor()
+        soundness.require_tokens(self.name, processor, config)
+        with _explained(self.folder, "model", _OTHER_CONFIG):
+            base = soundness.skeleton(self.folder, config)
+            if base is not None:
+                soundness.require_image_features(self.name, processor, config, base)
+        if base is not None and self.adapter is not None:
+            with _explained(self.adapter, "adapter", "Fetch or save the adapter again."):
+                soundness.require_adapter(self.adapter, base)
+        return config, processor
+
+    def load_config(self) -> Any:
+        """The model's configuration. Raises NapoBenchError for a text-only model."""
+        from transformers import AutoConfig
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+        with _explained(self.folder, "configuration", "Check that it is the folder of a whole checkpoint."):
+            config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=self.trust_remote_code)
+        brings_code = self.trust_remote_code and hasattr(config, "auto_map")
+        if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not brings_code:
+            raise NapoBenchError(
+                f"{self.name} is a {config.model_type!r} model, which takes no pictures.",
+                "Give an image-text-to-text checkpoint, for example llava-hf/llava-1.5-7b-hf.",
+            )
+        return config
+
+    def load_processor(self) -> Any:
+        """The adapter's processor if it brings one, else the model's.
+
+        LLaVA's pictures are resized with PIL, as its reference does it; torchvision differs in the last bits.
+
+        Raises:
+            NapoBenchError: there is none.
+        """
+        from transformers import AutoProcessor
+
+        places = [self.folder] if self.adapter is None else [self.adapter, self.folder]
+        folder = next((place for place in places if any((place / name).is_file() for name in _PROCESSOR)), None)
+        if folder is None:
+            raise NapoBenchError(
+                f"{self.name} has no processor ({' or '.join(_PROCESSOR)}), so no picture can be given to it.",
+                _COPY_PROCESSOR,
+            )
+        from_pretrained: Any = AutoProcessor.from_pretrained
+        if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
+            raise NapoBenchError(f"{folder} has no tokenizer (no tokenizer.json).", _COPY_PROCESSOR)
+        config = self.load_config()
+        backend = {"backend": "pil"} if config.model_type == "llava" else {}
+        with _explained(folder, "processor", _COPY_PROCESSOR):
+            processor = from_pretrained(str(folder), trust_remote_code=self.trust_remote_code, **backend)
+        if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
+            raise NapoBenchError(
+                f"{folder}: its processor, {type(processor).__name__}, lacks a tokenizer or an image processor.",
+                _COPY_PROCESSOR,
+            )
+        if processor.tokenizer.pad_token is None:
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
+        soundness.complete_processor(folder, processor, config)
+        return processor
+
+    def load_model(self, device: Any, dtype: Any) -> Any:
+        """The model, in evaluation mode; an adapter is merged into its base.
+
+        Args:
+            device: A torch.device.
+            dtype: A torch.dtype.
+
+        Raises:
+            NapoBenchError: the weights are damaged, do not cover the model, are not finite, or do not fit into memory.
+        """
+        import torch
+        from transformers import AutoModelForImageTextToText
+
+        choose_threads(self.folder, torch.device(device).type)
+        from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
+        with _explained(self.folder, "weights", "Fetch or save the checkpoint again."):
+            try:
+                model, loading = from_pretrained(
+                    str(self.folder),
+                    dtype=dtype,
+                    device_map={"": device},
+                    use_safetensors=True,
+                    trust_remote_code=self.trust_remote_code,
+                    ignore_mismatched_sizes=True,  # require_landed names them
+                    output_loading_info=True,
+                )
+            except torch.OutOfMemoryError:
+                raise NapoBenchError(
+                    f"{self.name} does not fit into the memory of {device}.",
+                    "Use a larger one; eval also takes --dtype bfloat16, and train a -lora recipe.",
+                ) from None
+        soundness.require_landed(self.folder, loading)
+        soundness.require_finite(self.folder, model)
+        if self.adapter is not None:
+            from peft import PeftModel
+
+            with _explained(self.adapter, "adapter", "Fetch or save the adapter again."):
+                model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload()
+            soundness.require_finite(self.adapter, model)
+        return model.eval()
+
+
+def _folder(name: str) -> Path:
+    """The local folder of a checkpoint; one on the hub is fetched into the hub's cache."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise NapoBenchError(f"{name} is a file; the folder of a checkpoint is expected.", f"Try {path.parent}")
+    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
+        raise NapoBenchError(f"{name} does not exist.", _GIVE_ONE)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise NapoBenchError(
+            f"{name} is no folder here, and cannot be fetched from the Hugging Face hub: {_first_line(error)}",
+            "Check the name and the network (a gated checkpoint needs `hf auth login`), or give a local folder.",
+        ) from None
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint that an answer depends on."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _FILES)
+    ]
+
+
+def _require_safetensors(folder: Path) -> None:
+    if any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        return
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise NapoBenchError(
+            f"{folder} holds its weights as pickle only ({pickles[0]}), and loading a pickle can run any code.",
+            "Give a checkpoint in safetensors: most on the hub have one, and a training writes one with "
+            "save_pretrained. Convert a pickle only with the code that wrote it.",
+        )
+    raise NapoBenchError(f"{folder} holds no weights (no model*.safetensors).", _GIVE_ONE)
+
+
+@contextmanager
+def _explained(folder: Path, part: str, hint: str) -> Iterator[None]:
+    """Turn what transformers, safetensors and peft raise about a damaged `part` of a checkpoint into one message."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise NapoBenchError(f"{folder}: the {part} cannot be loaded: {_first_line(error)}", hint) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

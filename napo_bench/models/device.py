@@ -1,0 +1,63 @@
+"""The device and the number type that a command is asked to compute in, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+
+from napo_bench.core.errors import NapoBenchError, nearest
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "float": "float32"}
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def require_dtype(name: str) -> None:
+    """Raises NapoBenchError for a name that is not in DTYPES, with the nearest one."""
+    if name in DTYPES:
+        return
+    near = [_SHORT[name.lower()]] if name.lower() in _SHORT else nearest(name, DTYPES)
+    raise NapoBenchError(
+        f"The dtype is {name!r}; {', '.join(DTYPES[:-1])} or {DTYPES[-1]} is expected.",
+        f"--dtype {near[0] if near else 'auto'}",
+    )
+
+
+def require_device(name: str | None) -> None:
+    """Try the device of a command; torch is imported only for one that is not the CPU.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1"; None is the best that is there.
+
+    Raises:
+        NapoBenchError: there is no such kind of device, or this machine has none of it.
+    """
+    if name is None or name == "cpu":
+        return
+    kind, number = _parsed(name)
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    there = 1 if kind == "cpu" else 0
+    if accelerator is not None and accelerator.type == kind:
+        there = torch.accelerator.device_count()
+    if there == 0:
+        built = "" if kind != "cuda" or torch.version.cuda else " (this torch is built without CUDA)"
+        raise NapoBenchError(
+            f"The device is {name!r}; torch finds no {kind} device on this machine{built}.",
+            "--device cpu, or leave --device out to take the best device that is there.",
+        )
+    if number >= there:
+        names = kind if there == 1 else f"{kind}:0 to {kind}:{there - 1}"
+        raise NapoBenchError(f"The device is {name!r}; this machine has {names}.", f"--device {kind}")
+
+
+def _parsed(name: str) -> tuple[str, int]:
+    found = re.fullmatch(r"([a-z]+)(?::(\d+))?", name)
+    if found is None or found[1] not in _DEVICES:
+        kind = name.partition(":")[0]
+        near = ["cuda"] if kind.lower() in ("gpu", "nvidia") else nearest(kind, _DEVICES)
+        raise NapoBenchError(
+            f"The device is {name!r}; {', '.join(_DEVICES)}, or one of them with a number (cuda:1) is expected.",
+            f"--device {near[0] if near else 'cpu'}",
+        )
+    return found[1], int(found[2] or 0)

@@ -1,0 +1,381 @@
+"""Whether the parts of a checkpoint fit each other: configuration, processor, tokenizer, weights, adapter.
+
+The checks read the headers of the weights and build the model without memory (torch's meta device), so a checkpoint is
+refused before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+
+_SHOWN = 5
+_FETCH_AGAIN = "Fetch or save the checkpoint again."
+_SAME_SOURCE = "Take weights, config.json, processor and tokenizer from the same checkpoint."
+_CONVERTED = (
+    "These are the names of LLaVA's original code. Give the same checkpoint in the layout of transformers: "
+    "the organisation llava-hf has them, for example llava-hf/llava-1.5-7b-hf."
+)
+_ORIGINAL_NAMES = ("mm_projector", "vision_tower.vision_tower")
+_BESIDE_AN_ADAPTER = ("non_lora_trainables.bin", "mm_projector.bin")
+_CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+"""Vision tower -> features of an image beside those of its patches."""
+
+
+def require_json(paths: Iterable[Path]) -> None:
+    """Read the JSON files among a checkpoint's files. Raises NapoBenchError that names one that is damaged."""
+    for path in paths:
+        if path.suffix == ".json":
+            files.read_json(path, _FETCH_AGAIN)
+
+
+def complete_processor(folder: Path, processor: Any, config: Any) -> None:
+    """Set what a processor that an older transformers saved does not know, from the model's configuration.
+
+    Args:
+        folder: Of the processor, for messages.
+        processor: Changed in place.
+        config: The model's configuration.
+
+    Raises:
+        NapoBenchError: a field is missing and config.json does not have it either, or the two disagree.
+    """
+    known = inspect.signature(type(processor).__init__).parameters
+    vision = getattr(config, "vision_config", None)
+    patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)
+    patches = (side // patch) ** 2 if isinstance(patch, int) and isinstance(side, int) else None
+    of_model = {
+        "patch_size": patch,
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
+        "num_image_tokens": patches,
+    }
+    for field, value in of_model.items():
+        if field not in known:
+            continue
+        own = getattr(processor, field, None)
+        if own is None and value is None:
+            raise NapoBenchError(
+                f"{folder}: the processor lacks the field {field!r}, and config.json does not say it either.",
+                f"Add {field!r} to processor_config.json, as the base checkpoint's processor has it.",
+            )
+        if own is None:
+            setattr(processor, field, value)
+        elif field != "num_image_tokens" and type(own) is type(value) and own != value:
+            raise NapoBenchError(
+                f"{folder}: the processor's {field} is {own!r}; config.json says {value!r}.", _SAME_SOURCE
+            )
+    if "num_additional_image_tokens" in known and not _says(folder, "num_additional_image_tokens"):
+        own = processor.num_additional_image_tokens
+        processor.num_additional_image_tokens = _CLASS_TOKENS.get(getattr(vision, "model_type", ""), own)
+
+
+def require_tokens(name: str, processor: Any, config: Any) -> None:
+    """Compare the tokens of the tokenizer and the processor with config.json.
+
+    Raises:
+        NapoBenchError: they disagree on the image token, or a special token has no row in the model's embedding.
+    """
+    tokenizer = processor.tokenizer
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    token = getattr(processor, "image_token", None)
+    expected = getattr(config, "image_token_id", None)
+    if token is not None and expected is not None:
+        number = tokenizer.get_vocab().get(str(token))
+        if number is None:
+            raise NapoBenchError(
+                f"{name}: the tokenizer's vocabulary has no image token (processor: {str(token)!r}).", _SAME_SOURCE
+            )
+        if number != expected:
+            raise NapoBenchError(
+                f"{name}: the tokenizer's image token {str(token)!r} is number {number}; "
+                f"config.json says {expected} (image_token_index, or image_token_id).",
+                _SAME_SOURCE,
+            )
+    numbers = {
+        "image token": expected,
+        "pad_token": tokenizer.pad_token_id,
+        "bos_token": tokenizer.bos_token_id,
+        "eos_token": tokenizer.eos_token_id,
+    }
+    for role, number in numbers.items():
+        if rows is not None and number is not None and not 0 <= number < rows:
+            raise NapoBenchError(
+                f"{name}: the {role} of the tokenizer is number {number}; the vocabulary of config.json has "
+                f"{rows} entries (vocab_size).",
+                _SAME_SOURCE,
+            )
+
+
+def require_image_token(name: str, processor: Any, config: Any) -> None:
+    """Raises NapoBenchError where processor or config.json name no image token, which training counts."""
+    if getattr(processor, "image_token", None) is None or getattr(config, "image_token_id", None) is None:
+        raise NapoBenchError(
+            f"{name}: the processor or config.json names no image token, so the tokens of an image cannot be found.",
+            _SAME_SOURCE,
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that transformers loads: one file, or the shards of the index.
+
+    Raises:
+        NapoBenchError: there are none, or a shard of the index is missing.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        raise NapoBenchError(f"{folder} has neither model.safetensors nor {index.name}.", _FETCH_AGAIN)
+    shards = sorted(set(files.field(files.read_json(index), "weight_map", dict, str(index)).values()))
+    for shard in shards:
+        if not (folder / shard).is_file():
+            raise NapoBenchError(f"{folder / shard} is missing; {index.name} names it.", _FETCH_AGAIN)
+    return [folder / shard for shard in shards]
+
+
+def skeleton(folder: Path, config: Any) -> Any:
+    """The model without memory, on the meta device, after every stored weight has found its place.
+
+    Only the headers of the weights are read; transformers itself maps the stored names to those of the model.
+
+    Args:
+        folder: Of the weights.
+        config: The model's configuration.
+
+    Returns:
+        The model; None if only loading can tell (quantized weights, or code that the checkpoint brings).
+
+    Raises:
+        NapoBenchError: weights are missing, unknown to the model, or of another shape; five of each are named.
+    """
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or hasattr(config, "quantization_config"):
+        return None
+    stored = _stored_shapes(weight_files(folder))
+    of_family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    with _quiet():
+        model, loading = of_family.from_pretrained(
+            None,
+            config=config,
+            state_dict=stored,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    require_landed(folder, loading, stored)
+    return model
+
+
+def require_image_features(name: str, processor: Any, config: Any, base: Any) -> None:
+    """Compare the image tokens that the processor writes with the features that a LLaVA makes of the image.
+
+    Other families need the pixels themselves to count features, so only loading can tell there.
+
+    Args:
+        name: Of the checkpoint, for messages.
+        processor: The checkpoint's.
+        config: The model's configuration.
+        base: Of `skeleton`.
+
+    Raises:
+        NapoBenchError: the numbers differ, or the images have another size than the vision tower's.
+    """
+    import torch
+    from PIL import Image
+
+    if config.model_type != "llava":
+        return
+    token = str(processor.image_token)
+    inputs = processor(text=token, images=Image.new("RGB", (48, 32)), return_tensors="pt")
+    written = int((inputs["input_ids"] == config.image_token_id).sum())
+    pixels = inputs["pixel_values"].to("meta", next(base.parameters()).dtype)
+    sizes = {"image_sizes": inputs["image_sizes"]} if "image_sizes" in inputs else {}
+    try:
+        with torch.no_grad():
+            features = base.get_image_features(pixel_values=pixels, return_dict=True, **sizes).pooler_output
+    except (RuntimeError, ValueError) as error:
+        raise NapoBenchError(
+            f"{name}: the vision tower cannot take the processor's images of {list(pixels.shape)}: "
+            f"{str(error).splitlines()[0]}",
+            _SAME_SOURCE,
+        ) from None
+    made = sum(len(image) for image in features)
+    if written != made:
+        raise NapoBenchError(
+            f"{name}: the processor writes {written} image tokens for an image; the model makes {made} features of it.",
+            f"Compare patch_size, vision_feature_select_strategy and num_additional_image_tokens of "
+            f"processor_config.json with config.json. {_SAME_SOURCE}",
+        )
+
+
+def require_landed(folder: Path, loading: Mapping[str, Any], stored: Sequence[str] | Mapping[str, Any] = ()) -> None:
+    """Refuse weights that do not cover the model exactly.
+
+    Args:
+        folder: Of the weights.
+        loading: What transformers reports (`output_loading_info`).
+        stored: Names in the files, to know the layout by.
+
+    Raises:
+        NapoBenchError: names five weights of each kind.
+    """
+    missing, unknown = sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"])
+    shapes = sorted(
+        f"{key} (stored {list(there)}, config.json {list(expected)})"
+        for key, there, expected in loading["mismatched_keys"]
+    )
+    found = [
+        f"{len(keys)} {what}: {_first(keys)}"
+        for what, keys in (
+            ("weights of the model are missing", missing),
+            ("stored weights are unknown to the model", unknown),
+            ("weights have another shape", shapes),
+        )
+        if keys
+    ]
+    if not found:
+        return
+    original = any(part in key for key in [*stored, *unknown] for part in _ORIGINAL_NAMES)
+    if original:
+        hint = _CONVERTED
+    elif missing or shapes:
+        hint = f"The checkpoint is incomplete, or its config.json is another model's. {_FETCH_AGAIN}"
+    else:
+        hint = "config.json is another model's, or the files hold weights of something else: remove those."
+    raise NapoBenchError(f"{folder}: {'; '.join(found)}.", hint)
+
+
+def require_adapter(folder: Path, base: Any) -> None:
+    """Try a PEFT adapter on its base's skeleton, which is changed.
+
+    Args:
+        folder: Of the adapter.
+        base: Of `skeleton`.
+
+    Raises:
+        NapoBenchError: a weight of the adapter finds no place in the base, has another shape, or is missing.
+    """
+    from peft import PeftConfig, PeftModel
+
+    hint = f"The adapter is another base's, or was saved in another layout: see {folder / 'adapter_config.json'}."
+    settings = PeftConfig.from_pretrained(str(folder))
+    settings.inference_mode = True
+    try:
+        adapted = PeftModel(base, settings, low_cpu_mem_usage=True)
+        result = adapted.load_adapter(str(folder), "default", torch_device="cpu", low_cpu_mem_usage=True)
+    except KeyError as error:
+        raise NapoBenchError(
+            f"{folder}: the weight {error} that adapter_config.json asks for is missing.", hint
+        ) from None
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        if not lines:
+            raise
+        raise NapoBenchError(
+            f"{folder}: {len(lines)} weights of the adapter have another shape than its base: {_first(lines, '; ')}",
+            hint,
+        ) from None
+    if result.unexpected_keys:
+        raise NapoBenchError(
+            f"{folder}: {len(result.unexpected_keys)} weights of the adapter have no place in its base: "
+            f"{_first(sorted(result.unexpected_keys))}.",
+            hint,
+        )
+    if result.missing_keys:
+        raise NapoBenchError(
+            f"{folder}: {len(result.missing_keys)} weights that adapter_config.json asks for are missing: "
+            f"{_first(sorted(result.missing_keys))}.",
+            hint,
+        )
+
+
+def require_whole_adapter(folder: Path) -> None:
+    """Raises NapoBenchError where trained weights are in a pickle beside the adapter, which would be left out."""
+    for name in _BESIDE_AN_ADAPTER:
+        if (folder / name).is_file():
+            raise NapoBenchError(
+                f"{folder / name} holds weights that were trained beside the adapter; they are a pickle and would be "
+                "left out.",
+                "Merge the adapter and these weights into the base with the code that trained them, and give the "
+                "merged checkpoint in the layout of transformers.",
+            )
+
+
+def require_finite(where: Path, model: Any) -> None:
+    """Refuse NaN and infinity among the loaded weights, in one pass over them.
+
+    Args:
+        where: The files that the weights are from, for the message.
+        model: Loaded, in the type that it will compute in.
+
+    Raises:
+        NapoBenchError: names five weights and the type.
+    """
+    import torch
+
+    broken = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.is_floating_point()
+        and weight.numel()
+        # isfinite alone makes a copy of the weight; the smallest and largest value tell the same.
+        and not torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all()
+    ]
+    if broken:
+        dtype = str(model.get_parameter(broken[0]).dtype).removeprefix("torch.")
+        larger = " A weight above 65504 is infinite in float16: try --dtype bfloat16." if dtype == "float16" else ""
+        raise NapoBenchError(
+            f"{where}: {len(broken)} weights hold NaN or infinity in {dtype}: {_first(broken)}.",
+            f"Fetch the checkpoint again, or train it again with a lower learning rate.{larger}",
+        )
+
+
+def _says(folder: Path, field: str) -> bool:
+    """Whether a file of the processor has a field."""
+    names = ("processor_config.json", "preprocessor_config.json")
+    return any(field in files.read_json(folder / name) for name in names if (folder / name).is_file())
+
+
+def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
+    """Name -> tensor without memory, of every stored weight."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    stored = {}
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as weights:
+                for name in weights.keys():  # noqa: SIM118
+                    stored[name] = torch.empty(weights.get_slice(name).get_shape(), device="meta")
+        except (OSError, SafetensorError) as error:
+            raise NapoBenchError(f"{path} cannot be read as safetensors: {error}.", _FETCH_AGAIN) from None
+    return stored
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and its report of the weights off the terminal; ours says the same."""
+    from transformers.utils import logging
+
+    library: Any = logging
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
+
+
+def _first(items: Sequence[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return separator.join(items[:_SHOWN]) + more

@@ -1,0 +1,1 @@
+"""Runs: evaluating and scoring, their results, comparing and gating them."""

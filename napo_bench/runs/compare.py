@@ -1,0 +1,364 @@
+"""Two runs over the same samples: which metrics differ by more than chance, and which samples changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from napo_bench.benchmarks.metrics import METRICS, Metric, metric_functions, sample_values
+from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.core import stats
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.runs.result import RunResult
+
+SampleKey = tuple[str, str]
+"""Unit and id of a sample."""
+
+_STATED_WITHIN = 0.06  # AMBER's published numbers are rounded to one decimal
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The samples that two runs share.
+
+    Attributes:
+        keys: Unit and id of each, in the candidate's order.
+        candidate: Counts of each in the candidate.
+        baseline: Counts of each in the baseline.
+        unshared: Samples that only one of the two has.
+    """
+
+    keys: list[SampleKey]
+    candidate: list[Mapping[str, float]]
+    baseline: list[Mapping[str, float]]
+    unshared: int
+
+
+@dataclass(frozen=True)
+class PairedMetric:
+    """One metric of two runs, over the samples they share.
+
+    Attributes:
+        metric: Which.
+        candidate: Its value in the candidate.
+        baseline: Its value in the baseline.
+        interval: Of candidate - baseline.
+        n: Samples that the metric speaks of, in the run that has fewer.
+    """
+
+    metric: Metric
+    candidate: float
+    baseline: float
+    interval: tuple[float, float]
+    n: int
+
+    @property
+    def difference(self) -> float:
+        """Candidate - baseline."""
+        return self.candidate - self.baseline
+
+
+@dataclass(frozen=True)
+class MetricComparison:
+    """A paired metric and how much its difference is worth.
+
+    Attributes:
+        paired: The two values and their difference with its 95% interval.
+        test: "exact McNemar" where every sample passes or fails, else "permutation".
+        p_value: Two-sided, of that test.
+        p_adjusted: The same by Holm's rule for all metrics of the comparison.
+    """
+
+    paired: PairedMetric
+    test: str
+    p_value: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True)
+class SampleChange:
+    """A sample whose outcome differs between two runs.
+
+    Attributes:
+        metric: The metric that decides its outcome.
+        unit: Of the sample.
+        sample_id: Of the sample.
+        baseline: The metric of this sample alone, in the baseline.
+        candidate: The same in the candidate.
+    """
+
+    metric: Metric
+    unit: str
+    sample_id: str
+    baseline: float
+    candidate: float
+
+    @property
+    def improved(self) -> bool:
+        """Whether the candidate is better on it."""
+        return (self.candidate > self.baseline) == (self.metric.better == "higher")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side.
+
+    Attributes:
+        metrics: In the order of Table 1.
+        changes: Samples whose outcome changed.
+        notes: What was not compared, over how many samples the rest was, and the remarks of the runs.
+    """
+
+    metrics: list[MetricComparison]
+    changes: list[SampleChange]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as a JSON value."""
+        return {
+            "metrics": [
+                {
+                    "metric": row.paired.metric.key,
+                    "baseline": row.paired.baseline,
+                    "candidate": row.paired.candidate,
+                    "difference": row.paired.difference,
+                    "ci95": row.paired.interval,
+                    "n": row.paired.n,
+                    "test": row.test,
+                    "p_value": row.p_value,
+                    "p_value_holm": row.p_adjusted,
+                }
+                for row in self.metrics
+            ],
+            "changes": [
+                {
+                    "metric": change.metric.key,
+                    "unit": change.unit,
+                    "sample_id": change.sample_id,
+                    "baseline": change.baseline,
+                    "candidate": change.candidate,
+                    "improved": change.improved,
+                }
+                for change in self.changes
+            ],
+            "notes": self.notes,
+        }
+
+
+def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> Pairs:
+    """The samples of a benchmark that both results hold, matched by unit and id.
+
+    Raises:
+        NapoBenchError: a sample has no id or no counts, an id stands twice, or no sample is shared.
+    """
+    new = _counts_by_key(candidate.samples, f"{benchmark}, candidate")
+    old = _counts_by_key(baseline.samples, f"{benchmark}, baseline")
+    keys = [key for key in new if key in old]
+    if not keys:
+        raise NapoBenchError(
+            f"{benchmark}: the candidate ({len(new)} samples) and the baseline ({len(old)}) share no sample.",
+            "Both runs need the same benchmark data, and their samples folder beside the JSON file.",
+        )
+    return Pairs(keys, [new[key] for key in keys], [old[key] for key in keys], len(new) + len(old) - 2 * len(keys))
+
+
+def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
+    """What the two results remark on their numbers, each with the result that it is about."""
+    found = []
+    for remark in dict.fromkeys([*baseline.remarks, *candidate.remarks]):
+        results = {"baseline": baseline, "candidate": candidate}
+        about = [which for which, result in results.items() if remark in result.remarks]
+        found.append(f"{benchmark}, {' and '.join(about)}: {remark}")
+    return found
+
+
+def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult) -> None:
+    """Raise a NapoBenchError where two runs scored a benchmark against different data files."""
+    hashes = [
+        {name: digest for name, digest in _data_hashes(run).items() if name.startswith(f"{benchmark}/")}
+        for run in (candidate, baseline)
+    ]
+    differing = sorted(
+        name for name in hashes[0].keys() | hashes[1].keys() if hashes[0].get(name) != hashes[1].get(name)
+    )
+    if differing:
+        shown = ", ".join(f"{name} ({_short(hashes[0], name)} and {_short(hashes[1], name)})" for name in differing)
+        raise NapoBenchError(
+            f"{benchmark}: candidate and baseline were scored against different data: {shown}.",
+            "Score both against the same data dir.",
+        )
+
+
+def differing_settings(candidate: BenchmarkResult, baseline: BenchmarkResult) -> dict[str, tuple[Any, Any]]:
+    """Settings in which two results differ: name -> (candidate's, baseline's); None where one has none.
+
+    The reading of AMBER's yes/no answers counts if both results have such answers.
+    """
+    names = [*candidate.settings, *(name for name in baseline.settings if name not in candidate.settings)]
+    values = {name: (candidate.settings.get(name), baseline.settings.get(name)) for name in names}
+    return {
+        name: pair for name, pair in values.items() if pair[0] != pair[1] and (name != "answers" or None not in pair)
+    }
+
+
+def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> None:
+    """Raise a NapoBenchError where two results were measured in different ways; names each difference."""
+    differing = differing_settings(candidate, baseline)
+    if differing:
+        shown = "; ".join(f"{name} {new!r} and {old!r}" for name, (new, old) in differing.items())
+        raise NapoBenchError(
+            f"{benchmark}: candidate and baseline were measured in different ways: {shown}.",
+            "Evaluate both with the same generation profile, judge and text pipeline.",
+        )
+
+
+def require_stated_values(benchmark: str, result: BenchmarkResult, where: str) -> None:
+    """Raise a NapoBenchError where a result's metrics are not those of its samples (edited, or of another run)."""
+    functions = metric_functions(benchmark)
+    sums = _sums([sample["counts"] for sample in result.samples])
+    for name, stated in result.metrics.items():
+        if name not in functions or functions[name][1] not in sums:
+            continue
+        value = float(functions[name][0](sums))
+        if abs(value - stated.value) > _STATED_WITHIN:
+            raise NapoBenchError(
+                f"{where}: {benchmark}.{name} says {stated.value:g}, but its samples give {value:g}.",
+                "JSON file and samples folder belong to different runs, or one was edited. Score the responses again.",
+            )
+
+
+def shared_metrics(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[Metric]:
+    """The metrics that both results have, in the order of Table 1."""
+    return [
+        metric
+        for metric in METRICS.values()
+        if metric.benchmark == benchmark and metric.name in candidate.metrics and metric.name in baseline.metrics
+    ]
+
+
+def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95) -> list[PairedMetric]:
+    """Both values and the difference of metrics over the shared samples.
+
+    Args:
+        metrics: Of one benchmark.
+        pairs: The shared samples.
+        level: Coverage of the intervals.
+    """
+    functions = {metric.key: metric_functions(metric.benchmark)[metric.name] for metric in metrics}
+    new, old = _sums(pairs.candidate), _sums(pairs.baseline)
+    n = {key: min(new.get(count, 0.0), old.get(count, 0.0)) for key, (_, count) in functions.items()}
+    intervals = stats.paired_intervals(
+        pairs.candidate,
+        pairs.baseline,
+        {key: function for key, (function, _) in functions.items()},
+        level=level,
+        spans={metric.key: span for metric in metrics if (span := metric.span(n[metric.key])) is not None},
+    )
+    return [
+        PairedMetric(
+            metric,
+            float(functions[metric.key][0](new)),
+            float(functions[metric.key][0](old)),
+            intervals[metric.key],
+            round(n[metric.key]),
+        )
+        for metric in metrics
+    ]
+
+
+def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
+    """Compare every metric that two runs share.
+
+    Raises:
+        NapoBenchError: they share no benchmark, or a shared one was scored against other data or in another way.
+    """
+    shared = [name for name in candidate.benchmarks if name in baseline.benchmarks]
+    if not shared:
+        raise NapoBenchError(
+            f"The runs share no benchmark: {_names(candidate.benchmarks)} and {_names(baseline.benchmarks)}.",
+            "Compare two runs of the same suite.",
+        )
+    notes = [
+        f"{name} is in one run only, and not compared"
+        for name in candidate.benchmarks.keys() ^ baseline.benchmarks.keys()
+    ]
+    measured: list[tuple[PairedMetric, str, float]] = []
+    changes: list[SampleChange] = []
+    for name in shared:
+        new, old = candidate.benchmarks[name], baseline.benchmarks[name]
+        require_same_data(name, candidate, baseline)
+        require_same_settings(name, new, old)
+        metrics = shared_metrics(name, new, old)
+        if not metrics:
+            notes += [f"{name} has no metric in one of the runs, and is not compared", *remarks(name, new, old)]
+            continue
+        pairs = pair_samples(name, new, old)
+        notes += remarks(name, new, old)
+        if pairs.unshared:
+            notes.append(f"{name} is compared over the {len(pairs.keys)} samples that both runs have")
+        p_values = _p_values(metrics, pairs)
+        measured += [(paired, *p_values[paired.metric.key]) for paired in paired_metrics(metrics, pairs)]
+        changes += [change for metric in metrics if metric.decides for change in _changes(metric, pairs)]
+    adjusted = stats.holm({paired.metric.key: p_value for paired, _, p_value in measured})
+    rows = [MetricComparison(paired, test, p_value, adjusted[paired.metric.key]) for paired, test, p_value in measured]
+    return Comparison(rows, changes, notes)
+
+
+def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, float]]:
+    """Metric key -> (test, p-value)."""
+    permuted = {
+        metric.key: metric_functions(metric.benchmark)[metric.name][0] for metric in metrics if not metric.pass_fail
+    }
+    p_values = stats.permutation_p_values(pairs.candidate, pairs.baseline, permuted)
+    found = {key: ("permutation", p_value) for key, p_value in p_values.items()}
+    for metric in metrics:
+        if metric.pass_fail:
+            changes = _changes(metric, pairs)
+            improved = sum(change.improved for change in changes)
+            found[metric.key] = ("exact McNemar", stats.mcnemar(improved, len(changes) - improved))
+    return found
+
+
+def _changes(metric: Metric, pairs: Pairs) -> list[SampleChange]:
+    values = zip(pairs.keys, sample_values(metric, pairs.baseline), sample_values(metric, pairs.candidate), strict=True)
+    return [
+        SampleChange(metric, unit, sample_id, old, new)
+        for (unit, sample_id), old, new in values
+        if old is not None and new is not None and old != new
+    ]
+
+
+def _counts_by_key(samples: Iterable[Mapping[str, Any]], where: str) -> dict[SampleKey, Mapping[str, float]]:
+    counts: dict[SampleKey, Mapping[str, float]] = {}
+    for number, sample in enumerate(samples, start=1):
+        try:
+            key = (str(sample["unit"]), str(sample["sample_id"]))
+            row = sample["counts"]
+        except KeyError as error:
+            raise NapoBenchError(f"{where}, sample {number}: the field {error} is missing.") from None
+        if key in counts:
+            raise NapoBenchError(f"{where}: the sample {key[1]!r} ({key[0]}) stands there twice.")
+        counts[key] = row
+    return counts
+
+
+def _sums(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
+
+
+def _data_hashes(run: RunResult) -> dict[str, str]:
+    data = run.provenance.get("data", {})
+    return dict(data.get("sha256", {}))
+
+
+def _short(hashes: Mapping[str, str], name: str) -> str:
+    return hashes[name][:12] if name in hashes else "absent"
+
+
+def _names(benchmarks: Iterable[str]) -> str:
+    return ", ".join(benchmarks) or "none"

@@ -1,0 +1,176 @@
+"""The identity of an evaluation: everything that can change one of its answers or numbers.
+
+`run.json` holds the identity whole. Two runs are compared whole, by it alone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.runs.result import RunResult, package_versions
+
+if TYPE_CHECKING:
+    from napo_bench.runs.evaluate import EvalOptions
+
+Identity = dict[str, Any]
+"""Field -> JSON value."""
+
+RESOLVED = {"suite", "dtype", "batch_size", "pipeline", "spacy_model", "judge", "extractor"}
+"""Options that the identity has in another form than the user gives them."""
+
+WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
+"""Options that change no number, that the engine sets itself, or that another field stands for: the hashes of the data,
+the checkpoint."""
+
+_READ_AS_WORDS = {"amber", "object_halbench"}
+_SCORING = {"pipeline", "spacy_models", "judge", "extractor"}
+_HASH_SHOWN = 12
+_FIELDS_SHOWN = 3
+
+
+def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Mapping[str, str]) -> Identity:
+    """The identity of an evaluation; an option without effect on the suite has no effect on the identity.
+
+    Args:
+        fingerprint: The checkpoint's, or the model's name and its endpoint.
+        options: How the checkpoint is evaluated.
+        data_hashes: Data file -> SHA-256.
+    """
+    scoring, suite = options.scoring, sorted(set(options.suite))
+    reads_words = bool(_READ_AS_WORDS & set(suite))
+    dtype = None if options.api_base_url is not None else _dtype(options)
+    plain = {
+        field.name: getattr(holder, field.name)
+        for holder in (options, scoring)
+        for field in fields(holder)
+        if field.name not in RESOLVED | WITHOUT_EFFECT
+    }
+    identity = {
+        "checkpoint": fingerprint,
+        "suite": suite,
+        **plain,
+        "dtype": dtype,
+        "batch_size": None if dtype in (None, "float32") else options.batch_size,
+        "pipeline": scoring.pipeline if reads_words else None,
+        "spacy_models": _spacy_models(options) if reads_words else {},
+        "judge": scoring.judge.identity if scoring.judge and "mmhal" in suite else None,
+        "extractor": scoring.extractor.identity if scoring.extractor and "object_halbench" in suite else None,
+        "data": dict(data_hashes),
+        "versions": package_versions(),
+    }
+    return dict(json.loads(json.dumps(identity)))
+
+
+def held_run(out: Path) -> tuple[RunResult, Identity] | None:
+    """The finished run in a folder and its identity; None if there is no run, a damaged one, or one without identity.
+
+    Raises:
+        NapoBenchError: the folder holds scores of stored responses.
+    """
+    try:
+        run = RunResult.load(out / "run.json")
+    except NapoBenchError:
+        return None
+    if "responses" in run.provenance:
+        raise NapoBenchError(f"{out} holds scores of stored responses, not a run of eval.", "Give another --out.")
+    identity = run.provenance.get("identity")
+    return (run, identity) if isinstance(identity, dict) else None
+
+
+def differences(then: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two identities differ: name -> (then, now). Files and packages are fields of their own."""
+    old, new = _flat(then), _flat(now)
+    return {name: (old.get(name), new.get(name)) for name in {**new, **old} if old.get(name) != new.get(name)}
+
+
+def described(difference: Mapping[str, tuple[Any, Any]]) -> str:
+    """The first differences in words, and how many there are besides."""
+    named = [f"{name} was {_shown(then)} and is {_shown(now)}" for name, (then, now) in difference.items()]
+    more = [f"{len(named) - _FIELDS_SHOWN} more"] if len(named) > _FIELDS_SHOWN else []
+    return "; ".join(named[:_FIELDS_SHOWN] + more)
+
+
+def require_no_replacement(out: Path, then: Identity, now: Identity) -> None:
+    """Refuse an evaluation that would replace the numbers of other settings.
+
+    The same settings under other package versions are evaluated again. A run may gain what it lacks: a judge if it had
+    none, further benchmarks, more units of each benchmark.
+
+    Raises:
+        NapoBenchError: names what differs, then and now.
+    """
+    replaced = {name: pair for name, pair in differences(then, now).items() if not _is_gain(name, *pair)}
+    if not replaced:
+        return
+    hint = "Give another --out."
+    if {name.partition("/")[0] for name in replaced} <= _SCORING:
+        hint += f" To score the same answers in another way: napo-bench score, with the files in {out / 'responses'}."
+    raise NapoBenchError(f"{out} holds a finished run of other settings: {described(replaced)}.", hint)
+
+
+def _is_gain(name: str, then: Any, now: Any) -> bool:
+    if name == "suite":
+        return set(then) <= set(now)
+    if name == "limit":
+        return then is not None and (now is None or now > then)
+    if name in ("judge", "pipeline") or name.startswith(("data/", "spacy_models/")):
+        return then is None
+    return name.startswith("versions/")
+
+
+def _flat(identity: Identity) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in identity.items():
+        if name in ("data", "versions", "spacy_models"):
+            flat |= {f"{name}/{key}": entry for key, entry in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return " at ".join(map(str, value.values()))
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    text = "none" if value is None else str(value)
+    return f"{text[:_HASH_SHOWN]}..." if len(text) == 64 and text.isalnum() else text
+
+
+def _dtype(options: EvalOptions) -> str:
+    if options.dtype != "auto":
+        return options.dtype
+    import torch
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def _spacy_models(options: EvalOptions) -> dict[str, str]:
+    """Name -> version of the spaCy models that the suite's text pipeline reads with."""
+    from napo_bench.benchmarks.amber.result import SPACY_MODEL as SIMILAR_WORDS
+    from napo_bench.benchmarks.object_halbench.extractor import SPACY_MODEL as TAGGER
+
+    if options.scoring.pipeline != "official":
+        return {}
+    prescribed = [SIMILAR_WORDS] if "amber" in options.suite else []
+    if options.scoring.extractor and "object_halbench" in options.suite:
+        prescribed.append(TAGGER)
+    names = [options.scoring.spacy_model] if options.scoring.spacy_model and prescribed else prescribed
+    return {name: _spacy_version(name) for name in names}
+
+
+def _spacy_version(name: str) -> str:
+    try:
+        if Path(name).is_dir():
+            return str(files.read_json(Path(name) / "meta.json")["version"])
+        return importlib.metadata.version(name)
+    except (NapoBenchError, KeyError, TypeError, importlib.metadata.PackageNotFoundError):
+        return "unknown"

@@ -1,0 +1,168 @@
+"""RunResult: what an evaluation leaves behind, the one format that score, eval, report, compare and gate share.
+
+On disk: `run.json` with metrics and provenance, and beside it a folder with one JSON-lines file a benchmark that holds
+every sample (prompt, response, counts), enough to score, compare and browse again without the model.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+
+SCHEMA_VERSION = 1
+_GIVE_RUN = "Give the run.json that `napo-bench eval` or `napo-bench score --json` wrote, or its folder."
+_WRITE_AGAIN = "The run is damaged. Run the command that wrote it again: the answers are kept and not asked for again."
+_RUNS_NAMED = 4
+
+
+@dataclass
+class RunResult:
+    """Benchmarks of one checkpoint, or of one file of stored responses, with their provenance."""
+
+    benchmarks: dict[str, BenchmarkResult]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write `path` and its samples folder, samples first, each file atomically.
+
+        `run.json` keeps its samples in `samples/`, any other `NAME.json` in `NAME.samples/`.
+        """
+        folder = path.parent / ("samples" if path.name == "run.json" else f"{path.stem}.samples")
+        for name, benchmark in self.benchmarks.items():
+            files.write_jsonl(folder / f"{name}.jsonl", benchmark.samples)
+        files.write_json(
+            path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "benchmarks": {name: _without_samples(benchmark) for name, benchmark in self.benchmarks.items()},
+                "samples": folder.name,
+                "provenance": self.provenance,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path, *, samples: bool = True) -> RunResult:
+        """Read what `save` wrote; a folder stands for the `run.json` in it.
+
+        Args:
+            path: The JSON file, or its folder.
+            samples: Read the samples too; a missing samples file is then an error.
+
+        Raises:
+            NapoBenchError: no such file, not a run, or another schema version.
+        """
+        if path.is_dir():
+            path = path / "run.json"
+        document = files.read_json(path, _WRITE_AGAIN if path.is_file() else _where_runs_are(path))
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != SCHEMA_VERSION:
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            raise NapoBenchError(
+                f"{path}: schema_version is {version!r}; {SCHEMA_VERSION} is expected.",
+                "A newer napo-bench wrote it: upgrade this one, or score the responses again with it."
+                if newer
+                else f"Is it a run? {_GIVE_RUN} Score the stored responses of an older run again.",
+            )
+        folder = path.parent / str(document.get("samples", ""))
+        try:
+            benchmarks = {
+                name: _benchmark(name, entry, f"{path}, benchmark {name}")
+                for name, entry in files.field(document, "benchmarks", dict, str(path)).items()
+            }
+            provenance = _provenance(document, str(path))
+        except NapoBenchError as error:
+            raise NapoBenchError(error.message, error.hint or _WRITE_AGAIN) from None
+        if samples:
+            for name, benchmark in benchmarks.items():
+                benchmark.samples = files.read_jsonl(folder / f"{name}.jsonl", _samples_hint(folder))
+        return cls(benchmarks, provenance)
+
+
+def _where_runs_are(path: Path) -> str:
+    """What to do about a run that is not where it was looked for."""
+    if (path.parent / "journal.sqlite").is_file():
+        return f"The evaluation in {path.parent} is not finished. The same eval command goes on with it."
+    below = sorted(path.parent.glob("**/run.json"))[:_RUNS_NAMED] if path.name == "run.json" else []
+    if below:
+        return f"There are runs below it: {' '.join(str(found.parent) for found in below)}"
+    return _GIVE_RUN
+
+
+def _samples_hint(folder: Path) -> str:
+    return (
+        f"Copy {folder} from where the run was made, or run the command that made it again: its answers are kept. "
+        "Tables as md, tex and csv need no samples."
+    )
+
+
+def _benchmark(name: str, entry: Any, where: str) -> BenchmarkResult:
+    """A benchmark of a run's JSON file, without its samples."""
+    from napo_bench.benchmarks.metrics import BENCHMARKS
+
+    if name not in BENCHMARKS:
+        raise NapoBenchError(f"{where}: there is no such benchmark.", f"The benchmarks are: {', '.join(BENCHMARKS)}.")
+    metrics = _metrics(files.field(entry, "metrics", dict, where), where)
+    breakdown = _optional(entry, "breakdown", dict, where)
+    settings = _optional(entry, "settings", dict, where)
+    for setting in ("text_pipeline", "judge", "generation"):
+        _optional(settings, setting, dict, f"{where}, settings")
+    return BenchmarkResult(
+        metrics,
+        {group: _metrics(files.field(breakdown, group, dict, where), where) for group in breakdown},
+        complete=bool(entry.get("complete", True)),
+        notes=[str(note) for note in _optional(entry, "notes", list, where)],
+        doubts=[str(doubt) for doubt in _optional(entry, "doubts", list, where)],
+        settings=settings,
+        unanswered=_optional(entry, "unanswered", list, where),
+    )
+
+
+def _optional(entry: Any, name: str, kind: type, where: str) -> Any:
+    return files.field(entry, name, kind, where) if name in entry else kind()
+
+
+def _provenance(document: dict[str, Any], where: str) -> dict[str, Any]:
+    provenance: dict[str, Any] = _optional(document, "provenance", dict, where)
+    for name in ("checkpoint", "data", "responses", "versions"):
+        _optional(provenance, name, dict, f"{where}, provenance")
+    _optional(provenance.get("data", {}), "sha256", dict, f"{where}, provenance, data")
+    return provenance
+
+
+def package_versions() -> dict[str, str]:
+    """Python's version and those of the installed packages that can change a number."""
+    versions = {"python": sys.version.split()[0]}
+    for name in ("napo-bench", "lmms-eval", "transformers", "torch", "peft", "nltk", "spacy", "openai", "numpy"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _without_samples(benchmark: BenchmarkResult) -> dict[str, Any]:
+    document = asdict(benchmark)
+    del document["samples"]
+    return document
+
+
+def _metrics(entries: dict[str, Any], where: str) -> dict[str, MetricValue]:
+    metrics = {}
+    for name, entry in entries.items():
+        number = (int, float)
+        ends = files.field(entry, "ci95", list, f"{where}, metric {name}")
+        if len(ends) != 2 or not all(isinstance(end, number) for end in ends):
+            raise NapoBenchError(f"{where}, metric {name}: the field 'ci95' is {ends!r:.80}; two numbers are expected.")
+        metrics[name] = MetricValue(
+            value=float(files.field(entry, "value", number, f"{where}, metric {name}")),
+            ci95=(float(ends[0]), float(ends[1])),
+            n=int(files.field(entry, "n", int, f"{where}, metric {name}")),
+        )
+    return metrics

@@ -1,0 +1,112 @@
+"""Several trainings of one method, taken together: means over seeds, with intervals over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from napo_bench.benchmarks.metrics import METRICS, TABLE_1, Metric
+from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
+from napo_bench.runs.compare import compare
+from napo_bench.runs.result import RunResult
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a method is from the base in one metric.
+
+    Attributes:
+        metric: The metric.
+        base: Its value in the base.
+        value: Its value in the method, the mean over seeds.
+        interval: 95% interval of `value - base`. Of one seed: paired bootstrap over samples. Of several: Student's t
+            over the seeds' differences.
+    """
+
+    metric: Metric
+    base: float
+    value: float
+    interval: tuple[float, float]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the method is "better" or "worse"; "open" where the interval holds 0."""
+        low, high = self.interval
+        if low <= 0 <= high:
+            return "open"
+        return "better" if (low > 0) == (self.metric.better == "higher") else "worse"
+
+
+def pooled(runs: Sequence[RunResult]) -> RunResult:
+    """One result for several seeds of a method: the mean of each metric with its interval over seeds (Student's t).
+
+    Args:
+        runs: One a seed, measured in one way. A single one comes back as it is, with its intervals over samples.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    first = runs[0]
+    benchmarks = {
+        name: replace(
+            result,
+            metrics=_means(name, [run.benchmarks[name] for run in runs]),
+            breakdown={},
+            doubts=list(dict.fromkeys(doubt for run in runs for doubt in run.benchmarks[name].doubts)),
+            notes=_notes([run.benchmarks[name] for run in runs]),
+            samples=[],
+        )
+        for name, result in first.benchmarks.items()
+    }
+    return RunResult(benchmarks, first.provenance)
+
+
+def differences(base: RunResult, runs: Sequence[RunResult]) -> list[Difference]:
+    """The metrics of Table 1 in which a method can be compared with the base.
+
+    Args:
+        base: With its samples.
+        runs: One a seed, with their samples.
+    """
+    by_metric: dict[str, list[tuple[float, float, tuple[float, float]]]] = {}
+    for run in runs:
+        for row in compare(run, base).metrics:
+            paired = row.paired
+            by_metric.setdefault(paired.metric.key, []).append((paired.baseline, paired.candidate, paired.interval))
+    found = []
+    for metric in TABLE_1:
+        if metric.key in by_metric:
+            bases, values, intervals = zip(*by_metric[metric.key], strict=True)
+            gaps = [value - base for value, base in zip(values, bases, strict=True)]
+            interval = intervals[0] if len(gaps) == 1 else t_interval(gaps)
+            found.append(Difference(metric, bases[0], fmean(values), interval))
+    return found
+
+
+def _notes(results: Sequence[BenchmarkResult]) -> list[str]:
+    """The notes of every training, each once, with the trainings that it is about."""
+    notes = []
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        about = [str(number) for number, result in enumerate(results, start=1) if note in result.notes]
+        prefix = "" if len(about) == len(results) else f"training {', '.join(about)} of {len(results)}: "
+        notes.append(prefix + note)
+    return [*notes, f"Mean of {len(results)} trainings; intervals are over the trainings"]
+
+
+def _means(benchmark: str, results: Sequence[BenchmarkResult]) -> dict[str, MetricValue]:
+    means = {}
+    for name, value in results[0].metrics.items():
+        values = [result.metrics[name].value for result in results]
+        low, high = t_interval(values)
+        metric = METRICS.get(f"{benchmark}.{name}")
+        top = metric.high if metric is not None and metric.high is not None else high
+        means[name] = MetricValue(fmean(values), (max(low, 0.0), min(high, top)), value.n)
+    return means
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% interval of the mean of at least two values."""
+    from scipy.stats import t
+
+    reach = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return fmean(values) - reach, fmean(values) + reach

@@ -1,0 +1,323 @@
+"""train-then-eval: a base and its biased negatives, every recipe trained from it for every seed, all of them evaluated.
+
+Each step finds out by itself what of it is done, so an experiment that was stopped goes on where it was. Under torchrun
+or accelerate launch every process runs the same steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.progress import Listener
+from napo_bench.core.remaining import Work
+from napo_bench.micro import MICRO, named_checkpoint
+from napo_bench.runs.evaluate import TASKS, EvalOptions, evaluate, identity_of, micro_world, try_evaluation
+from napo_bench.runs.identity import described, differences, held_run
+from napo_bench.trainers.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from napo_bench.trainers.run import Watcher
+
+MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
+MICRO_ROWS = 1500
+MICRO_TOKENS = 64
+"""No answer of the micro world's language is longer."""
+
+QUICK_ROWS = 480
+QUICK_LIMIT = 60
+BASE = "base"
+ROWS = Work("rows", MICRO_ROWS)
+TYPICAL_ROWS = 5000
+"""Preference rows that were not drawn here, for the estimate of the time that is left."""
+
+TYPICAL_UNITS = {"vlind": 300, "object_halbench": 300, "amber": 1000, "amber_discriminative": 10000, "mmhal": 96}
+QUESTIONS_A_UNIT = {"vlind": 14}
+"""Benchmark -> how large it is, for the same estimate."""
+
+BIASED = frozenset({"language", "vision"})
+"""The negatives that `build_bias` adds to rows."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that a recipe makes with a seed.
+
+    Attributes:
+        method: The recipe's name.
+        seed: Of the training.
+        recipe: Resolved.
+        folder: Holds `model/` and `eval/`.
+    """
+
+    method: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """The checkpoint."""
+        return self.folder / "model"
+
+    @property
+    def run(self) -> Path:
+        """Its evaluation."""
+        return self.folder / "eval"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of an experiment; `run` tells a watcher how it goes on, and does nothing where it is done."""
+
+    title: str
+    run: Callable[[Watcher], None]
+    work: Work = ROWS
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained from what, and how all of it is evaluated.
+
+    Attributes:
+        out: The folder of the experiment.
+        base: A checkpoint: folder, hub name, or "micro".
+        recipes: Name -> recipe; its `base` and `data` give way to those of the experiment.
+        data: Preference rows, on the hub or in a file or folder; None draws the micro world's.
+        seeds: Of the trainings.
+        evaluation: How checkpoints are evaluated.
+        micro_suite: Evaluate in the micro world, with its oracle as the judge.
+        rows: How many of the micro world's rows are drawn.
+        always_negatives: Build biased negatives also where no recipe needs them.
+        has_negatives: `data` has its biased negatives, or will have them when it is there.
+    """
+
+    out: Path
+    base: str
+    recipes: Mapping[str, Recipe]
+    data: str | None
+    seeds: Sequence[int] = (0,)
+    evaluation: EvalOptions = field(default_factory=EvalOptions)
+    micro_suite: bool = False
+    rows: int = MICRO_ROWS
+    always_negatives: bool = False
+    has_negatives: bool = False
+
+    @property
+    def checkpoint(self) -> str:
+        """The base as a folder or hub name."""
+        return named_checkpoint(self.base)
+
+    @property
+    def base_run(self) -> Path:
+        """The evaluation of the base."""
+        return self.out / BASE / "eval"
+
+    def trained(self) -> list[Trained]:
+        """The checkpoints that come out, method by method."""
+        return [
+            Trained(
+                method,
+                seed,
+                dataclasses.replace(recipe, base=self.checkpoint, data=self.rows_for(recipe.negatives), seed=seed),
+                self.out / method / f"seed-{seed}",
+            )
+            for method, recipe in self.recipes.items()
+            for seed in self.seeds
+        ]
+
+    def try_first(self) -> None:
+        """Try what the steps will need, before the first of them: preference rows, and all of an evaluation.
+
+        Raises:
+            NapoBenchError: something is missing, malformed or does not work.
+        """
+        if self.data is not None and not self.has_negatives:
+            from napo_bench.trainers.preference_data import open_table
+
+            open_table(self.data, {"question", "chosen", "rejected", "image"}, None, self.out / "cache" / "rows")
+        with self._suite() as options:
+            try_evaluation(self.checkpoint, options)
+
+    def steps(self) -> list[Step]:
+        """Everything to do, in order."""
+        return [*self.preparation(), *self.trainings()]
+
+    def preparation(self) -> list[Step]:
+        """The rows, their biased negatives, and the evaluation of the base."""
+        steps = [Step(title, partial(self._write_rows, path)) for title, path in self._drawn_rows()]
+        if self._builds_negatives:
+            steps.append(Step("Biased negatives", self._build_negatives, Work("negatives", self._row_count)))
+        evaluate_base = partial(self._evaluate, self.checkpoint, self.base_run)
+        return [*steps, Step("Evaluate the base", evaluate_base, self._evaluation_work)]
+
+    def trainings(self) -> list[Step]:
+        """Each checkpoint's training and evaluation."""
+        steps = []
+        for trained in self.trained():
+            name = trained.method if len(self.seeds) == 1 else f"{trained.method}, seed {trained.seed}"
+            training = partial(self._train, trained)
+            steps.append(Step(f"Train {name}", training, training_work(trained.recipe, self._row_count)))
+            evaluation = partial(self._evaluate, str(trained.model), trained.run)
+            steps.append(Step(f"Evaluate {name}", evaluation, self._evaluation_work))
+        return steps
+
+    @property
+    def _row_count(self) -> int:
+        return self.rows if self.base == MICRO else TYPICAL_ROWS
+
+    @property
+    def _evaluation_work(self) -> Work:
+        limit = self.evaluation.limit or max(TYPICAL_UNITS.values())
+        names = TASKS if self.micro_suite else self.evaluation.suite
+        questions = [min(limit, TYPICAL_UNITS.get(name, limit)) * QUESTIONS_A_UNIT.get(name, 1) for name in names]
+        return Work("evaluation", sum(questions))
+
+    def _drawn_rows(self) -> Iterator[tuple[str, Path]]:
+        if self.data is None:
+            yield "Preference rows", self.out / "rows" / f"micro-{self.rows}.parquet"
+
+    def rows_given(self) -> str:
+        """The preference rows, before biased negatives are added."""
+        return self.data or str(next(self._drawn_rows())[1])
+
+    def rows_for(self, negatives: Iterable[str]) -> str:
+        """The preference rows for a recipe that needs these negatives; no other recipe has a part in the answer."""
+        return str(self._negatives()) if self._lack(negatives) else self.rows_given()
+
+    @property
+    def _builds_negatives(self) -> bool:
+        """Whether biased negatives are wanted that the rows do not have."""
+        wanted = {name for recipe in self.recipes.values() for name in recipe.negatives}
+        return self._lack(wanted | BIASED if self.always_negatives else wanted)
+
+    def _lack(self, negatives: Iterable[str]) -> bool:
+        biased = BIASED.intersection(negatives)
+        return bool(biased) and bool(biased & self._lacking)  # the given rows may not be there as long as nobody asks
+
+    @cached_property
+    def _lacking(self) -> frozenset[str]:
+        """The biased negatives that the given rows do not have."""
+        from napo_bench.trainers.preference_data import lacks_negatives
+
+        if self.data is None:
+            return BIASED
+        if self.has_negatives:
+            return frozenset()
+        return frozenset(name for name in BIASED if lacks_negatives(self.data, [name]))
+
+    def _negatives(self) -> Path:
+        return self.out / "rows" / f"{Path(self.rows_given()).stem}-bias"
+
+    def _write_rows(self, path: Path, _: Watcher) -> None:
+        from napo_bench.micro.preferences import are_current, write_preference_rows
+
+        if in_first_process(lambda: not path.is_file()):
+            write_preference_rows(path, self.rows)
+        wait()
+        if not are_current(path):
+            raise NapoBenchError(f"{path} is from another version of the micro world.", "Choose another --out.")
+
+    def _build_negatives(self, watcher: Watcher) -> None:
+        from napo_bench.trainers.bias import PUBLISHED, build_bias
+
+        options = self.evaluation
+        build_bias(
+            self.checkpoint,
+            self.rows_given(),
+            self._negatives(),
+            batch_size=options.batch_size,
+            device=options.device,
+            dtype=options.dtype,
+            cache=self.out / "cache",
+            progress=_listener(watcher),
+            generation=dataclasses.replace(PUBLISHED, max_new_tokens=MICRO_TOKENS) if self.data is None else PUBLISHED,
+        )
+        _release_memory()
+
+    def _train(self, trained: Trained, watcher: Watcher) -> None:
+        from napo_bench.trainers.run import train
+
+        train(trained.recipe, trained.model, cache=self.out / "cache", resume=True, watcher=watcher)
+
+    def _evaluate(self, checkpoint: str, out: Path, watcher: Watcher) -> None:
+        with self._suite() as options:
+            if not in_first_process(lambda: _is_evaluated(checkpoint, out, options, watcher)):
+                _release_memory()
+                evaluate(checkpoint, out, options, _listener(watcher), replace=True)
+                _release_memory()
+
+    def _suite(self) -> AbstractContextManager[EvalOptions]:
+        return micro_world(self.evaluation) if self.micro_suite else nullcontext(self.evaluation)
+
+
+def training_work(recipe: Recipe, rows: int) -> Work:
+    """How much a training computes: each row's prompt and picture, and each of its responses."""
+    responses = 1 + len(recipe.negatives) + (recipe.crop_seed is not None)
+    return Work("training", rows * recipe.epochs * (1 + responses))
+
+
+def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Recipe]:
+    """Recipes by the name that their results bear: the stem of a file, else the name itself.
+
+    Raises:
+        NapoBenchError: a recipe cannot be read, or two would bear the same name.
+    """
+    recipes: dict[str, Recipe] = {}
+    for name in names:
+        label = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+        if label in recipes or label == BASE:
+            raise NapoBenchError(f"Two methods would be called {label!r}.", "Give each recipe once; rename a file.")
+        recipes[label] = load_recipe(name, overrides)
+    return recipes
+
+
+def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, watcher: Watcher) -> bool:
+    """Whether a folder holds the whole run of these very weights, data and settings; the watcher is told why not."""
+    held = held_run(run)
+    if held is None:
+        return False
+    result, identity = held
+    found = differences(identity, identity_of(checkpoint, options))
+    unanswered = sum(len(benchmark.unanswered) for benchmark in result.benchmarks.values())
+    if found:
+        watcher.note(f"{run} is evaluated again: {described(found)}.")
+    elif unanswered:
+        watcher.note(f"{run}: {unanswered} prompts without an answer or a rating are asked again.")
+    return not found and not unanswered
+
+
+def _listener(watcher: Watcher) -> Listener:
+    return lambda stage, done, total: watcher.progress(stage, done, total, {})
+
+
+def in_first_process(question: Callable[[], bool]) -> bool:
+    """The answer of the first process, in every process."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    answer = [question() if PartialState().is_main_process else False]
+    return bool(broadcast_object_list(answer)[0])
+
+
+def wait() -> None:
+    """Wait until every process is here."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def _release_memory() -> None:
+    """Let go of the model of the step before; it takes a fifth of a second, so not where nothing was done."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

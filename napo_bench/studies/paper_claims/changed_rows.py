@@ -1,0 +1,98 @@
+"""Preference rows changed on purpose: labels swapped in a share of them, or one kind of negative made another."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from napo_bench.core import files
+from napo_bench.micro.claims import is_right
+from napo_bench.micro.language import answers, imagine_all, typical_scene, understand
+from napo_bench.micro.world import Scene
+
+SEED = 0
+
+
+def swapped_positions(rows: int, percent: int, seed: int = SEED) -> NDArray[np.int64]:
+    """The rows whose labels are swapped, in ascending order; those of a smaller share are among those of a larger one.
+
+    Args:
+        rows: How many there are.
+        percent: Of them that are swapped, 0 to 100.
+        seed: Of the draw.
+    """
+    order = np.random.default_rng(seed).permutation(rows)
+    return np.sort(order[: round(rows * percent / 100)])
+
+
+def swap_labels(table: pa.Table, percent: int, seed: int = SEED) -> pa.Table:
+    """Preference rows with `chosen` and `rejected` swapped in a share of them.
+
+    Args:
+        table: With the columns `chosen` and `rejected`.
+        percent: As of `swapped_positions`.
+        seed: As of `swapped_positions`.
+    """
+    chosen, rejected = table["chosen"].to_pylist(), table["rejected"].to_pylist()
+    for position in swapped_positions(len(chosen), percent, seed).tolist():
+        chosen[position], rejected[position] = rejected[position], chosen[position]
+    return _with_texts(_with_texts(table, "chosen", chosen), "rejected", rejected)
+
+
+def reject_custom(table: pa.Table) -> pa.Table:
+    """Micro preference rows with `rejected` biased: what custom makes one expect of the picture, where that is wrong.
+
+    Args:
+        table: With the columns `question`, `chosen`, `rejected` and `scene`.
+    """
+    rows = table.select(["question", "chosen", "rejected", "scene"]).to_pylist()
+    return _with_texts(table, "rejected", [_expected(**row) for row in rows])
+
+
+def expect_things_shown(table: pa.Table) -> pa.Table:
+    """Micro preference rows with language-biased negatives that are plausible where the question names nothing.
+
+    To "describe this image" a model without the picture can only say what it always says. Here it says what is typical
+    of a thing in the picture, as if the question had named it.
+
+    Args:
+        table: With the columns `question`, `question_only` and `scene`.
+    """
+    rows = table.select(["question", "question_only", "scene"]).to_pylist()
+    return _with_texts(table, "question_only", [_plausible(**row) for row in rows])
+
+
+def _plausible(question: str, question_only: str, scene: str) -> str:
+    asked = understand(question)
+    if asked.thing:
+        return question_only
+    named = random.Random(scene).choice(Scene.from_json(scene).groups).thing
+    return answers(asked, typical_scene(named))[0]
+
+
+def _expected(question: str, chosen: str, rejected: str, scene: str) -> str:
+    asked, shown = understand(question), Scene.from_json(scene)
+    expected = answers(*imagine_all(asked, shown))
+    if is_right(expected[0], asked, shown):
+        return rejected
+    wording = answers(asked, shown).index(chosen)
+    return expected[min(wording, len(expected) - 1)]
+
+
+def _with_texts(table: pa.Table, name: str, texts: list[str]) -> pa.Table:
+    index = table.column_names.index(name)
+    field = table.schema.field(index)
+    return table.set_column(index, field, pa.array(texts, field.type))
+
+
+def write_changed_rows(source: Path, out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Write `out`: the rows of `source`, a parquet file or a folder of them, after `change`."""
+    paths = sorted(source.glob("*.parquet")) if source.is_dir() else [source]
+    with files.atomic_path(out) as temporary:
+        parquet.write_table(change(pa.concat_tables([parquet.read_table(path) for path in paths])), temporary)

@@ -1,0 +1,266 @@
+"""The experiments of the laboratory, as steps that find out by themselves what of them is done."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo_bench.core.remaining import Work
+from napo_bench.micro import MICRO
+from napo_bench.runs.evaluate import EvalOptions
+from napo_bench.studies.experiment import BIASED, MICRO_ROWS, Experiment, Step, Trained, in_first_process, wait
+from napo_bench.studies.paper_claims.changed_rows import (
+    expect_things_shown,
+    reject_custom,
+    swap_labels,
+    write_changed_rows,
+)
+from napo_bench.studies.paper_claims.margins import compute_log_probs, probing_recipe
+from napo_bench.trainers.recipe import Recipe, load_recipe, recipe_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from napo_bench.trainers.run import Watcher
+
+TABLES, LABEL_NOISE, ALPHA = "tables", "noise-in-labels", "alpha"
+SUITE = ("vlind", "object_halbench")
+"""The benchmarks of the paper's Tables 2-6."""
+
+PROBED = ("micro-dpo", "micro-napo")
+"""Whose margins are set against known noise: DPO never trained on the biased negatives, NaPO did."""
+
+SWAPPED = ("micro-dpo", "micro-cdpo", "micro-rdpo", "micro-napo-original")
+"""Methods that train on the original pairs alone, by label noise."""
+
+PERCENTS = (0, 25, 50)
+"""Shares of the original pairs whose labels are swapped."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Rows in which one kind of negative is another.
+
+    Attributes:
+        title: Of the table.
+        label: Of the changed rows.
+        note: What the negatives are before and after.
+        rewrite: Rows as they are -> changed rows.
+        methods: Recipes that train on both.
+    """
+
+    title: str
+    label: str
+    note: str
+    rewrite: Callable[[pa.Table], pa.Table]
+    methods: Sequence[str]
+
+
+CHANGES = {
+    "biased-pairs": Change(
+        "Original pairs that are biased already",
+        "biased",
+        "The rejected answer mistakes any detail of the picture; biased: it is what custom makes one expect.",
+        reject_custom,
+        ("micro-dpo", "micro-napo"),
+    ),
+    "plausible-negatives": Change(
+        "Language-biased negatives that are plausible",
+        "plausible",
+        "Where a question names nothing, the language-biased negative is always the same street; plausible: it is what "
+        "is typical of a thing in the picture.",
+        expect_things_shown,
+        ("micro-napo", "micro-napo-lb1"),
+    ),
+}
+"""Part of the laboratory -> the change whose effect it shows."""
+
+PARTS = (TABLES, LABEL_NOISE, ALPHA, *CHANGES)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Which alpha of a recipe is swept over.
+
+    Attributes:
+        figure: Of the paper.
+        key: Of the recipe.
+        alphas: Its values; the recipe's own is swept over too.
+    """
+
+    figure: str
+    key: str
+    alphas: Sequence[float]
+
+
+SWEEPS = {
+    "micro-napo-lb1": Sweep("Figure 5", "alpha_language", (0.1, 0.3, 1.0)),
+    "micro-napo-vb1": Sweep("Figure 6", "alpha_vision", (0.01, 0.03, 0.1, 0.3, 1.0)),
+}
+"""Recipe -> its sweep. The paper's ranges are 0.1-1 for mean and 0.01-0.1 for summed log-probs; of answers a tenth as
+long, sums are a tenth as large, so the second goes on to 1."""
+
+
+def table_methods() -> list[str]:
+    """DPO, mDPO, NaPO, and every variant of NaPO that comes with the package, for the micro world."""
+    names = recipe_names()
+    return ["micro-dpo", "micro-mdpo", "micro-napo", *(name for name in names if name.startswith("micro-napo-"))]
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What the laboratory does.
+
+    Attributes:
+        out: Its folder.
+        seeds: Of the trainings, two at least.
+        parts: Of PARTS.
+        evaluation: How checkpoints are evaluated; its data dir is the micro world's.
+        rows: How many preference rows are drawn.
+        overrides: "key=value" for every recipe.
+        percents: Shares of swapped labels.
+        methods: Recipes of the tables.
+        swapped_methods: Recipes that train on swapped labels.
+        sweeps: Recipe -> its sweep.
+    """
+
+    out: Path
+    seeds: Sequence[int]
+    parts: Sequence[str]
+    evaluation: EvalOptions
+    rows: int = MICRO_ROWS
+    overrides: Sequence[str] = ()
+    percents: Sequence[int] = PERCENTS
+    methods: Sequence[str] = field(default_factory=table_methods)
+    swapped_methods: Sequence[str] = SWAPPED
+    sweeps: Mapping[str, Sweep] = field(default_factory=lambda: SWEEPS)
+
+    @cached_property
+    def swept(self) -> dict[str, dict[float, str]]:
+        """Recipe -> alpha -> method; empty without the part alpha."""
+        found: dict[str, dict[float, str]] = {}
+        for name, sweep in self.sweeps.items() if ALPHA in self.parts else ():
+            own = getattr(self._recipe(name), sweep.key)
+            found[name] = {
+                alpha: name if alpha == own else f"{name}-{sweep.key.replace('_', '-')}-{alpha:g}"
+                for alpha in sorted({*sweep.alphas, own})
+            }
+        return found
+
+    @cached_property
+    def main(self) -> Experiment:
+        """Everything that trains on rows as they are."""
+        recipes: dict[str, Recipe] = {}
+        if TABLES in self.parts:
+            recipes |= {name: self._recipe(name) for name in self.methods}
+        if LABEL_NOISE in self.parts:
+            recipes |= {name: self._recipe(name) for name in self.swapped_methods}
+        for part in self._changes:
+            recipes |= {name: self._recipe(name) for name in CHANGES[part].methods}
+        for name, methods in self.swept.items():
+            key = self.sweeps[name].key
+            recipes |= {method: self._recipe(name, f"{key}={alpha}") for alpha, method in methods.items()}
+        return Experiment(
+            out=self.out,
+            base=MICRO,
+            recipes=recipes,
+            data=None,
+            seeds=self.seeds,
+            evaluation=self.evaluation,
+            rows=self.rows,
+            always_negatives=True,
+        )
+
+    @cached_property
+    def swapped(self) -> Mapping[int, Experiment]:
+        """Percent of swapped labels -> what trains on such rows; those of 0 percent are part of `main`."""
+        if LABEL_NOISE not in self.parts:
+            return {}
+        return {
+            percent: dataclasses.replace(
+                self.main,
+                out=self.out / f"swapped-{percent}",
+                recipes={name: self._recipe(name) for name in self.swapped_methods},
+                data=str(self.out / "rows" / f"micro-{self.rows}-swapped-{percent}.parquet"),
+                always_negatives=False,
+            )
+            for percent in sorted(set(self.percents) - {0})
+        }
+
+    @cached_property
+    def changed(self) -> Mapping[str, Experiment]:
+        """Part -> what trains on its changed rows; on the rows as they are, the same methods are part of `main`."""
+        return {
+            part: dataclasses.replace(
+                self.main,
+                out=self.out / part,
+                recipes={name: self._recipe(name) for name in CHANGES[part].methods},
+                data=str(self.out / "rows" / f"micro-{self.rows}-{part}.parquet"),
+                always_negatives=False,
+                has_negatives=True,
+            )
+            for part in self._changes
+        }
+
+    @property
+    def _changes(self) -> list[str]:
+        return [part for part in CHANGES if part in self.parts]
+
+    @property
+    def probed(self) -> list[Trained]:
+        """The checkpoints whose margins are set against known noise."""
+        if TABLES not in self.parts:
+            return []
+        return [trained for trained in self.main.trained() if trained.method in PROBED]
+
+    @property
+    def probing(self) -> Recipe:
+        """How log-probs are computed for the margins."""
+        return probing_recipe(self._recipe("micro-napo"), self.main.rows_for(BIASED))
+
+    @property
+    def cache(self) -> Path:
+        """Where log-probs of the rows as they are lie."""
+        return self.main.out / "cache"
+
+    def steps(self) -> list[Step]:
+        """Everything to do, in order."""
+        steps = [*self.main.preparation(), *self.main.trainings()]
+        margins = Work("margins", self.rows)
+        if self.probed:
+            steps.append(Step("Margins under the base", partial(self._probe, self.main.checkpoint), margins))
+        steps += [
+            Step(
+                f"Margins under {trained.method}, seed {trained.seed}",
+                partial(self._probe, str(trained.model)),
+                margins,
+            )
+            for trained in self.probed
+        ]
+        for percent, experiment in self.swapped.items():
+            swap = partial(swap_labels, percent=percent)
+            rows = partial(self._change, self.main.rows_given(), experiment.rows_given(), swap)
+            steps.append(Step(f"Swap {percent}% of the labels", rows))
+            steps += [
+                dataclasses.replace(step, title=f"{step.title}, {percent}% swapped") for step in experiment.trainings()
+            ]
+        for part, experiment in self.changed.items():
+            source, out = self.main.rows_for(BIASED), experiment.rows_given()
+            steps.append(Step(f"Rows: {part}", partial(self._change, source, out, CHANGES[part].rewrite)))
+            steps += [dataclasses.replace(step, title=f"{step.title}, {part}") for step in experiment.trainings()]
+        return steps
+
+    def _recipe(self, name: str, *further: str) -> Recipe:
+        return load_recipe(name, [*self.overrides, *further])
+
+    def _probe(self, checkpoint: str, watcher: Watcher) -> None:
+        compute_log_probs(checkpoint, self.probing, self.cache, watcher)
+
+    def _change(self, source: str, out: str, change: Callable[[pa.Table], pa.Table], _: Watcher) -> None:
+        if in_first_process(lambda: not Path(out).is_file()):
+            write_changed_rows(Path(source), Path(out), change)
+        wait()

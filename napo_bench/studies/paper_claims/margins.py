@@ -1,0 +1,257 @@
+"""Which margin finds noise: margins of biased negatives that are known to be noise or not.
+
+The paper's Figure 4, Table 4 and Table 7 with the truth that the micro world has: `noise_labels` says of each biased
+negative whether it happens to be right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napo_bench.studies.paper_claims.estimate import Estimate
+
+if TYPE_CHECKING:
+    from napo_bench.trainers.recipe import Recipe
+    from napo_bench.trainers.reference import Reference
+    from napo_bench.trainers.run import Inputs, Watcher
+
+Margin = Literal["sum", "mean"]
+KINDS = ("language", "vision")
+MARGINS: tuple[Margin, ...] = ("sum", "mean")
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """The biased negatives of one kind, `[N]`: one for each row that has one.
+
+    Attributes:
+        positions: Of their rows in the data set.
+        noisy: Whether the negative is noise: in fact right.
+        length_margins: Tokens of the chosen response less those of the negative (Table 7).
+        asked: Kind of the row's question.
+    """
+
+    positions: NDArray[np.int64]
+    noisy: NDArray[np.bool_]
+    length_margins: NDArray[np.int64]
+    asked: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How far a margin of one policy tells noise-free negatives of one kind from noise, over seeds.
+
+    Attributes:
+        policy: The method whose checkpoints were probed.
+        kind: "language" or "vision".
+        margin: From summed or from mean log-probs.
+        aucs: One a seed; empty where all negatives are noise, or none is.
+        auc: Chance that a noise-free negative has a larger margin than a noisy one.
+        auc_within: The same between negatives of one kind of question.
+        noise_free: Mean margin of the noise-free negatives.
+        noisy: Mean margin of the noisy ones.
+    """
+
+    policy: str
+    kind: str
+    margin: Margin
+    aucs: list[float]
+    auc: Estimate | None
+    auc_within: Estimate | None
+    noise_free: Estimate | None
+    noisy: Estimate | None
+
+
+def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+
+    Args:
+        scores: `[N]`.
+        positive: `[N]`.
+
+    Returns:
+        In [0, 1]; None where there are no positives or no negatives.
+    """
+    from scipy.stats import rankdata
+
+    positives = int(positive.sum())
+    others = len(positive) - positives
+    if not positives or not others:
+        return None
+    above = rankdata(scores)[positive].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * others))
+
+
+def auc_within(scores: NDArray[np.float64], positive: NDArray[np.bool_], groups: Sequence[str]) -> float | None:
+    """The AUC over the pairs of a positive and a negative that are of one group.
+
+    Args:
+        scores: `[N]`.
+        positive: `[N]`.
+        groups: `[N]`.
+
+    Returns:
+        In [0, 1]; None where no group has both.
+    """
+    names = np.array(groups)
+    won, pairs = 0.0, 0
+    for name in set(groups):
+        part = names == name
+        found = auc(scores[part], positive[part])
+        if found is not None:
+            count = int(positive[part].sum()) * int((~positive[part]).sum())
+            won, pairs = won + found * count, pairs + count
+    return won / pairs if pairs else None
+
+
+def separation(
+    policy: str, kind: str, margin: Margin, negatives: Negatives, margins: Sequence[NDArray[np.float64]]
+) -> Separation:
+    """How far a margin tells the noise-free negatives.
+
+    Args:
+        policy: Its name.
+        kind: Of the negatives.
+        margin: Which one.
+        negatives: What is known of them.
+        margins: `[N]` for each seed.
+    """
+    noisy = negatives.noisy
+    aucs = [found for values in margins if (found := auc(values, ~noisy)) is not None]
+    within = [found for values in margins if (found := auc_within(values, ~noisy, negatives.asked)) is not None]
+    means = [
+        Estimate.of([float(values[part].mean()) for values in margins]) if part.any() else None
+        for part in (~noisy, noisy)
+    ]
+    return Separation(
+        policy, kind, margin, aucs, Estimate.of(aucs, (0.0, 1.0)), Estimate.of(within, (0.0, 1.0)), *means
+    )
+
+
+def margins_of(
+    policy: Reference, base: Reference, response: int, positions: NDArray[np.int64]
+) -> dict[Margin, NDArray[np.float64]]:
+    """Margins of negatives, from sums (m) and from means (a): log-ratio of the chosen less that of the negative.
+
+    Args:
+        policy: Log-probs under the trained checkpoint.
+        base: The same under the one that it was trained from.
+        response: The negative's column.
+        positions: Of the rows, `[N]`.
+
+    Returns:
+        `[N]` each.
+    """
+    ratios: dict[Margin, NDArray[np.float64]] = {
+        "sum": policy.sum.astype(np.float64) - base.sum,
+        "mean": policy.mean.astype(np.float64) - base.mean,
+    }
+    return {name: (ratio[:, 0] - ratio[:, response])[positions] for name, ratio in ratios.items()}
+
+
+def probing_recipe(recipe: Recipe, data: str) -> Recipe:
+    """A recipe that asks for the log-probs of every response of the rows in `data`."""
+    return dataclasses.replace(
+        recipe, data=data, loss_rejected="dpo", loss_language="dpo", loss_vision="dpo", workers=0
+    )
+
+
+def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, watcher: Watcher) -> None:
+    """Compute the log-probs of every response under a checkpoint, those that are not stored yet.
+
+    Args:
+        checkpoint: A folder.
+        recipe: Of `probing_recipe`.
+        cache: Where they are stored; a pass of a training with the same settings is found here.
+        watcher: Told how far it is.
+    """
+    from accelerate import PartialState
+
+    from napo_bench.trainers.forward.logps import prepare
+    from napo_bench.trainers.reference import rows_missing
+    from napo_bench.trainers.run import store_reference, stored_dtype
+
+    inputs, folder = _opened(checkpoint, recipe, cache)
+    state = PartialState()
+    missing = rows_missing(len(inputs.rows), folder)
+    state.wait_for_everyone()
+    if missing:
+        model = inputs.checkpoint.load_model(state.device, stored_dtype(recipe))
+        prepare(model)
+        store_reference(model, inputs, recipe, folder, state, watcher)
+
+
+def read_log_probs(checkpoint: str, recipe: Recipe, cache: Path) -> Reference:
+    """What `compute_log_probs` stored; NaN for rows that cannot be computed."""
+    from napo_bench.trainers.reference import read_reference
+
+    inputs, folder = _opened(checkpoint, recipe, cache)
+    return read_reference(inputs.rows, folder)
+
+
+def read_negatives(checkpoint: str, recipe: Recipe, cache: Path, base: Reference) -> dict[str, Negatives]:
+    """Kind -> its biased negatives, but for rows that `base` could not compute.
+
+    Args:
+        checkpoint: The base; its tokenizer counts the tokens.
+        recipe: Of `probing_recipe`.
+        cache: As of `compute_log_probs`.
+        base: Log-probs under the base.
+    """
+    from pyarrow import parquet
+
+    from napo_bench.micro.language import understand
+    from napo_bench.micro.preferences import BIASED_COLUMNS, noise_labels
+    from napo_bench.trainers.run import open_inputs
+
+    conversation = open_inputs(dataclasses.replace(recipe, base=checkpoint), cache).conversation
+    columns = ["question", "chosen", *BIASED_COLUMNS, "scene"]
+    parts = sorted(Path(recipe.data).glob("*.parquet"))
+    rows = [row for part in parts for row in parquet.read_table(part, columns=columns).to_pylist()]
+    known = noise_labels([row | {name: row[name] or "" for name in BIASED_COLUMNS} for row in rows])
+    found = {}
+    for column, kind in BIASED_COLUMNS.items():
+        there = [
+            position
+            for position, row in enumerate(rows)
+            if (row[column] or "").strip() and np.isfinite(base.sum[position]).all()
+        ]
+        tokens = [
+            len(conversation.answer_ids(rows[i]["chosen"].strip()))
+            - len(conversation.answer_ids(rows[i][column].strip()))
+            for i in there
+        ]
+        found[kind] = Negatives(
+            np.array(there, dtype=np.int64),
+            np.array([known[i][kind] for i in there], dtype=bool),
+            np.array(tokens, dtype=np.int64),
+            [understand(rows[i]["question"]).kind for i in there],
+        )
+    return found
+
+
+def all_margins(
+    recipe: Recipe, policy: Reference, base: Reference, negatives: Mapping[str, Negatives]
+) -> dict[tuple[str, Margin], NDArray[np.float64]]:
+    """(Kind, margin) -> the margins of that kind's negatives under one policy, `[N]`."""
+    found = {}
+    for kind in KINDS:
+        response = 1 + recipe.negatives.index(kind)
+        for name, values in margins_of(policy, base, response, negatives[kind].positions).items():
+            found[kind, name] = values
+    return found
+
+
+def _opened(checkpoint: str, recipe: Recipe, cache: Path) -> tuple[Inputs, Path]:
+    """The inputs of a pass, and the folder that it is stored in: that of a training's reference pass."""
+    from napo_bench.trainers.run import open_inputs, reference_folder_of
+
+    inputs = open_inputs(dataclasses.replace(recipe, base=checkpoint), cache)
+    return inputs, reference_folder_of(inputs, recipe, cache)

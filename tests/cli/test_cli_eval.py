@@ -1,0 +1,188 @@
+"""`napo-bench eval` as a user meets it: what is printed where, and what is left behind."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from synthetic_runs import invoke
+from tiny_llava import make_checkpoint, make_data
+
+from napo_bench.cli import app
+from napo_bench.cli.data import data_app
+from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.runs.evaluate import EvalOptions
+from napo_bench.runs.result import RunResult
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eval")
+    make_checkpoint(folder / "tiny-llava")
+    make_data(folder / "data", size=2)
+    return folder
+
+
+@pytest.fixture
+def command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `napo-bench eval` in an empty folder; returns exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        return invoke(["eval", "--device", "cpu", *arguments], monkeypatch, capsys, width=200)
+
+    return run
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(command, folder: Path, tmp_path: Path) -> None:
+    code, out, err = command(
+        *("--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data")),
+        *("--suite", "vlind, object-halbench,mmhal", "--pipeline", "closed_vocabulary", "--batch-size", "4"),
+    )
+    assert code == 0, err
+    for metric in ("ck", "lp", "chair_s", "recall"):
+        assert f" {metric} " in out
+    assert "no judge" in out
+    assert "Answering" in err
+    assert "Postprocessing" not in err
+    assert "run.json" in err
+    run = RunResult.load(tmp_path / "runs/tiny-llava")
+    assert list(run.benchmarks) == ["vlind", "object_halbench", "mmhal"]
+    assert run.provenance["command"].startswith("napo-bench eval --device cpu --ckpt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--ckpt", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["--ckpt", "tiny", "--suite", "pope"], "no benchmark 'pope'"),
+        (["--data-dir", "/nowhere/data"], "/nowhere/data/vlind"),
+        (["--ckpt", "tiny", "--judge-base-url", "http://127.0.0.1:9/v1"], "no judge model"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_panel_and_exit_code_2(
+    command, folder: Path, arguments: list[str], message: str
+) -> None:
+    good = {"--ckpt": str(folder / "tiny-llava"), "--data-dir": str(folder / "data"), "--suite": "vlind"}
+    filled = [part for option in good.items() if option[0] not in arguments for part in option]
+    code, out, err = command(*filled, *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_stored_answer_with_a_flipped_bit_is_named_and_answered_anew(command, folder: Path, tmp_path: Path) -> None:
+    arguments = ["--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--suite", "amber"]
+    arguments += ["--pipeline", "closed_vocabulary", "--out", "run"]
+    assert command(*arguments)[0] == 0
+    responses, journal = tmp_path / "run/responses/amber.json", tmp_path / "run/journal.sqlite"
+    before, content = responses.read_bytes(), bytearray(journal.read_bytes())
+    first = json.loads(before)[0]["response"].encode()
+    content[content.index(first)] ^= 1
+    journal.write_bytes(content)
+    code, _, err = command(*arguments)
+    assert code == 0, err
+    assert "note run/journal.sqlite: the entry" in err
+    assert responses.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [(("--dtype", "fp16"), "--dtype float16"), (("--device", "gpu", "--suite", "micro"), "--device cuda")],
+)
+def test_a_mistyped_dtype_or_device_is_refused_before_a_library_is_imported(option, message) -> None:
+    program = f"""
+import sys
+from napo_bench.cli import main
+sys.argv = ["napo-bench", "eval", "--ckpt", "some-org/some-model", *{option!r}]
+try:
+    main()
+except SystemExit as end:
+    slow = {{"torch", "transformers", "lmms_eval", "datasets", "napo_bench.micro.draw"}}
+    print(end.code, sorted(slow & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ended.stdout == "2 []\n"
+    assert message in ended.stderr
+
+
+def test_parts_of_a_checkpoint_that_disagree_are_refused_before_loading(command, folder, tmp_path, monkeypatch) -> None:
+    config = Path(shutil.copytree(folder / "tiny-llava", tmp_path / "other")) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_index": 7}))
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    code, _, err = command(
+        *("--ckpt", str(tmp_path / "other"), "--data-dir", str(folder / "data")),
+        *("--suite", "amber", "--pipeline", "closed_vocabulary"),
+    )
+    assert code == 2
+    assert "config.json says 7" in err
+
+
+def test_a_run_of_empty_answers_is_marked_wherever_its_numbers_are_shown(
+    command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All logits are equal, so the first token is number 0, which ends each answer here."""
+    weights = Path(shutil.copytree(folder / "tiny-llava", tmp_path / "silent")) / "model.safetensors"
+    stored = load_file(weights)
+    save_file(stored | {name: stored[name] * 0 for name in stored if "lm_head" in name}, weights, {"format": "pt"})
+    generation = tmp_path / "silent/generation_config.json"
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | {"eos_token_id": [0, 2]}))
+    code, out, err = command(
+        *("--ckpt", str(tmp_path / "silent"), "--data-dir", str(folder / "data"), "--out", "silent-run"),
+        *("--suite", "vlind,object_halbench,amber,mmhal", "--pipeline", "closed_vocabulary"),
+    )
+    assert code == 0, err
+    assert out.count("no measurement") == 4
+    run = RunResult.load(tmp_path / "silent-run")
+    assert all("responses are empty" in result.doubts[0] for result in run.benchmarks.values())
+    gates = tmp_path / "gates.toml"
+    gates.write_text('inconclusive = "pass"\n[amber.chair]\nmax_regression = 50')
+    arguments = ["silent-run", "--baseline", "silent-run", "--gates", str(gates)]
+    code, _, err = invoke(["gate", *arguments], monkeypatch, capsys, width=200)
+    assert code == 2
+    assert "Could not judge: amber" in err
+    assert "2 of 2 responses are empty" in err
+    for arguments in (["compare", "silent-run", "silent-run"], ["report", "silent-run", "--format", "md"]):
+        code, out, err = invoke(arguments, monkeypatch, capsys, width=200)
+        assert code == 0, err
+        assert "responses are empty: the numbers measure nothing" in out
+
+
+def test_half_precision_is_noted_with_its_batch_size(command, folder: Path, tmp_path: Path) -> None:
+    for dtype, expected in (("bfloat16", ["bfloat16 in batches of 3"]), ("float32", [])):
+        code, _, err = command(
+            *("--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--out", dtype),
+            *("--suite", "vlind", "--dtype", dtype, "--batch-size", "3"),
+        )
+        assert code == 0, err
+        notes = RunResult.load(tmp_path / dtype).benchmarks["vlind"].remarks
+        assert [note for note in notes if "batches" in note] == [
+            f"generated in {text}: an answer may differ in another batch" for text in expected
+        ]
+
+
+def test_every_command_has_the_same_default_batch_size() -> None:
+    commands = {command.callback for command in [*app.registered_commands, *data_app.registered_commands]}
+    sizes = {
+        command.__name__: parameter.default
+        for command in commands
+        if (parameter := inspect.signature(command).parameters.get("batch_size")) is not None
+    }
+    assert {"evaluate", "build_bias", "train_then_eval"} <= sizes.keys()
+    assert set(sizes.values()) == {EvalOptions().batch_size}
+
+
+def test_an_lmms_eval_that_cannot_be_imported_is_found_before_loading(command, folder, monkeypatch) -> None:
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    monkeypatch.setitem(sys.modules, "lmms_eval.evaluator", None)
+    code, _, err = command("--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--suite", "vlind")
+    assert code == 2
+    assert "lmms-eval cannot be imported" in err
+    assert "constraints.txt" in err

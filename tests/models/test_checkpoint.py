@@ -1,0 +1,203 @@
+"""Checkpoint: what is found, what is refused, and a fingerprint that sees every change."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.models.checkpoint import Checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = importlib.util.spec_from_file_location("make_tiny_llava", ROOT / "scripts" / "make_tiny_llava.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    folder = tmp_path_factory.mktemp("tiny")
+    script.make_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter on the tiny LLaVA that changes its weights."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("adapter")
+    model = Checkpoint.open(str(tiny)).load_model(CPU, torch.float32)
+    torch.manual_seed(0)
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    wrapped.save_pretrained(folder)
+    where = folder / "adapter_config.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"base_model_name_or_path": str(tiny)}))
+    return folder
+
+
+def edit_weights(folder: Path, **changes: torch.Tensor | None) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights.update({name: tensor for name, tensor in changes.items() if tensor is not None})
+    for name in [name for name, tensor in changes.items() if tensor is None]:
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def first_weight(folder: Path) -> tuple[str, torch.Tensor]:
+    return next(iter(load_file(folder / "model.safetensors").items()))
+
+
+def test_a_whole_checkpoint_loads(tiny: Path) -> None:
+    checkpoint = Checkpoint.open(str(tiny))
+    assert checkpoint.load_config().model_type == "llava"
+    assert checkpoint.load_processor().image_processor.size["shortest_edge"] == 56
+    model = checkpoint.load_model(CPU, torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert not model.training
+
+
+def test_the_fingerprint_is_of_the_contents(tiny: Path, copy: Path) -> None:
+    assert Checkpoint.open(str(tiny)).fingerprint() == Checkpoint.open(str(copy)).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "generation_config.json", "processor_config.json", "tokenizer.json", "chat_template.jinja"],
+)
+def test_the_fingerprint_changes_with_every_file_that_answers_depend_on(copy: Path, name: str) -> None:
+    before = Checkpoint.open(str(copy)).fingerprint()
+    (copy / name).write_text((copy / name).read_text() + " ")
+    assert Checkpoint.open(str(copy)).fingerprint() != before
+
+
+def test_the_fingerprint_changes_with_a_single_weight(copy: Path) -> None:
+    before = Checkpoint.open(str(copy)).fingerprint()
+    name, tensor = first_weight(copy)
+    tensor.view(-1)[0] += 1
+    edit_weights(copy, **{name: tensor})
+    assert Checkpoint.open(str(copy)).fingerprint() != before
+
+
+def test_logs_beside_the_weights_do_not_change_the_fingerprint(copy: Path) -> None:
+    before = Checkpoint.open(str(copy)).fingerprint()
+    (copy / "trainer_state.json").write_text("{}")
+    (copy / "run.json").write_text("{}")
+    assert Checkpoint.open(str(copy)).fingerprint() == before
+
+
+@pytest.mark.numeric
+def test_an_adapter_is_merged_into_its_base(tiny: Path, adapter: Path) -> None:
+    from peft import PeftModel
+
+    inputs = {"input_ids": torch.tensor([[1, 5, 6, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    base = Checkpoint.open(str(tiny)).load_model(CPU, torch.float32)
+    merged = Checkpoint.open(str(adapter)).load_model(CPU, torch.float32)
+    with torch.no_grad():
+        plain = base(**inputs).logits
+        merged_logits = merged(**inputs).logits
+        adapted = PeftModel.from_pretrained(base, str(adapter)).eval()(**inputs).logits
+    torch.testing.assert_close(merged_logits, adapted, atol=1e-3, rtol=1e-3)
+    assert (merged_logits - plain).abs().max() > 0.1
+
+
+def test_an_adapter_takes_its_bases_processor_and_fingerprint(adapter: Path, copy: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
+    where = moved / "adapter_config.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"base_model_name_or_path": str(copy)}))
+    checkpoint = Checkpoint.open(str(moved))
+    assert checkpoint.load_processor().image_token == "<image>"
+    before = checkpoint.fingerprint()
+    name, tensor = first_weight(copy)
+    edit_weights(copy, **{name: tensor + 1})
+    assert Checkpoint.open(str(moved)).fingerprint() != before
+
+
+def refusal(folder: Path | str) -> NapoBenchError:
+    with pytest.raises(NapoBenchError) as caught:
+        checkpoint = Checkpoint.open(str(folder))
+        checkpoint.open_parts()
+    return caught.value
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    assert f"{tmp_path / 'none'} does not exist" in refusal(tmp_path / "none").message
+
+
+def test_a_file_in_place_of_a_folder(tiny: Path) -> None:
+    assert "is a file" in refusal(tiny / "config.json").message
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    assert "holds no weights" in refusal(tmp_path).message
+
+
+def test_a_checkpoint_without_a_processor(copy: Path) -> None:
+    (copy / "processor_config.json").unlink()
+    error = refusal(copy)
+    assert "has no processor" in error.message
+    assert "save_pretrained" in error.hint
+
+
+def test_a_text_only_checkpoint(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    LlamaForCausalLM(LlamaConfig(vocab_size=10, **sizes)).save_pretrained(tmp_path)
+    assert "'llama' model, which takes no pictures" in refusal(tmp_path).message
+
+
+def test_a_pickle_is_not_loaded(copy: Path) -> None:
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    error = refusal(copy)
+    assert "as pickle only (pytorch_model.bin)" in error.message
+    assert "safetensors" in error.hint
+    assert "from_pretrained" not in error.hint
+
+
+def test_an_adapter_in_a_pickle_is_not_loaded(adapter: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
+    torch.save(load_file(moved / "adapter_model.safetensors"), moved / "adapter_model.bin")
+    (moved / "adapter_model.safetensors").unlink()
+    assert "as pickle only (adapter_model.bin)" in refusal(moved).message
+
+
+def test_truncated_weights(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert f"{weights} cannot be read as safetensors" in refusal(copy).message
+
+
+def test_weights_that_do_not_cover_the_model(copy: Path) -> None:
+    name, _ = first_weight(copy)
+    edit_weights(copy, **{name: None})
+    assert "1 weights of the model are missing" in refusal(copy).message
+
+
+def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
+    where = moved / "adapter_config.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"base_model_name_or_path": "/nowhere/at/all"}))
+    error = refusal(moved)
+    assert "is an adapter on /nowhere/at/all" in error.message
+    assert str(where) in error.hint
+
+
+def test_a_hub_name_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    error = refusal("some-org/some-model")
+    assert "cannot be fetched from the Hugging Face hub" in error.message
+    assert "network" in error.hint

@@ -1,0 +1,526 @@
+"""The paper's tables: its numbers, ours under them, and a mark on every number that is not comparable."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from synthetic_runs import invoke, make_run
+
+from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS, metric_functions
+from napo_bench.engines.judge import Reply, tokens_note
+from napo_bench.report.explorer import to_html
+from napo_bench.report.runs import MICRO_WORLD, NamedRun
+from napo_bench.report.table import OURS, objective, table_1, to_csv, to_latex, to_markdown, variant_tables
+from napo_bench.trainers.recipe import load_recipe, recipe_names
+
+PAPER_KEYS = {
+    "vlind_cb": "vlind.cb",
+    "vlind_lp": "vlind.lp",
+    "objhal_chair_s": "object_halbench.chair_s",
+    "objhal_chair_i": "object_halbench.chair_i",
+    "amber_chair": "amber.chair",
+    "amber_cover": "amber.cover",
+    "amber_hal": "amber.hal",
+    "amber_cog": "amber.cog",
+    "mmhal_score": "mmhal.score",
+    "mmhal_halrate": "mmhal.hal_rate",
+}
+
+
+def named(name, run, recipe=None):
+    return NamedRun(name, run, load_recipe(recipe) if recipe else None, [])
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return [named("base", make_run(0.4, 1)), named("ours", make_run(0.8, 2))]
+
+
+def ours(table):
+    label, rows = table.groups[-1]
+    assert label == OURS
+    return {row.name: row for row in rows}
+
+
+def footnotes_of(table, name):
+    row = ours(table)[name]
+    at_numbers = {key: {table.footnotes[mark] for mark in cell.marks} for key, cell in row.cells.items()}
+    return {table.footnotes[mark] for mark in row.marks}, at_numbers
+
+
+# The paper's numbers
+
+
+def test_every_published_row_of_table_1_is_there(shared, runs):
+    published = json.loads(shared("reference/paper_tables.json").read_text())["table1"]
+    rows = [row for _, group in table_1(runs).groups[:-1] for row in group]
+    expected = sorted(
+        [sorted((PAPER_KEYS[k], v) for k, v in row.items() if k in PAPER_KEYS and v is not None) for row in published]
+    )
+    assert sorted(sorted((key, cell.value) for key, cell in row.cells.items()) for row in rows) == expected
+    assert sorted(row.name for row in rows) == sorted(row["method"] or row["base"] for row in published)
+
+
+@pytest.mark.parametrize(
+    ("number", "source"),
+    [
+        (2, "table2_variants"),
+        (3, "table3_data"),
+        (4, "table4_margin"),
+        (5, "table5_original_data"),
+        (6, "table6_napo_everywhere"),
+    ],
+)
+def test_every_published_row_of_tables_2_to_6_is_there(shared, number, source):
+    published = json.loads(shared("reference/paper_tables.json").read_text())[source]
+    distinct = {2: "napo-a2", 3: "napo-random", 4: "napo-lb1-sum", 5: "napo-original", 6: "napo-everywhere"}[number]
+    tables = {table.number: table for table in variant_tables([named("x", make_run(0.5, 1), f"micro-{distinct}")])}
+    rows = tables[number].groups[0][1]
+    assert [(row.name, {key: cell.value for key, cell in row.cells.items()}) for row in rows] == [
+        (row["name"], {PAPER_KEYS[key]: value for key, value in row.items() if key != "name"}) for row in published
+    ]
+
+
+def test_best_of_the_papers_own_group_is_bold_as_in_the_paper(runs):
+    groups = dict(table_1(runs).groups)
+    bold = {
+        row.name: {key for key, cell in row.cells.items() if cell.best}
+        for row in groups["LLaVA-v1.5-13B, trained in the paper"]
+    }
+    assert bold == {
+        "DPO with RLAIF-V": {"amber.chair"},
+        "mDPO with RLAIF-V": {"amber.hal", "mmhal.score", "mmhal.hal_rate"},
+        "NaPO with RLAIF-V-Bias": {
+            "vlind.cb", "vlind.lp", "object_halbench.chair_s", "object_halbench.chair_i", "amber.cover", "amber.cog",
+        },
+    }  # fmt: skip
+
+
+# Our numbers
+
+
+def test_columns_are_those_of_table_1_in_its_order(runs):
+    assert [metric.key for metric in table_1(runs).metrics] == list(PAPER_KEYS.values())
+
+
+def test_our_rows_hold_our_values_and_intervals(runs):
+    row = ours(table_1(runs))["ours"]
+    for key, cell in row.cells.items():
+        value = runs[1].run.benchmarks[METRICS[key].benchmark].metrics[METRICS[key].name]
+        assert (cell.value, cell.interval) == (value.value, value.ci95)
+
+
+def test_our_best_is_bold_in_the_better_direction_and_never_against_the_paper(runs):
+    table = table_1(runs)
+    rows = ours(table)
+    assert rows["ours"].cells["vlind.cb"].best and not rows["base"].cells["vlind.cb"].best
+    assert rows["ours"].cells["amber.chair"].best and not rows["base"].cells["amber.chair"].best
+    without = table_1(runs, paper=False)
+    assert [label for label, _ in without.groups] == [OURS] and ours(without) == rows
+
+
+def test_a_single_run_competes_with_nobody(runs):
+    assert not any(cell.best for cell in ours(table_1(runs[:1]))["base"].cells.values())
+
+
+def test_equal_printed_numbers_are_both_bold(runs):
+    rows = ours(table_1([runs[0], replace(runs[0], name="twin")]))
+    assert rows["base"].cells["vlind.lp"].best and rows["twin"].cells["vlind.lp"].best
+
+
+def test_benchmarks_that_a_run_lacks_are_empty_cells(runs):
+    table = table_1([named("part", make_run(0.5, 1, sizes={"mmhal": 96}))])
+    assert set(ours(table)["part"].cells) == {"mmhal.score", "mmhal.hal_rate"}
+    assert "–" in to_markdown(table)
+
+
+def test_every_metric_of_the_benchmarks_has_its_display_facts():
+    for benchmark in BENCHMARKS:
+        assert {f"{benchmark}.{name}" for name in metric_functions(benchmark)} <= set(METRICS)
+
+
+# What is not comparable is marked
+
+
+def test_a_run_by_the_published_protocol_has_no_footnote(runs):
+    assert table_1(runs).footnotes == {}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "settings", "text"),
+    [
+        ("mmhal", {"judge": {"model": "qwen-72b"}}, "Judged by qwen-72b"),
+        ("object_halbench", {"chair_definition": "words"}, "without the LLM extractor"),
+        ("amber", {"text_pipeline": {"name": "closed_vocabulary"}}, "closed_vocabulary"),
+        ("amber", {"text_pipeline": {"name": "official", "spacy_model": "en_core_web_md 3.8"}}, "en_core_web_md"),
+        ("vlind", {"generation": {"profile": "greedy"}}, "profile greedy"),
+        ("vlind", {"generation": {}}, "not recorded"),
+    ],
+)
+def test_a_number_measured_in_another_way_carries_its_footnote(runs, benchmark, settings, text):
+    other = named("other", make_run(0.9, 3, settings={benchmark: settings}))
+    table = table_1([runs[0], other])
+    at_name, at_numbers = footnotes_of(table, "other")
+    assert at_name == set()
+    for key, found in at_numbers.items():
+        assert any(text in note for note in found) == (METRICS[key].benchmark == benchmark)
+    for row in ours(table).values():
+        for key, cell in row.cells.items():
+            assert not (cell.best and METRICS[key].benchmark == benchmark), "incomparable numbers compete"
+    assert any(cell.best for cell in ours(table)["other"].cells.values())
+
+
+def test_a_number_over_a_part_of_the_benchmark_says_so(runs):
+    part = make_run(0.9, 3)
+    part.benchmarks["vlind"].complete = False
+    _, at_numbers = footnotes_of(table_1([runs[0], named("part", part)]), "part")
+    assert at_numbers["vlind.lp"] == {"Over a part of the benchmark (n = 60)."}
+
+
+def test_other_data_than_the_published_files_says_so():
+    run = make_run(0.9, 3)
+    run.provenance["data"]["sha256"]["amber/annotations.json"] = "0" * 64
+    at_name, _ = footnotes_of(table_1([named("own data", run)]), "own data")
+    assert at_name == {"AMBER: Other data than the published: amber/annotations.json."}
+
+
+def test_the_published_files_need_no_mark():
+    run = make_run(0.9, 3)
+    digest = "db22a436c4836fbb295e60b4e80d519573077579fb7032f01b193c1bd022b797"
+    run.provenance["data"]["sha256"]["amber/annotations.json"] = digest
+    assert table_1([named("published data", run)]).footnotes == {}
+
+
+def test_rows_of_the_micro_world_all_carry_its_mark():
+    micro = [make_run(skill, 1) for skill in (0.4, 0.8)]
+    for run in micro:
+        run.provenance["data"]["sha256"]["micro.json"] = "1" * 64
+    table = table_1([named("base", micro[0]), named("napo", micro[1])])
+    for name in ("base", "napo"):
+        assert footnotes_of(table, name)[0] == {MICRO_WORLD}
+    assert to_markdown(table).count("<sup>a</sup>") == 3
+
+
+def test_micro_runs_alone_stand_without_the_papers_rows():
+    micro, real = make_run(0.4, 1), make_run(0.8, 2)
+    micro.provenance["data"]["sha256"]["micro.json"] = "1" * 64
+    variant = named("napo", micro, "micro-napo-lb1")
+    alone = [table_1([named("base", micro)]), *variant_tables([variant])]
+    assert len(alone) > 1
+    assert [[label for label, _ in table.groups] for table in alone] == [[OURS]] * len(alone)
+    for shown in (table_1([named("base", micro)], paper=True), table_1([named("base", micro), named("real", real)])):
+        assert len(shown.groups) > 1
+
+
+def test_what_a_run_remarks_on_its_numbers_is_in_every_form():
+    run = make_run(0.9, 3)
+    run.benchmarks["vlind"].notes = ["33 of 60 answers are <empty>"]
+    run.benchmarks["mmhal"].metrics = {}
+    run.benchmarks["mmhal"].notes = ["not rated: there is no judge"]
+    run.benchmarks["amber"].notes = [tokens_note([Reply(5, "", "gpt-4", "gpt-4", 7, 9)] * 2)]
+    table = table_1([named("base", make_run(0.4, 1)), named("ours", run)])
+    at_name, at_numbers = footnotes_of(table, "ours")
+    assert at_name == {"MMHal-Bench: not rated: there is no judge."}
+    assert at_numbers["vlind.cb"] == at_numbers["vlind.lp"] == {"VLind-Bench: 33 of 60 answers are <empty>."}
+    assert at_numbers["amber.hal"] == set(), "what a judge cost is no remark on a number"
+    assert footnotes_of(table, "base") == (set(), {key: set() for key in ours(table)["base"].cells})
+    assert [table.spoken_of(mark) for mark in table.footnotes] == [["ours"], ["ours"]]
+    row = list(csv.DictReader(io.StringIO(to_csv([table]))))[-1]
+    assert "33 of 60 answers are <empty>" in row["notes"] and "not rated" in row["notes"]
+    for text in (to_markdown(table), to_html([named("ours", run)], [table], [])):
+        assert "33 of 60 answers are &lt;empty&gt;" in text and "not rated" in text
+    assert r"33 of 60 answers are \textless{}empty\textgreater{}" in to_latex(table)
+
+
+def test_a_remark_on_every_benchmark_is_made_once():
+    run = make_run(0.9, 3)
+    for result in run.benchmarks.values():
+        result.notes = ["Mean of 3 trainings"]
+    assert table_1([named("ours", run)]).footnotes == {"a": "Mean of 3 trainings"}
+
+
+# Variants
+
+
+def test_a_variants_row_is_found_by_what_its_recipe_optimises():
+    table = variant_tables(
+        [named("mine", make_run(0.5, 1), "micro-napo-lb1"), named("x", make_run(0.6, 2), "micro-napo")]
+    )
+    by_number = {entry.number: ours(entry) for entry in table}
+    assert set(by_number) == {2, 4}
+    assert list(by_number[2]) == ["A1 (x)", "LB1 w/o VB (mine)"]
+    assert list(by_number[4]) == ["LB with avg logP (default) (mine)"]
+
+
+def test_runs_of_table_1_alone_make_no_variant_table():
+    plain = [named(name, make_run(0.5, 1), f"micro-{name}") for name in ("dpo", "mdpo", "napo")]
+    assert variant_tables(plain) == []
+
+
+def test_micro_and_llava_recipes_of_a_name_have_the_same_objective():
+    names = {name.removeprefix("micro-") for name in recipe_names() if name.startswith("micro-")}
+    for name in names & {name.removeprefix("llava-1.5-7b-") for name in recipe_names()}:
+        assert objective(load_recipe(f"micro-{name}")) == objective(load_recipe(f"llava-1.5-7b-{name}")), name
+
+
+def test_no_two_rows_of_a_published_table_share_an_objective():
+    for number in range(2, 7):
+        runs = [named(name, make_run(0.5, 1, sizes={"vlind": 8}), name) for name in recipe_names() if "micro" in name]
+        table = next(entry for entry in variant_tables(runs) if entry.number == number)
+        published = {row.name for row in table.groups[0][1]}
+        shown = [row.name.rpartition(" (")[0] for row in table.groups[1][1]]
+        assert set(shown) == published and len(shown) == len(published)
+
+
+# The forms
+
+
+def test_markdown_is_a_table_with_bold_arrows_and_intervals_on_request(runs):
+    plain, with_intervals = to_markdown(table_1(runs)), to_markdown(table_1(runs), intervals=True)
+    assert "VLind-Bench CB ↑" in plain and "Object HalBench CHAIRs ↓" in plain
+    assert "**58.9**" in plain and "[" not in plain.partition(OURS)[2]
+    cell = ours(table_1(runs))["ours"].cells["vlind.cb"]
+    assert f"**{cell.value:.1f}** [{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" in with_intervals
+    lines = [line for line in plain.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {12}
+
+
+HOSTILE = r"a_b & 100% $x^2$ #1 {c} ~ \dots [z] *s* <script>|`"
+
+
+def tex_columns(line):
+    return len(re.split(r"(?<!\\)&", line))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="TeX is not installed")
+@pytest.mark.parametrize("intervals", [False, True])
+def test_latex_compiles_with_booktabs_as_it_is(runs, tmp_path, intervals):
+    hostile = to_latex(table_1([*runs, replace(runs[0], name=HOSTILE)]), intervals=intervals)
+    variants = [to_latex(entry) for entry in variant_tables([named("a2", make_run(0.8, 2), "micro-napo-a2")])]
+    document = "\n".join((r"\documentclass{article}\usepackage{booktabs}\begin{document}", hostile, *variants))
+    (tmp_path / "table.tex").write_text(document + "\n" + r"\end{document}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert variants
+    assert (tmp_path / "table.pdf").is_file()
+
+
+@pytest.mark.parametrize("intervals", [False, True])
+def test_latex_needs_only_booktabs_and_is_well_formed(runs, intervals):
+    latex = to_latex(table_1([*runs, replace(runs[0], name=HOSTILE)]), intervals=intervals)
+    assert re.findall(r"\\usepackage\{(.*?)\}", latex) == ["booktabs"]
+    used = set(re.findall(r"\\([A-Za-z]+)", latex))
+    base = {
+        "usepackage", "begin", "end", "centering", "caption", "label", "small", "setlength", "tabcolsep", "multicolumn",
+        "textbf", "textit", "uparrow", "downarrow", "par", "shortstack", "tiny",
+        "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
+    }  # fmt: skip
+    assert used <= base | {"toprule", "midrule", "bottomrule", "cmidrule"}
+    bare = re.sub(r"\\[\\{}%&$#_]", "", latex)
+    assert bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+    assert re.findall(r"\\begin\{(.*?)\}", latex) == ["table*", "tabular"]
+    assert re.findall(r"\\end\{(.*?)\}", latex) == ["tabular", "table*"]
+    body = latex.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+    for line in body:
+        if line != r"\midrule":
+            assert line.endswith(r"\\")
+            assert tex_columns(line) == (1 if line.startswith(r"\multicolumn{11}") else 11)
+            assert not line.startswith(("[", "*")), r"would be read as an argument of the \\ above"
+
+
+def test_latex_marks_and_footnotes(runs):
+    other = named("other", make_run(0.9, 3, settings={"mmhal": {"judge": {"model": "gpt_4o"}}}))
+    latex = to_latex(table_1([runs[0], other]))
+    assert r"\textsuperscript{a} Judged by gpt\_4o (published: GPT-4)." in latex
+    assert re.search(r"^other &.*\\textsuperscript\{a\} & .*\\textsuperscript\{a\} \\\\$", latex, re.M)
+
+
+def test_csv_has_full_precision_intervals_and_notes(runs):
+    other = named("other", make_run(0.9, 3, settings={"mmhal": {"judge": {"model": "gpt-4o"}}}))
+    rows = list(csv.DictReader(io.StringIO(to_csv([table_1([runs[0], other])]))))
+    row = rows[-1]
+    value = other.run.benchmarks["vlind"].metrics["cb"]
+    assert (row["model"], row["group"], row["table"]) == ("other", OURS, "1")
+    assert [float(row[f"vlind.cb{end}"]) for end in ("", " low", " high")] == [value.value, *value.ci95]
+    assert row["notes"] == "Judged by gpt-4o (published: GPT-4)."
+    napo = next(row for row in rows if row["model"] == "NaPO with RLAIF-V-Bias" and "7B" in row["group"])
+    assert (napo["vlind.lp"], napo["vlind.lp low"]) == ("44.0", "")
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    make_run(0.4, 1, name="llava-base").save(folder / "a" / "run.json")
+    make_run(0.8, 2).save(folder / "b" / "run.json")
+    return folder
+
+
+def test_command_prints_markdown_with_names_from_checkpoint_folder_or_user(saved, monkeypatch, capsys):
+    code, printed, _ = invoke(["report", saved / "a", f"our [bold]x[/]={saved / 'b'}"], monkeypatch, capsys)
+    assert code == 0
+    assert "| llava-base" in printed and r"| our \[bold\]x\[/\]" in printed
+
+
+def test_command_writes_latex_without_the_papers_rows(saved, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "table.tex"
+    code, _, _ = invoke(
+        ["report", saved / "a", saved / "b", "--format", "tex", "--no-paper", "--out", out], monkeypatch, capsys
+    )
+    assert code == 0
+    assert "GPT-4V" not in out.read_text() and "llava-base" in out.read_text()
+
+
+def shown_names(printed):
+    return [line.split("|")[1].partition("<sup>")[0].strip() for line in printed.splitlines() if line[:2] == "| "][2:]
+
+
+@pytest.mark.parametrize(
+    ("places", "arguments", "names"),
+    [
+        ({"a": "base", "b": "base"}, ["a", "b"], ["a", "b"]),
+        ({"dpo/seed-0/eval": "m/model", "napo/seed-0/eval": "m/model"}, None, ["dpo", "napo"]),
+        (
+            {"dpo/seed-0/eval": "m/model", "dpo/seed-1/eval": "m/model", "napo/seed-0/eval": "m/model"},
+            None,
+            ["dpo/seed-0", "dpo/seed-1", "napo/seed-0"],
+        ),
+        ({"base/eval": "base", "dpo/seed-0/eval": "dpo/seed-0/model"}, None, ["base", "dpo/seed-0"]),
+        ({"x": "same", "x/y": "same"}, None, ["x", "x/y"]),
+        ({"a": "same", "b": "same", "c": "other"}, None, ["a", "b", "other"]),
+        ({"a": "base", "c": "base"}, ["base=a", "c"], ["base", "c"]),
+        ({"a": "b", "x/b": "x"}, ["b=x/b", "a"], ["b", "a"]),
+        ({"one/eval": "model"}, None, ["model"]),
+    ],
+)
+def test_runs_of_one_name_are_called_after_what_their_paths_differ_in(
+    places, arguments, names, tmp_path, monkeypatch, capsys
+):
+    for place, checkpoint in places.items():
+        make_run(0.5, 1, sizes={"vlind": 4}, name=checkpoint).save(tmp_path / place / "run.json")
+    monkeypatch.chdir(tmp_path)
+    code, printed, err = invoke(["report", "--no-paper", *(arguments or places)], monkeypatch, capsys)
+    assert code == 0, err
+    assert shown_names(printed) == names
+
+
+def test_a_run_whose_path_alone_does_not_tell_it_from_a_given_name_has_its_whole_path(tmp_path, monkeypatch, capsys):
+    for place in "ab":
+        make_run(0.5, 1, sizes={"vlind": 4}, name="b").save(tmp_path / place / "run.json")
+    _, printed, _ = invoke(["report", "--no-paper", f"b={tmp_path / 'a'}", tmp_path / "b"], monkeypatch, capsys)
+    first, second = shown_names(printed)
+    assert first == "b" and second.endswith("/b") and len(second) > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["a", "a"], "The run a is given twice."),
+        (["a", "./b/../a"], "The run a is given twice."),
+        (["a", "a/run.json"], "The run a is given twice."),
+        (["x=a", "x=b"], "Two runs are called 'x'."),
+        (["x="], "'x=' names no run."),
+        (["runs/lr=1/run"], "runs/lr=1/run does not exist"),
+    ],
+)
+def test_arguments_that_cannot_be_told_apart_are_refused(saved, arguments, named, monkeypatch, capsys):
+    monkeypatch.chdir(saved)
+    code, _, err = invoke(["report", *arguments], monkeypatch, capsys)
+    assert code == 2 and named in err and "Next:" in err
+
+
+def test_a_file_that_is_no_run_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "x.json").write_text("{}")
+    code, _, err = invoke(["report", tmp_path / "x.json"], monkeypatch, capsys)
+    assert code == 2 and "x.json" in err and "schema_version" in err
+
+
+def cut(folder):
+    text = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(text[: len(text) // 2])
+
+
+def without_samples(folder):
+    (folder / "samples" / "amber.jsonl").unlink()
+
+
+def unfinished(folder):
+    (folder / "run.json").unlink()
+    (folder / "journal.sqlite").touch()
+
+
+def emptied(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def moved_below(folder):
+    (folder / "run.json").rename(folder / "samples" / "run.json")
+
+
+def changed(*keys, value):
+    def change(folder):
+        document = json.loads((folder / "run.json").read_text())
+        entry = document
+        for key in keys[:-1]:
+            entry = entry[key]
+        entry[keys[-1]] = value
+        (folder / "run.json").write_text(json.dumps(document))
+
+    return change
+
+
+def sample_without(name):
+    def change(folder):
+        path = folder / "samples" / "amber.jsonl"
+        first, *rest = path.read_text().splitlines()
+        sample = json.loads(first)
+        del sample[name]
+        path.write_text("\n".join([json.dumps(sample), *rest]))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "named", "step"),
+    [
+        (cut, "run.json ends too early", "Run the command that wrote it again"),
+        (without_samples, "amber.jsonl does not exist", "need no samples"),
+        (unfinished, "run.json does not exist", "is not finished"),
+        (emptied, "run.json does not exist", "Give the run.json"),
+        (moved_below, "run.json does not exist", "x/samples"),
+        (changed("schema_version", value=2), "schema_version is 2", "upgrade"),
+        (changed("schema_version", value=None), "schema_version is None", "Is it a run?"),
+        (changed("benchmarks", "amber", "notes", value="x"), "'notes' is 'x'", "Run the command"),
+        (changed("benchmarks", "amber", "breakdown", value={"a": 3}), "'a' is 3", "Run the command"),
+        (changed("benchmarks", "amber", "settings", "generation", value=3), "'generation' is 3", "Run the command"),
+        (changed("benchmarks", "amber", value=3), "benchmark amber", "Run the command"),
+        (changed("benchmarks", "ambr", value={}), "benchmark ambr", "The benchmarks are"),
+        (changed("provenance", value=[]), "'provenance' is []", "Run the command"),
+        (changed("provenance", "data", value=3), "'data' is 3", "Run the command"),
+        (sample_without("sample_id"), "amber, sample 1", ""),
+    ],
+)
+def test_a_damaged_run_is_one_message_with_the_next_step(damage, named, step, tmp_path, monkeypatch, capsys):
+    make_run(0.5, 1, sizes={"amber": 3}).save(tmp_path / "x" / "run.json")
+    damage(tmp_path / "x")
+    command = ["report", tmp_path / "x", "--format", "html", "--out", tmp_path / "r.html"]
+    code, _, err = invoke(command, monkeypatch, capsys, width=400)
+    assert code == 2 and named in err and step in err
+
+
+def test_a_sample_of_another_form_is_named_in_the_explorer(tmp_path, monkeypatch, capsys):
+    run = make_run(0.5, 1, sizes={"vlind": 3})
+    del run.benchmarks["vlind"].samples[1]["responses"][0]["expected"]
+    run.save(tmp_path / "run.json")
+    command = ["report", f"x={tmp_path}", "--format", "html", "--out", tmp_path / "r.html"]
+    code, _, err = invoke(command, monkeypatch, capsys, width=400)
+    assert code == 2 and "x, vlind, sample 2, size/1" in err and "'expected'" in err and "Next:" in err

@@ -1,0 +1,181 @@
+"""`napo-bench compare`: paired differences, the right test for each metric, and the samples that changed."""
+
+import dataclasses
+import json
+
+import pytest
+import scipy.stats
+from synthetic_runs import invoke, make_run
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.runs.compare import compare
+from napo_bench.runs.result import RunResult
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return make_run(0.75, 1), make_run(0.5, 2)
+
+
+@pytest.fixture(scope="module")
+def comparison(runs):
+    return compare(*runs)
+
+
+def rows_by_key(comparison):
+    return {row.paired.metric.key: row for row in comparison.metrics}
+
+
+def copy_of(run: RunResult) -> RunResult:
+    return RunResult(
+        {name: dataclasses.replace(result) for name, result in run.benchmarks.items()}, dict(run.provenance)
+    )
+
+
+def test_values_and_differences_are_those_of_the_runs(runs, comparison):
+    rows = rows_by_key(comparison)
+    for benchmark, result in runs[0].benchmarks.items():
+        for name, value in result.metrics.items():
+            row = rows[f"{benchmark}.{name}"].paired
+            assert row.candidate == pytest.approx(value.value, abs=0.06)
+            assert row.difference == pytest.approx(
+                value.value - runs[1].benchmarks[benchmark].metrics[name].value, abs=0.11
+            )
+            assert row.interval[0] <= row.difference <= row.interval[1]
+
+
+def test_pass_fail_metrics_get_the_exact_mcnemar_test(runs, comparison):
+    row = rows_by_key(comparison)["object_halbench.chair_s"]
+    new, old = (
+        [sample["counts"]["answers_with_hallucination"] for sample in run.benchmarks["object_halbench"].samples]
+        for run in runs
+    )
+    worse = sum(a > b for a, b in zip(new, old, strict=True))
+    better = sum(a < b for a, b in zip(new, old, strict=True))
+    assert row.test == "exact McNemar"
+    assert row.p_value == pytest.approx(scipy.stats.binomtest(worse, worse + better).pvalue)
+
+
+def test_other_metrics_get_a_permutation_test(comparison):
+    tests = {key: row.test for key, row in rows_by_key(comparison).items()}
+    assert tests["object_halbench.chair_i"] == tests["vlind.lp"] == tests["mmhal.score"] == "permutation"
+
+
+def test_p_values_are_adjusted_for_all_metrics_of_the_comparison(comparison):
+    rows = sorted(comparison.metrics, key=lambda row: row.p_value)
+    assert rows[0].p_adjusted == pytest.approx(min(1, len(rows) * rows[0].p_value))
+    assert all(row.p_adjusted >= row.p_value for row in rows)
+
+
+def test_changed_samples_are_those_whose_outcome_differs(runs, comparison):
+    outcome = [
+        {sample["sample_id"]: sample["rating"] >= 3 for sample in run.benchmarks["mmhal"].samples} for run in runs
+    ]
+    changes = {c.sample_id: c.improved for c in comparison.changes if c.metric.key == "mmhal.hal_rate"}
+    assert changes == {key: good for key, good in outcome[0].items() if good != outcome[1][key]}
+
+
+def test_a_run_does_not_differ_from_itself(runs):
+    comparison = compare(runs[0], runs[0])
+    assert comparison.changes == []
+    assert all(row.paired.difference == 0 and row.p_adjusted == 1 for row in comparison.metrics)
+
+
+def test_only_shared_samples_count_and_the_rest_is_noted(runs):
+    part = copy_of(runs[0])
+    part.benchmarks["mmhal"].samples = part.benchmarks["mmhal"].samples[:50]
+    comparison = compare(part, runs[1])
+    assert rows_by_key(comparison)["mmhal.score"].paired.n == 50
+    assert any("mmhal" in note and "50" in note for note in comparison.notes)
+
+
+def test_unrated_mmhal_is_left_out_and_noted(runs):
+    unrated = copy_of(runs[0])
+    unrated.benchmarks["mmhal"].metrics = {}
+    unrated.benchmarks["mmhal"].samples = [{"sample_id": "0", "unit": "question"}]
+    comparison = compare(unrated, runs[1])
+    assert "mmhal.score" not in rows_by_key(comparison)
+    assert any("mmhal" in note for note in comparison.notes)
+
+
+def test_what_a_run_remarks_on_its_numbers_is_noted_with_the_run_it_is_about(runs):
+    candidate, baseline = map(copy_of, runs)
+    candidate.benchmarks["amber"].notes = ["60 of 100 answers are empty", "1 ids unknown: 7"]
+    baseline.benchmarks["amber"].notes = ["1 ids unknown: 7"]
+    assert compare(candidate, baseline).notes == [
+        "amber, baseline and candidate: 1 ids unknown: 7",
+        "amber, candidate: 60 of 100 answers are empty",
+    ]
+
+
+def test_the_command_names_the_runs_and_cuts_no_number(runs, tmp_path, monkeypatch, capsys):
+    for name, run in zip(("napo", "base"), runs, strict=True):
+        run.save(tmp_path / name / "run.json")
+    _, printed, _ = invoke(["compare", tmp_path / "base", tmp_path / "napo"], monkeypatch, capsys, width=60)
+    assert printed.startswith("base → napo\n") and "…" not in printed
+
+
+def other_data(run):
+    run.provenance["data"] = {"sha256": {"vlind/data.json": "f" * 64}}
+
+
+def other_settings(run):
+    run.benchmarks["amber"].settings = {"text_pipeline": {"name": "closed_vocabulary"}}
+
+
+def other_samples(run):
+    run.benchmarks["vlind"].samples = [
+        {**sample, "sample_id": "other/" + sample["sample_id"]} for sample in run.benchmarks["vlind"].samples
+    ]
+
+
+def twice(run):
+    run.benchmarks["vlind"].samples = run.benchmarks["vlind"].samples * 2
+
+
+def no_counts(run):
+    run.benchmarks["vlind"].samples = [{"sample_id": "a", "unit": "instance"}]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_data, "vlind/data.json"),
+        (other_settings, "text_pipeline"),
+        (other_samples, "share no sample"),
+        (twice, "twice"),
+        (no_counts, "'counts'"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(runs, change, named):
+    changed = copy_of(runs[0])
+    change(changed)
+    with pytest.raises(NapoBenchError, match=named):
+        compare(changed, runs[1])
+
+
+def test_runs_without_a_common_benchmark_are_refused():
+    with pytest.raises(NapoBenchError, match="share no benchmark"):
+        compare(make_run(0.5, 1, sizes={"mmhal": 8}), make_run(0.5, 1, sizes={"vlind": 8}))
+
+
+def test_command_prints_the_table_and_writes_every_change(runs, comparison, tmp_path, monkeypatch, capsys):
+    for name, run in zip(("new", "old"), runs, strict=True):
+        run.save(tmp_path / f"{name}.json")
+    out = tmp_path / "out.json"
+    code, printed, _ = invoke(
+        ["compare", tmp_path / "old.json", tmp_path / "new.json", "--json", out], monkeypatch, capsys
+    )
+    assert code == 0
+    assert "exact McNemar" in printed and "Holm" in printed
+    written = json.loads(out.read_text())
+    assert len(written["changes"]) == len(comparison.changes)
+    found = {row["metric"]: row["difference"] for row in written["metrics"]}
+    assert found["vlind.cb"] == pytest.approx(rows_by_key(comparison)["vlind.cb"].paired.difference)
+
+
+def test_command_without_samples_says_which_file_is_missing(runs, tmp_path, monkeypatch, capsys):
+    runs[0].save(tmp_path / "run.json")
+    (tmp_path / "samples" / "vlind.jsonl").unlink()
+    code, _, err = invoke(["compare", tmp_path, tmp_path], monkeypatch, capsys)
+    assert code == 2 and "vlind.jsonl" in err

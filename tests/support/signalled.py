@@ -1,0 +1,23 @@
+"""A training run of which the second process alone gets SIGTERM, in its second step.
+
+torchrun --nproc-per-node 2 signalled.py train --recipe ...
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from napo_bench.trainers.run import Silent
+
+if os.environ["RANK"] == "1":
+
+    def progress(self: Silent, stage: str, done: int, total: int, values: object) -> None:
+        if stage == "Training" and done == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    Silent.progress = progress
+
+from napo_bench.cli import main
+
+main()

@@ -1,0 +1,281 @@
+"""What an installed napo-bench must be: whole, alone under its import names, quick to start, layered as designed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("napo_bench", "trainers", "benchmarks")
+CONSOLE_SCRIPT = Path(sys.executable).with_name("napo-bench")
+HEAVY = {
+    "torch", "torchvision", "transformers", "lmms_eval", "accelerate", "peft", "pandas", "spacy", "nltk",
+    "matplotlib", "openai", "datasets", "httpx", "huggingface_hub", "pyarrow", "pycocotools", "PIL",
+}  # fmt: skip
+
+
+ARROWS: dict[str, set[str]] = {
+    "core": set(),
+    "data": {"core"},
+    "models": {"core"},
+    "engines": {"core", "data", "models"},
+    "benchmarks": {"core", "data", "engines", "models"},
+    "trainers": {"core", "engines", "models"},
+    "micro": {"benchmarks", "core", "engines"},
+    "runs": {"benchmarks", "core", "data", "engines", "models"},
+    "report": {"benchmarks", "core", "data", "engines", "models", "runs", "trainers"},
+    "lmms": {"benchmarks", "core", "engines", "runs"},
+    "studies": {"benchmarks", "core", "data", "engines", "micro", "models", "report", "runs", "trainers"},
+    "cli": {
+        "benchmarks", "core", "data", "engines", "lmms", "micro", "models", "report", "runs", "studies", "trainers",
+    },
+}  # fmt: skip
+"""Room -> the rooms that it may import from."""
+
+EXCEPTIONS = {
+    ("runs", "lmms"): ["napo_bench/runs/evaluate.py"],
+    ("runs", "micro"): ["napo_bench/runs/evaluate.py"],
+    ("report", "micro"): ["napo_bench/report/runs.py"],
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the project, by path relative to the root."""
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+def imports(module: ast.Module) -> Iterator[str]:
+    """Dotted names that a module imports, anywhere in it; `from a import b` gives a.b."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def calls(module: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    """Calls with the text of what is called."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_no_other_distribution_provides_our_import_names() -> None:
+    for distribution in importlib.metadata.distributions():
+        if distribution.name.lower().replace("_", "-") == "napo-bench":
+            continue
+        top = {Path(file.parts[0]).stem for file in distribution.files or []}
+        assert "napo_bench" not in top, distribution.name
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_the_results(tmp_path: Path) -> None:
+    wheel_builder = pytest.importorskip("hatchling.builders.wheel", reason="hatchling, of the extra `test`")
+    (wheel,) = wheel_builder.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        declared = archive.read(entry_points).decode()
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES, "results"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    places = {
+        "results": "napo_bench/_results",
+        "benchmarks": "napo_bench/benchmarks",
+        "trainers": "napo_bench/trainers",
+    }
+    expected = set()
+    for name in tracked:
+        top, _, rest = name.partition("/")
+        if (ROOT / name).is_file():
+            expected.add(f"{places.get(top, top)}/{rest}")
+    assert expected - names == set()
+    suffixes = {Path(name).suffix for name in expected}
+    assert ".yaml" in suffixes
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"napo_bench"}
+    assert "napo-bench = napo_bench.cli:main" in declared
+    assert "[lmms_eval.models]" in declared
+
+
+def test_help_takes_less_than_half_a_second_of_cpu() -> None:
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([CONSOLE_SCRIPT, "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert min(seconds) < 0.5
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    program = (
+        "import json, sys, napo_bench.cli; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert HEAVY & set(json.loads(done.stdout)) == set()
+
+
+def test_folders_named_like_our_packages_shadow_nothing(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('the wrong package')\n")
+    done = subprocess.run(
+        [CONSOLE_SCRIPT, "data", "show", "--data-dir", str(tmp_path)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def room(path: str) -> str:
+    """The room of a module by its path: the folder below napo_bench, or a folder of its own at the top."""
+    parts = Path(path).parts
+    return parts[1] if parts[0] == "napo_bench" else parts[0]
+
+
+def test_arrows_between_rooms_point_one_way() -> None:
+    for path, module in modules().items():
+        here = room(path)
+        if here == "__init__.py":
+            continue
+        for name in imports(module):
+            package, _, rest = name.partition(".")
+            there = rest.partition(".")[0]
+            if package == "napo_bench" and there in ARROWS and there != here:
+                assert there in ARROWS[here] or path in EXCEPTIONS.get((here, there), ()), f"{path} imports {name}"
+
+
+def test_every_room_has_its_arrows() -> None:
+    assert {room(path) for path in modules()} - {"__init__.py"} == set(ARROWS)
+
+
+def test_every_import_of_ours_begins_with_the_one_import_name() -> None:
+    for path, module in modules().items():
+        wrong = [name for name in imports(module) if name.split(".")[0] in ("benchmarks", "trainers")]
+        assert wrong == [], path
+
+
+def test_scores_and_losses_import_nothing_of_the_project() -> None:
+    parsed = modules()
+    pure = [path for path in parsed if path.startswith("benchmarks/") and path.endswith("/score.py")]
+    pure += ["trainers/losses.py", "trainers/noise.py"]
+    assert len(pure) == 6
+    for path in pure:
+        wrong = [name for name in imports(parsed[path]) if name.split(".")[0] in PACKAGES]
+        assert wrong == [], path
+
+
+def test_no_code_comes_out_of_data() -> None:
+    for path, module in modules().items():
+        assert {name.split(".")[0] for name in imports(module)}.isdisjoint(
+            {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+        ), path
+        for name, call in calls(module):
+            assert name not in {"eval", "exec", "yaml.load", "yaml.unsafe_load"}, f"{path}:{call.lineno} calls {name}"
+            loads_weights = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert name != "torch.load" or loads_weights.get("weights_only") == "True", f"{path}:{call.lineno}"
+
+
+def test_remote_code_is_never_trusted_unasked() -> None:
+    for path, module in modules().items():
+        for _, call in calls(module):
+            asked = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "trust_remote_code"]
+            assert "True" not in asked, f"{path}:{call.lineno}"
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args]
+                defaults = dict(zip(reversed(arguments), reversed(node.args.defaults), strict=False))
+                defaults |= dict(zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True))
+                for argument, default in defaults.items():
+                    if argument.arg == "trust_remote_code" and default is not None:
+                        assert ast.unparse(default) == "False", f"{path}:{node.lineno}"
+
+
+def declared() -> list[Requirement]:
+    """Every dependency of pyproject.toml, those of the extras included, without napo-bench itself."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    return [requirement for requirement in map(Requirement, texts) if requirement.name != "napo-bench"]
+
+
+def constrained() -> dict[str, Version]:
+    """The version of each package in constraints.txt; a line that is not one exact public version is an error."""
+    versions = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            name, version = re.fullmatch(r"([a-z0-9-]+)==([a-z0-9.]+)", line).groups()
+            assert name not in versions
+            versions[name] = Version(version)
+    return versions
+
+
+def test_constraints_name_one_allowed_version_of_every_dependency() -> None:
+    versions = constrained()
+    for requirement in declared():
+        version = versions[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} does not allow {version}"
+
+
+def test_constraints_cover_what_the_dependencies_need_in_turn() -> None:
+    versions = constrained()
+    for name, version in versions.items():
+        try:
+            installed = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if Version(installed.version).public != str(version):
+            continue
+        for requirement in map(Requirement, installed.requires or ()):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                chosen = versions[canonicalize_name(requirement.name)]
+                assert requirement.specifier.contains(chosen), f"{name} {version} needs {requirement}, not {chosen}"
+
+
+def test_every_dependency_has_a_lower_bound() -> None:
+    for requirement in declared():
+        assert any(bound.operator == ">=" for bound in requirement.specifier), requirement
+
+
+@pytest.mark.parametrize(
+    ("name", "next_version"),
+    [("filelock", "4.3"), ("lmms-eval", "0.8"), ("transformers", "6"), ("datasets", "6"), ("spacy", "4")],
+)
+def test_packages_whose_insides_are_used_have_an_upper_bound(name: str, next_version: str) -> None:
+    bounds = [requirement.specifier for requirement in declared() if requirement.name == name]
+    assert bounds and not any(bound.contains(next_version) for bound in bounds)
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "action.yml", ".ci/run"])
+def test_every_install_of_the_dependencies_names_the_constraints(path: str) -> None:
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    installs = [line for line in lines if re.search(r"/pip\"? install\b", line) and "--no-deps" not in line]
+    assert installs
+    for line in installs:
+        assert re.search(r'(-c|--constraint) "?(\$GITHUB_ACTION_PATH/)?constraints\.txt"? ', line), line
+
+
+def test_deprecated_names_of_transformers_are_not_read() -> None:
+    """The `newest` run of scripts/try_versions.py lets `is_gradient_checkpointing` pass for PEFT's sake."""
+    for path, module in modules().items():
+        read = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
+        assert read.isdisjoint({"is_gradient_checkpointing", "gradient_checkpointing_enable"}), path

@@ -1,0 +1,260 @@
+"""Biased negatives: what each one is blind to, the published columns, and builds that go on where they stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.engines.hf import NapoHF
+from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.trainers import bias
+from napo_bench.trainers.bias import COLUMNS, build_bias
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-llava")
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        from make_tiny_llava import make_checkpoint
+    finally:
+        sys.path.pop(0)
+    make_checkpoint(folder)
+    return folder
+
+
+def picture(number: int) -> bytes:
+    dice, stream = random.Random(number), io.BytesIO()
+    size = dice.choice([(60, 40), (40, 60), (48, 48)])
+    Image.frombytes("RGB", size, dice.randbytes(3 * size[0] * size[1])).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def rlaif_v(count: int) -> list[dict[str, Any]]:
+    """Rows with the columns of RLAIF-V, and one of another source."""
+    return [
+        {
+            "ds_name": "RLAIF-V",
+            "image": {"bytes": picture(number), "path": f"{number}.png"},
+            "question": f"Is the {('dog', 'cat', 'bus')[number % 3]} {('red', 'blue')[number % 2]}?",
+            "chosen": "Yes",
+            "rejected": "No",
+            "origin_dataset": "VQAv2",
+            "origin_split": "{}",
+            "idx": 100 + number,
+            "image_path": f"images/{number}.png",
+            "scene": f"scene {number}",
+        }
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def build(checkpoint: Path, tmp_path: Path):
+    def build(rows: list[dict[str, Any]], name: str = "out") -> list[dict[str, Any]]:
+        data = tmp_path / f"{name}.parquet"
+        parquet.write_table(pa.Table.from_pylist(rows), data)
+        build_bias(
+            str(checkpoint),
+            data,
+            tmp_path / name,
+            batch_size=3,
+            device="cpu",
+            dtype="float32",
+            cache=tmp_path / "cache",
+        )
+        return built(tmp_path / name)
+
+    return build
+
+
+def built(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("*.parquet")) for row in parquet.read_table(path).to_pylist()]
+
+
+def test_negatives_are_the_models_beam_answers_to_one_modality(build, checkpoint: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    rows = rlaif_v(3)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint, backend="pil")
+
+    def answer(prompt: str, image: Image.Image | None) -> str:
+        inputs = processor(text=prompt, images=image, return_tensors="pt")
+        tokens = model.generate(**inputs, num_beams=3, do_sample=False, max_new_tokens=1024)
+        return processor.tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+    def squared(content: bytes) -> Image.Image:
+        image = Image.open(io.BytesIO(content))
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), tuple(int(255 * mean) for mean in (0.48145466, 0.4578275, 0.40821073)))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return square
+
+    for row, made in zip(rows, build(rows), strict=True):
+        assert made["question_only"] == answer(f"{SYSTEM} USER: {row['question']} ASSISTANT:", None)
+        assert made["image_only"] == answer(f"{SYSTEM} USER: <image>\n ASSISTANT:", squared(row["image"]["bytes"]))
+        assert made["question_only"]
+
+
+def test_each_negative_is_blind_to_the_other_modality(build) -> None:
+    rows = rlaif_v(4)
+    other_pictures = [{**row, "image": {"bytes": picture(50 + n), "path": "x"}} for n, row in enumerate(rows)]
+    other_questions = [{**row, "question": "Describe the farm."} for row in rows]
+    plain, pictures, questions = build(rows, "a"), build(other_pictures, "b"), build(other_questions, "c")
+    assert [row["question_only"] for row in pictures] == [row["question_only"] for row in plain]
+    assert [row["image_only"] for row in questions] == [row["image_only"] for row in plain]
+    assert [row["image_only"] for row in pictures] != [row["image_only"] for row in plain]
+    assert [row["question_only"] for row in questions] != [row["question_only"] for row in plain]
+
+
+def test_published_columns_come_first_and_nothing_else_is_touched(build) -> None:
+    rows = [{**row, "question_only": "stale"} for row in rlaif_v(4)]
+    made = build(rows)
+    assert tuple(made[0]) == (*COLUMNS, "ds_name", "scene")
+    for row, new in zip(rows, made, strict=True):
+        assert {name: new[name] for name in row if name != "question_only"} == {
+            name: row[name] for name in row if name != "question_only"
+        }
+        assert new["question_only"] != "stale"
+
+
+def test_a_picture_that_does_not_decode_costs_its_vision_negative_alone(build, tmp_path: Path) -> None:
+    rows = rlaif_v(4)
+    rows[2]["image"]["bytes"] = b"no picture"
+    made = build(rows)
+    assert [row["image_only"] is None for row in made] == [False, False, True, False]
+    assert all(row["question_only"] for row in made)
+    assert (
+        "1 of 4 rows: no image_only, for the picture does not decode (102)" in (tmp_path / "out/README.md").read_text()
+    )
+
+
+def test_pictures_beside_several_files_are_each_shown_and_written_into_the_result(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    for number, name in enumerate("ab"):
+        folder = tmp_path / "two" / name
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes(picture(number))
+        row = rlaif_v(1)[0] | {"idx": 7, "image": {"bytes": None, "path": "0.png"}, "question": ""}
+        parquet.write_table(pa.Table.from_pylist([row]), folder / "rows.parquet")
+    inside = [row | {"image": {"bytes": picture(number), "path": "0.png"}} for number, row in enumerate([row, row])]
+    parquet.write_table(pa.Table.from_pylist(inside), tmp_path / "inside.parquet")
+    built = []
+    for data in ("two", "inside.parquet"):
+        out, short = tmp_path / f"{data}-out", dataclasses.replace(bias.PUBLISHED, max_new_tokens=8)
+        build_bias(str(checkpoint), tmp_path / data, out, device="cpu", generation=short, progress=lambda *_: None)
+        built.append(parquet.read_table(next(out.glob("*.parquet"))).to_pylist())
+    assert built[0] == built[1]
+    assert [row["image"]["bytes"] for row in built[0]] == [picture(0), picture(1)]
+
+
+def test_an_interrupted_build_goes_on_and_ends_as_an_undisturbed_one(
+    build, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bias, "ROWS_A_SHARD", 4)
+    rows = rlaif_v(10)
+    undisturbed = build(rows, "undisturbed")
+    generated: list[int] = []
+    generate = NapoHF._generate
+
+    def until_the_plug_is_pulled(self: NapoHF, batch: list[Any], features: Any) -> list[str]:
+        if len(generated) == 5:
+            raise KeyboardInterrupt
+        generated.append(len(batch))
+        return generate(self, batch, features)
+
+    monkeypatch.setattr(NapoHF, "_generate", until_the_plug_is_pulled)
+    with pytest.raises(KeyboardInterrupt):
+        build(rows)
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
+    finished = sum(generated)
+    generated.clear()
+    monkeypatch.setattr(
+        NapoHF, "_generate", lambda *arguments: generated.append(len(arguments[1])) or generate(*arguments)
+    )
+    assert build(rows) == undisturbed
+    distinct = len({row["question"] for row in rows}) + len(rows)
+    assert finished + sum(generated) <= distinct + 3
+
+
+def test_a_finished_build_is_recognised_without_the_model(build, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rlaif_v(3)
+    first = build(rows)
+    monkeypatch.delattr(NapoHF, "__init__")
+    assert build(rows) == first
+
+
+def test_a_folder_that_holds_another_build_is_refused(build, tmp_path: Path) -> None:
+    build(rlaif_v(2))
+    with pytest.raises(NapoBenchError, match="out holds another build: its data_fingerprint is"):
+        build(rlaif_v(3))
+    (tmp_path / "foreign").mkdir()
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "foreign" / "rows.parquet")
+    with pytest.raises(NapoBenchError, match="foreign holds parquet files that are not of this command"):
+        build(rlaif_v(2), "foreign")
+
+
+def test_two_processes_write_what_one_writes(build, checkpoint: Path, tmp_path: Path) -> None:
+    count = bias.ROWS_A_SHARD + 2
+    rows = [{**row, "image": rlaif_v(2)[n % 2]["image"]} for n, row in enumerate(rlaif_v(3) * (count // 3 + 1))][:count]
+    alone = build(rows, "alone")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [str(Path(sys.executable).with_name("napo-bench")), "data", "build-bias", "--ckpt", str(checkpoint)]
+    done = subprocess.run(
+        [*torchrun, *command, "--data", str(tmp_path / "alone.parquet"), "--out", str(tmp_path / "shared"),
+         "--device", "cpu", "--dtype", "float32", "--batch-size", "3"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "user-cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert built(tmp_path / "shared") == alone
+
+
+def test_rows_without_the_needed_columns_are_named(build) -> None:
+    rows = [{name: value for name, value in row.items() if name != "rejected"} for row in rlaif_v(2)]
+    with pytest.raises(NapoBenchError, match="lacks the columns rejected"):
+        build(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"dtype": "fp16"}, "dtype is 'fp16'"), ({"device": "gpu"}, "device is 'gpu'"), ({}, "config.json says 7")],
+)
+def test_what_the_model_cannot_use_is_refused_before_it_is_allocated(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], message: str
+) -> None:
+    rows = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(rlaif_v(2)), rows)
+    config = Path(shutil.copytree(checkpoint, tmp_path / "other")) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_index": 7}))
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    with pytest.raises(NapoBenchError, match=message):
+        build_bias(str(tmp_path / "other"), rows, tmp_path / "out", **options)
+
+
+def test_rows_that_cannot_be_read_are_found_before_the_model_is_loaded(checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
+    with pytest.raises(NapoBenchError, match="nothing-there"):
+        build_bias(str(checkpoint), tmp_path / "nothing-there.parquet", tmp_path / "out")

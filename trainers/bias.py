@@ -1,0 +1,267 @@
+"""RLAIF-V-Bias: a model's own biased negatives for preference rows.
+
+Language-biased: it answers the question with no picture at all. Vision-biased: it sees the picture with an empty
+question. Greedy with 3 beams, no extra prompt, no filtering.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from napo_bench.core import files, locks
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.paths import cache_dir
+from napo_bench.core.progress import Listener
+from napo_bench.engines import BATCH_SIZE
+from napo_bench.engines.request import Asked, Generation
+from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.models.device import require_device, require_dtype
+from napo_bench.trainers.preference_data import decode_image, image_path, open_table, row_ids, row_names
+
+if TYPE_CHECKING:
+    from napo_bench.engines.hf import NapoHF
+
+COLUMNS = (
+    "question",
+    "chosen",
+    "rejected",
+    "image",
+    "question_only",
+    "image_only",
+    "idx",
+    "image_path",
+    "origin_dataset",
+    "origin_split",
+)
+"""The published columns, in their order; columns of the rows beyond these follow."""
+
+ROWS_A_SHARD = 500
+BUILD_NAME = "build.json"
+_README = "README.md"
+PUBLISHED = Generation(max_new_tokens=1024, num_beams=3)
+"""How the published negatives were generated."""
+
+_NEEDED = {"question", "chosen", "rejected", "image"}
+_IDS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class BiasReport:
+    """What was built.
+
+    Attributes:
+        rows: All of them.
+        without_picture: Ids of rows whose picture does not decode: they have no vision-biased negative.
+        empty: Name of the negative -> ids of rows to which the model said nothing.
+    """
+
+    rows: int
+    without_picture: list[str]
+    empty: dict[str, list[str]]
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each kind of row that lacks a negative."""
+        kinds = {"no image_only, for the picture does not decode": self.without_picture}
+        kinds |= {f"an empty {name}": ids for name, ids in self.empty.items()}
+        return [
+            f"{len(ids)} of {self.rows} rows: {what} ({', '.join(ids[:_IDS_SHOWN])}"
+            f"{', ...' if len(ids) > _IDS_SHOWN else ''})"
+            for what, ids in kinds.items()
+            if ids
+        ]
+
+
+def build_bias(
+    checkpoint: str,
+    data: str | Path,
+    out: Path,
+    *,
+    batch_size: int = BATCH_SIZE,
+    device: str | None = None,
+    dtype: str = "auto",
+    cache: Path | None = None,
+    progress: Listener | None = None,
+    generation: Generation = PUBLISHED,
+) -> BiasReport:
+    """Write preference rows with the biased negatives of a checkpoint.
+
+    Under torchrun each process writes its share of the shards. An interrupted build goes on: finished shards stay, and
+    every finished answer is in the journal beside them. A finished one is recognised without loading the model.
+
+    Args:
+        checkpoint: Any image-text-to-text checkpoint or adapter, local or on the hub.
+        data: RLAIF-V rows: a parquet file, a folder of them, or a data set on the hub.
+        out: Folder of the result: parquet shards, `build.json` and a README.
+        batch_size: Prompts in one forward.
+        device: As for `NapoHF`.
+        dtype: As for `NapoHF`.
+        cache: Of the memory-mapped rows, the user's cache folder by default.
+        progress: Is told how far it is; None draws bars.
+        generation: How the model answers.
+
+    Raises:
+        NapoBenchError: the checkpoint or the rows cannot be read, or `out` holds another build.
+    """
+    require_dtype(dtype)
+    require_device(device)
+    with locks.output_folder(out):
+        return _build_bias(checkpoint, data, out, batch_size, device, dtype, cache, progress, generation)
+
+
+def _build_bias(
+    checkpoint: str,
+    data: str | Path,
+    out: Path,
+    batch_size: int,
+    device: str | None,
+    dtype: str,
+    cache: Path | None,
+    progress: Listener | None,
+    generation: Generation,
+) -> BiasReport:
+    rows_cache = cache or cache_dir() / "rows"
+    if (out / _README).is_file():
+        table, source = open_table(data, _NEEDED, None, rows_cache)
+        _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), source.fingerprint(table), generation))
+        return _report(out, table)
+    if os.environ.get("RANK", "0") == "0":
+        open_table(data, _NEEDED, None, rows_cache)  # rows that cannot be read are found before the model is loaded
+    from napo_bench.engines.hf import NapoHF
+
+    model = NapoHF(checkpoint, batch_size, device, dtype, journal=out / "journal.sqlite")
+    model.progress = progress
+    everyone = model.accelerator
+    with everyone.main_process_first():
+        table, source = open_table(data, _NEEDED, None, rows_cache)
+    if everyone.is_main_process:
+        identity = _identity(model.fingerprint, source.fingerprint(table), generation) | {"dtype": str(model.dtype)}
+        _claim(out, identity, checkpoint=checkpoint, data=str(data), rows=len(table))
+    everyone.wait_for_everyone()
+    shards = _shards(out, len(table))
+    for number in range(everyone.process_index, len(shards), everyone.num_processes):
+        path, first = shards[number]
+        if not path.is_file():
+            part = table.with_format("arrow")[first : first + ROWS_A_SHARD]
+            folders = [source.folder(position) for position in range(first, first + len(part))]
+            _write_shard(path, part, model, generation, folders, f"Shard {number + 1} of {len(shards)}")
+    everyone.wait_for_everyone()
+    report = _report(out, table)
+    if everyone.is_main_process:
+        _write_readme(out, report)
+    return report
+
+
+def _identity(checkpoint_fingerprint: str, fingerprint_of_data: str, generation: Generation) -> dict[str, Any]:
+    return {
+        "checkpoint_fingerprint": checkpoint_fingerprint,
+        "data_fingerprint": fingerprint_of_data,
+        "generation": {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens},
+    }
+
+
+def _claim(out: Path, identity: dict[str, Any], **facts: Any) -> None:
+    """Say in `out` what is built there; refuse a folder that holds something else."""
+    path = out / BUILD_NAME
+    if path.is_file():
+        there = files.read_json(path)
+        for name, expected in identity.items():
+            found = files.field(there, name, (str, dict), str(path))
+            if found != expected:
+                raise NapoBenchError(
+                    f"{out} holds another build: its {name} is {found}, {expected} is expected.",
+                    "Give another --out, or delete that folder.",
+                )
+    elif any(out.glob("*.parquet")):
+        raise NapoBenchError(f"{out} holds parquet files that are not of this command.", "Give another --out.")
+    else:
+        files.write_json(path, {**facts, **identity})
+
+
+def _shards(out: Path, rows: int) -> list[tuple[Path, int]]:
+    """The files of the result, each with its first row."""
+    starts = range(0, rows, ROWS_A_SHARD)
+    return [(out / f"part-{number:05}-of-{len(starts):05}.parquet", first) for number, first in enumerate(starts)]
+
+
+def _write_shard(
+    path: Path, rows: pa.Table, model: NapoHF, generation: Generation, folders: Sequence[Path], title: str
+) -> None:
+    questions = rows["question"].to_pylist()
+    language = model.answer(
+        (Asked(question or "", None, generation) for question in questions), len(questions), f"{title}, language"
+    )
+    decoded: list[bool] = []
+
+    def pictures() -> Iterator[Asked]:
+        for cell, folder in zip(rows["image"], folders, strict=True):
+            image = decode_image(cell.as_py(), folder)
+            decoded.append(image is not None)
+            if image is not None:
+                yield Asked("", image, generation)
+
+    seen = iter(model.answer(pictures(), len(questions), f"{title}, vision"))
+    vision = [next(seen) if there else None for there in decoded]
+    biased = {"question_only": pa.array(language, pa.string()), "image_only": pa.array(vision, pa.string())}
+    columns = {name: rows[name] for name in rows.column_names} | biased
+    if pa.types.is_struct(rows["image"].type):
+        columns["image"] = _with_bytes(rows["image"], folders)
+    names = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
+    table = pa.table({name: columns[name] for name in names})
+    with files.atomic_path(path) as temporary:
+        parquet.write_table(table, temporary)
+
+
+def _with_bytes(images: pa.ChunkedArray, folders: Sequence[Path]) -> pa.ChunkedArray | pa.Array:
+    """Image cells with the bytes of the files that they name: the result is in another folder than the rows."""
+    cells = images.to_pylist()
+    named = {row: folders[row] / path for row, cell in enumerate(cells) if (path := image_path(cell)) is not None}
+    read = {row: path.read_bytes() for row, path in named.items() if path.is_file()}
+    if not read:
+        return images
+    fields = {field.name: field for field in images.type} | {"bytes": pa.field("bytes", pa.binary())}
+    filled = [{**cell, "bytes": read[row]} if row in read else cell for row, cell in enumerate(cells)]
+    return pa.array(filled, pa.struct(list(fields.values())))
+
+
+def _report(out: Path, table: Any) -> BiasReport:
+    ids = row_names(row_ids(table))
+    negatives: dict[str, list[str | None]] = {"question_only": [], "image_only": []}
+    for path, _ in _shards(out, len(ids)):
+        part = parquet.read_table(
+            files.require_file(path, "Delete the folder and build again."), columns=list(negatives)
+        )
+        for name, texts in negatives.items():
+            texts += part[name].to_pylist()
+    empty = {
+        name: [row_id for row_id, text in zip(ids, texts, strict=True) if text is not None and not text.strip()]
+        for name, texts in negatives.items()
+    }
+    without = [row_id for row_id, text in zip(ids, negatives["image_only"], strict=True) if text is None]
+    return BiasReport(len(ids), without, {name: rows for name, rows in empty.items() if rows})
+
+
+def _write_readme(out: Path, report: BiasReport) -> None:
+    build = files.read_json(out / BUILD_NAME)
+    lines = [
+        "# Preference rows with biased negatives",
+        "",
+        f"{report.rows} rows of `{build['data']}`, with two negatives that `{build['checkpoint']}` wrote:",
+        "",
+        "- `question_only`, language-biased: its answer to the question without the picture",
+        "- `image_only`, vision-biased: its answer to the picture with an empty question",
+        "",
+        "Greedy, {num_beams} beams, at most {max_new_tokens} new tokens, no filtering.".format(**build["generation"]),
+        f"`{BUILD_NAME}` has the fingerprints of the checkpoint and of the rows.",
+        *([""] + [f"- {note}" for note in report.notes] if report.notes else []),
+        "",
+        "Made by `napo-bench data build-bias`; train on it with `napo-bench train --data` and this folder.",
+    ]
+    files.write_text(out / _README, "\n".join(lines) + "\n")

@@ -1,0 +1,266 @@
+"""Log-probs of R responses to one image and one prompt, the prefix that they share computed once.
+
+The four responses of a preference row share about 600 of their 700 tokens. Here a row is one sequence
+
+    [prompt with its image | response 1 | response 2 | ... | response R]
+
+in which a response sees the prompt and itself, and its positions go on where the prompt ends. Log-probs and gradients
+are those of R separate sequences.
+
+The sequence goes through the model's own top-level forward, which merges the image as it always does. To PEFT,
+DistributedDataParallel, FSDP and DeepSpeed it is an ordinary call, and gradients synchronise as usual: give
+`response_logps` the wrapped model. While the call lasts two submodules answer differently: the LM head returns
+log-probs of response tokens instead of logits of all tokens, and a frozen vision tower runs without gradients.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.trainers.forward.attention import TAKES_A_MASK, branch_mask, fastest_attention
+from napo_bench.trainers.forward.packing import PADDING, PackedRows
+
+PLAIN_POSITIONS = {"llava", "llava_next", "llava_onevision", "internvl"}
+MULTIMODAL_ROPE = {"qwen2_vl", "qwen2_5_vl"}
+TOKEN_TYPES = {"qwen2_vl": "mm_token_type_ids", "qwen2_5_vl": "mm_token_type_ids", "gemma3": "token_type_ids"}
+LOGITS_AT_A_TIME = 2**24
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreferenceBatch:
+    """B rows, each a prompt with at most one image, and R responses to it.
+
+    Attributes:
+        input_ids: Prompt tokens with the image's placeholder tokens, `[B, P]`; padded left or right.
+        attention_mask: 1 on prompt tokens, 0 on padding, `[B, P]`.
+        response_ids: Response tokens with the closing EOS, `[B, R, T]`; padded right.
+        response_mask: 1 on response tokens, `[B, R, T]`; all 0 where the row lacks that response.
+        images: What the image processor returned for the rows' images, in the order of the rows: `pixel_values` and,
+            by family, `image_sizes` (LLaVA-NeXT) or `image_grid_thw` (Qwen-VL). Empty where no row has an image.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    images: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResponseLogps:
+    """Log-probs of the responses, prompt and image excluded, in float32.
+
+    Attributes:
+        sum: Over the tokens of the response, `[B, R]`; 0 where the row lacks it.
+        mean: The sum over the number of tokens, `[B, R]`; 0 where the row lacks it.
+        tokens: Number of tokens, `[B, R]`.
+    """
+
+    sum: Tensor
+    mean: Tensor
+    tokens: Tensor
+
+
+def prepare(model: nn.Module, *, train_vision_tower: bool = False) -> None:
+    """Freeze the vision tower and choose the attention that is fastest with a shared prefix.
+
+    To be called once, when the model is loaded and on its device, before adapters or distributed wrappers. The tower
+    of Qwen-VL includes its merger.
+
+    Args:
+        model: An image-text-to-text model of transformers.
+        train_vision_tower: Leave the tower trainable.
+    """
+    bare = _unwrapped(model)
+    if not train_vision_tower:
+        _vision_tower(bare).requires_grad_(False)
+    if bare.config.get_text_config()._attn_implementation == "sdpa" and obstacle_to_sharing(bare) is None:
+        bare.set_attn_implementation({"text_config": fastest_attention(bare.get_decoder())})
+
+
+def response_logps(model: nn.Module, batch: PreferenceBatch, shared_prefix: bool = True) -> ResponseLogps:
+    """Log-probs of each response given its row's prompt and image.
+
+    Args:
+        model: An image-text-to-text model of transformers, bare or in its PEFT and distributed wrappers.
+        batch: B rows of R responses, on the model's device.
+        shared_prefix: Compute each prompt once. False concatenates every response with its prompt and takes the logits
+            as the model gives them: the reference, and the way of a model that cannot share, which is logged once.
+    """
+    obstacle = obstacle_to_sharing(model) if shared_prefix else None
+    if obstacle:
+        _warn_once(f"Every response is computed with its own copy of the prompt: {obstacle}.")
+    of_tokens = _shared(model, batch) if shared_prefix and not obstacle else _concatenated(model, batch)
+    present = batch.response_mask.bool()
+    total = of_tokens.new_zeros(present.shape).masked_scatter(present, of_tokens).sum(-1)
+    tokens = present.sum(-1)
+    return ResponseLogps(sum=total, mean=total / tokens.clamp(min=1), tokens=tokens)
+
+
+def obstacle_to_sharing(model: nn.Module) -> str | None:
+    """Why the responses of this model cannot share their prefix; None where they can."""
+    config = _unwrapped(model).config
+    text = config.get_text_config()
+    if config.model_type not in PLAIN_POSITIONS | MULTIMODAL_ROPE:
+        return f"how {config.model_type} merges images and numbers positions is not known here"
+    layers = set(getattr(text, "layer_types", None) or {"full_attention"})
+    if layers != {"full_attention"}:
+        return f"it has layers of {', '.join(sorted(layers - {'full_attention'}))}"
+    if not getattr(text, "layer_types", None) and getattr(text, "sliding_window", None):
+        return f"its attention slides over a window of {text.sliding_window} tokens"
+    if text._attn_implementation not in TAKES_A_MASK:
+        return f"{text._attn_implementation} takes no attention mask (load the model with attn_implementation='sdpa')"
+    return None
+
+
+def _shared(model: nn.Module, batch: PreferenceBatch) -> Tensor:
+    """Log-probs of the response tokens in the order of `response_mask`, `[N]`."""
+    bare = _unwrapped(model)
+    present = batch.response_mask.bool()
+    rows = PackedRows.of(batch.attention_mask.bool(), present)
+    head = bare.get_output_embeddings()
+    logits_of, targets = head.forward, batch.response_ids[present]
+    answers: list[Tensor] = []
+
+    def log_probs(hidden: Tensor) -> Tensor:
+        predictors = hidden.flatten(0, -2).index_select(0, rows.predictors)
+        answers.append(_log_probs(logits_of, predictors, targets, bare.config.get_text_config().vocab_size))
+        return answers[0]
+
+    with _answering(head, log_probs), _gradients_of_tower(bare):
+        output = model(
+            input_ids=rows.arrange(batch.input_ids, batch.response_ids),
+            position_ids=rows.arrange(*_positions(bare, batch)),
+            attention_mask=branch_mask(rows.branches, bare.config.get_text_config()._attn_implementation, bare.dtype),
+            use_cache=False,
+            **batch.images,
+        )
+    # The values are the head's own: FSDP may cast outputs to bfloat16, too coarse for a log-prob. The output stays in
+    # the graph, because DeepSpeed and DistributedDataParallel hang backward hooks on it.
+    values: Tensor = answers[0] + 0 * output.logits.float()
+    return values
+
+
+def _concatenated(model: nn.Module, batch: PreferenceBatch) -> Tensor:
+    """What `_shared` returns, from R sequences a row and the model's own mask, positions and logits."""
+    bare = _unwrapped(model)
+    responses = batch.response_mask.shape[1]
+    each_prompt = functools.partial(torch.repeat_interleave, repeats=responses, dim=0)
+    present = batch.response_mask.bool().flatten(0, 1).unsqueeze(1)
+    response_ids = batch.response_ids.flatten(0, 1).unsqueeze(1)
+    rows = PackedRows.of(each_prompt(batch.attention_mask).bool(), present)
+    input_ids = rows.arrange(each_prompt(batch.input_ids), response_ids)
+    with _gradients_of_tower(bare):
+        output = model(
+            input_ids=input_ids,
+            attention_mask=(rows.branches != PADDING).long(),
+            use_cache=False,
+            **_token_types(bare, input_ids),
+            **_repeat_images(batch.images, responses),
+        )
+    logits = output.logits.flatten(0, 1).index_select(0, rows.predictors)
+    return -cross_entropy(logits.float(), response_ids[present], reduction="none")
+
+
+def _log_probs(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int) -> Tensor:
+    """Log-probs of the targets `[N]` given hidden states `[N, H]`, in parts of `LOGITS_AT_A_TIME`."""
+
+    def part(hidden: Tensor, targets: Tensor) -> Tensor:
+        return -cross_entropy(logits_of(hidden).float(), targets, reduction="none")
+
+    size = max(1, LOGITS_AT_A_TIME // vocabulary)
+    earlier = zip(torch.split(hidden[:-size], size), torch.split(targets[:-size], size), strict=True)
+    # The backward pass begins with the last part: its logits may wait for it, those of the others are computed again.
+    last = part(hidden[-size:], targets[-size:])
+    return torch.cat([*(checkpoint(part, *pair, use_reentrant=False) for pair in earlier), last])
+
+
+def _positions(bare: Any, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
+    """Positions of the prompt's tokens `[..., B, P]` and of the responses' tokens `[..., B, R, T]`."""
+    prompt = batch.attention_mask
+    following = prompt.sum(1)
+    if bare.config.model_type in MULTIMODAL_ROPE:
+        positions, shift = bare.model.get_rope_index(
+            batch.input_ids,
+            image_grid_thw=batch.images.get("image_grid_thw"),
+            attention_mask=prompt,
+            **_token_types(bare, batch.input_ids),
+        )
+        following = following + shift.squeeze(1)
+    else:
+        positions = (prompt.cumsum(1) - 1).clamp(min=0)
+    steps = torch.arange(batch.response_ids.shape[2], device=prompt.device)
+    of_responses = (following[:, None, None] + steps).expand(*positions.shape[:-2], *batch.response_ids.shape)
+    return positions, of_responses
+
+
+def _token_types(bare: Any, input_ids: Tensor) -> dict[str, Tensor]:
+    """The argument that tells image tokens (1) from text (0), for a family that asks for it."""
+    name = TOKEN_TYPES.get(bare.config.model_type)
+    return {name: (input_ids == bare.config.image_token_id).long()} if name else {}
+
+
+def _repeat_images(images: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
+    """Each image `times` times in a row. Qwen-VL lays the patches of all images end to end; the grid counts them."""
+    repeated = {name: values.repeat_interleave(times, 0) for name, values in images.items()}
+    if "image_grid_thw" in images:
+        patches = torch.split(images["pixel_values"], images["image_grid_thw"].prod(1).tolist())
+        repeated["pixel_values"] = torch.cat([image for image in patches for _ in range(times)])
+    return repeated
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    """The transformers model inside its distributed, compiled and PEFT wrappers."""
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def _vision_tower(bare: Any) -> Any:
+    tower = bare.get_encoder(modality="image")
+    if tower is bare or tower is bare.base_model:
+        raise NapoBenchError(
+            f"{type(bare).__name__} has no vision tower.", "Give an image-text-to-text checkpoint, such as LLaVA-1.5."
+        )
+    return tower
+
+
+@contextmanager
+def _gradients_of_tower(bare: Any) -> Iterator[None]:
+    """Run the vision tower without gradients where none of its parameters trains."""
+    tower = _vision_tower(bare)
+    trains = any(parameter.requires_grad for parameter in tower.parameters())
+    with _answering(tower, tower.forward if trains else torch.no_grad()(tower.forward)):
+        yield
+
+
+@contextmanager
+def _answering(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another forward; its hooks, with which FSDP and DeepSpeed gather its weights, stay."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)

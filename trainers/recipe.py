@@ -1,0 +1,209 @@
+"""The recipe of a training run: a flat YAML file, checked, with every default in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+import yaml
+
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError, nearest, unknown_name
+
+RECIPES = Path(__file__).parent / "recipes"
+
+PairLoss = Literal["dpo", "napo", "cdpo", "rdpo", "ipo", "hinge", "none"]
+RejectedLoss = Literal["dpo", "napo", "cdpo", "rdpo", "ipo", "hinge", "mdpo", "none"]
+LogProb = Literal["sum", "mean"]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines the weights that come out, but for the rows and the number of processes.
+
+    The defaults are the paper's NaPO on LLaVA-1.5-7B.
+
+    Attributes:
+        base: The checkpoint to start from, a hub name or a folder.
+        data: The preference rows, a hub name, a parquet file or a folder of them.
+        loss_rejected: The loss of the pairs (chosen, rejected); `mdpo` compares pictures too, and has an anchor.
+        loss_language: The loss of the pairs (chosen, language-biased).
+        loss_vision: The loss of the pairs (chosen, vision-biased).
+        beta: Of every loss.
+        label_smoothing: Share of wrong labels that cDPO and rDPO assume.
+        q_rejected_from: Whether NaPO's q looks at summed or mean log-probs of the pairs (chosen, rejected).
+        q_language_from: The same for the language-biased negatives.
+        q_vision_from: The same for the vision-biased negatives.
+        alpha_rejected: Of q (Eq. 12), for the pairs (chosen, rejected).
+        alpha_language: The same for the language-biased negatives.
+        alpha_vision: The same for the vision-biased negatives.
+        weights: How the losses add up: `dynamic` (Eq. 13), `bounded` (our own), `sum`, `fixed`, or `random` (one
+            loss a step, drawn).
+        fixed_weights: Of rejected, language and vision where `weights` is `fixed`.
+        learning_rate: The peak.
+        epochs: Passes over the rows; a part of one is possible.
+        schedule: Of the learning rate, as transformers names them.
+        warmup: Share of the steps in which the learning rate rises.
+        weight_decay: Of AdamW.
+        max_grad_norm: Gradients are clipped to it.
+        per_device_batch_size: Rows in one forward of one process.
+        gradient_accumulation: Forwards before the weights change.
+        precision: `bf16` keeps the trained weights in float32 and computes in bfloat16.
+        gradient_checkpointing: Recompute activations in the backward.
+        max_length: Tokens of picture, prompt and one response; longer rows are left out and reported.
+        shared_prefix: Compute picture and prompt once for all responses of a row.
+        train_vision_tower: Train the vision tower too.
+        lora_r: Rank of LoRA adapters on the language model's linear layers; 0 trains all weights.
+        lora_alpha: Scale of the adapters.
+        lora_dropout: Dropout in front of the adapters.
+        seed: Of the order of rows, of dropout, of the crops of mDPO and of the draws of `random` weights.
+        logging_steps: Steps between two lines of the log.
+        save_steps: Steps between two checkpoints to resume from.
+        workers: Processes that decode pictures for each training process.
+        report_to: `tensorboard`, `wandb`, both or none; the JSONL log is always written.
+    """
+
+    base: str = "llava-hf/llava-1.5-7b-hf"
+    data: str = "Starrrrrry/RLAIF-V-Bias-Dataset"
+    loss_rejected: RejectedLoss = "dpo"
+    loss_language: PairLoss = "napo"
+    loss_vision: PairLoss = "napo"
+    beta: Positive = 0.1
+    label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=0.5)] = 0.1
+    q_rejected_from: LogProb = "sum"
+    q_language_from: LogProb = "mean"
+    q_vision_from: LogProb = "sum"
+    alpha_rejected: Positive = 0.01
+    alpha_language: Positive = 0.5
+    alpha_vision: Positive = 0.01
+    weights: Literal["dynamic", "bounded", "sum", "fixed", "random"] = "dynamic"
+    fixed_weights: tuple[NotNegative, NotNegative, NotNegative] = (0.04, 0.48, 0.48)
+    learning_rate: Positive = 5e-7
+    epochs: Positive = 4.0
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: Fraction = 0.1
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: Positive = 1.0
+    per_device_batch_size: Count = 4
+    gradient_accumulation: Count = 1
+    precision: Literal["bf16", "fp32"] = "bf16"
+    gradient_checkpointing: bool = True
+    max_length: Count = 2048
+    shared_prefix: bool = True
+    train_vision_tower: bool = False
+    lora_r: Annotated[int, msgspec.Meta(ge=0)] = 0
+    lora_alpha: Positive = 256
+    lora_dropout: Fraction = 0.0
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 42
+    logging_steps: Count = 10
+    save_steps: Count = 500
+    workers: Annotated[int, msgspec.Meta(ge=0)] = 4
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    @property
+    def negatives(self) -> tuple[str, ...]:
+        """The negatives that have a loss, among "rejected", "language" and "vision", in this order."""
+        losses = {"rejected": self.loss_rejected, "language": self.loss_language, "vision": self.loss_vision}
+        return tuple(name for name, loss in losses.items() if loss != "none")
+
+    @property
+    def crop_seed(self) -> int | None:
+        """Seed of the crops that mDPO compares with; None where the recipe does not."""
+        return self.seed if self.loss_rejected == "mdpo" else None
+
+    def to_yaml(self) -> str:
+        """The recipe with every field, as a YAML file that `load_recipe` reads."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: The name of a recipe of the package, or a YAML file. A file may build on another recipe with
+            `extends: NAME_OR_FILE`, and then only states what differs.
+        overrides: "key=value", applied last; values are YAML.
+
+    Raises:
+        NapoBenchError: no such recipe, an unknown key (the nearest one is named), a value of the wrong type or out
+            of range, or no loss at all.
+    """
+    values = _read(source, ())
+    where = str(source)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise NapoBenchError(f"--set {override}: key=value is expected.", "For example --set beta=0.2")
+        _check_key(key.strip(), f"--set {override}")
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise NapoBenchError(f"--set {override}: the value is not valid YAML.") from None
+        where = f"{source} with --set {' --set '.join(overrides)}"
+    try:
+        recipe = msgspec.convert(values, Recipe, strict=False)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$.")
+        name = path.rstrip("`").split("[")[0]
+        hint = _choices(name, values.get(name))
+        raise NapoBenchError(f"{where}: {name} is {values.get(name)!r}. {reason}.", hint) from None
+    if not recipe.negatives:
+        raise NapoBenchError(f"{where}: every loss is none, so there is nothing to train on.", "Set loss_rejected: dpo")
+    if recipe.weights == "fixed" and not any(recipe.fixed_weights):
+        raise NapoBenchError(f"{where}: fixed_weights are all 0, so there is nothing to train on.")
+    return recipe
+
+
+def _read(source: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = _path(source, seen[-1].parent if seen else Path())
+    if path in seen:
+        raise NapoBenchError(f"{path}: extends goes round in a circle: {' -> '.join(p.stem for p in (*seen, path))}.")
+    try:
+        values = yaml.safe_load(files.read_text(path))
+    except yaml.YAMLError as error:
+        raise NapoBenchError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise NapoBenchError(f"{path}: lines of the form `key: value` are expected.")
+    parent = values.pop("extends", None)
+    for key in values:
+        _check_key(str(key), str(path))
+    return {**_read(parent, (*seen, path)), **values} if parent is not None else values
+
+
+def _path(source: str | Path, beside: Path) -> Path:
+    if Path(source).suffix in (".yaml", ".yml"):
+        return files.require_file((beside / Path(source).expanduser()).resolve())
+    path = RECIPES / f"{source}.yaml"
+    if not path.is_file():
+        error = unknown_name("recipe", str(source), recipe_names())
+        raise NapoBenchError(error.message, f"{error.hint} The name of a recipe's file ends in .yaml.")
+    return path
+
+
+def _choices(name: str, value: object) -> str:
+    """The values that a key may have, if they are few, and those that are nearest to the one it has."""
+    kind = get_type_hints(Recipe).get(name)
+    kind = next((part for part in get_args(kind) if get_origin(part) is Literal), kind)
+    if get_origin(kind) is not Literal:
+        return ""
+    near = nearest(str(value), get_args(kind))
+    return (f"Did you mean {' or '.join(near)}? " if near else "") + f"{name} is one of: {', '.join(get_args(kind))}."
+
+
+def _check_key(key: str, where: str) -> None:
+    names = [field.name for field in fields(Recipe)]
+    if key not in names:
+        raise unknown_name("key", key, names, where)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napo_bench.benchmarks.metrics import metric_functions
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
-from napo_bench.core.resources import results_dir
+from napo_bench.core.paths import results_dir
 from napo_bench.runs.gates import Gate, Gates, judge, load_gates
 from napo_bench.runs.result import RunResult
 

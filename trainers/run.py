@@ -20,7 +20,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-import platformdirs
 import torch
 from accelerate import PartialState
 from torch import nn
@@ -30,6 +29,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from napo_bench.core import files, interrupts, locks
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.paths import cache_dir
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.soundness import require_image_token
@@ -76,7 +76,7 @@ class Inputs:
 
 def default_cache() -> Path:
     """Where rows are memory-mapped and reference log-probs are kept: a part of the user's cache folder."""
-    return platformdirs.user_cache_path("napo-bench", appauthor=False) / "training"
+    return cache_dir() / "training"
 
 
 def open_inputs(recipe: Recipe, cache: Path) -> Inputs:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import platformdirs
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.paths import cache_dir
 
 INSTANCE_FILES = ("instances_train2014.json", "instances_val2014.json")
 CAPTION_FILES = ("captions_train2014.json", "captions_val2014.json")
@@ -79,7 +79,7 @@ def load_images(folder: Path, image_ids: Iterable[int]) -> dict[int, CocoImage]:
     """
     paths = [files.require_file(folder / name, FETCH_HINT) for name in (*INSTANCE_FILES, *CAPTION_FILES)]
     key = hashlib.sha256("".join(map(files.sha256_file, paths)).encode()).hexdigest()
-    index = platformdirs.user_cache_path("napo-bench", appauthor=False) / "coco" / f"{key[:32]}.sqlite"
+    index = cache_dir() / "coco" / f"{key[:32]}.sqlite"
     if not index.exists():
         _write_index(index, read_annotations(folder))
     try:

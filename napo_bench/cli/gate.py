@@ -33,7 +33,7 @@ def gate(
     In a GitHub workflow the verdicts also go to the step summary.
     """
     from napo_bench.core import files
-    from napo_bench.core.resources import results_dir
+    from napo_bench.core.paths import results_dir
     from napo_bench.report.names import pair_names
     from napo_bench.runs.gates import judge, load_gates
     from napo_bench.runs.result import RunResult

@@ -1,4 +1,4 @@
-"""Where benchmark data and caches lie."""
+"""Where benchmark data, caches and the files of the project are. No other module names the cache folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import platformdirs
 
+from napo_bench.core.errors import NapoBenchError
+
 DATA_DIR_VARIABLE = "NAPO_BENCH_DATA"
 
 
 def data_dir(option: Path | None = None) -> Path:
-    """The data dir: the option, else the environment variable NAPO_BENCH_DATA, else `data` in the user's cache folder.
+    """The data dir: the option, else the environment variable NAPO_BENCH_DATA, else `data` in the cache folder.
 
     The folder need not exist.
     """
@@ -25,3 +27,16 @@ def data_dir(option: Path | None = None) -> Path:
 def cache_dir() -> Path:
     """The project's folder in the user's cache: everything in it can be made again. It need not exist."""
     return platformdirs.user_cache_path("napo-bench", appauthor=False)
+
+
+def results_dir() -> Path:
+    """The folder `results`: beside the package in a checkout, inside it in an installed wheel.
+
+    Raises:
+        NapoBenchError: it is in neither place.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "_results", package.parent / "results"):
+        if (folder / "gates.toml").is_file():
+            return folder
+    raise NapoBenchError("The folder results/ is not there.", "Install napo-bench again: pip install napo-bench")

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
+from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import Listener, listening
 from napo_bench.core.thoughts import DEFAULT_MARKS, NEVER_ENDS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE
@@ -80,12 +80,11 @@ class NapoAPI(lmms):  # type: ignore[misc]
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise NapoBenchError(f"The batch size is {batch_size!r}; a whole number from 1 is expected.")
-        cache = platformdirs.user_cache_path("napo-bench", appauthor=False)
         self._endpoint = Endpoint(
             model=str(model),
             base_url=base_url or os.environ.get(URL_VARIABLE),
             api_key=next((key for name in KEY_VARIABLES if (key := os.environ.get(name, "").strip())), None),
-            journal=Journal(Path(journal) if journal else cache / "responses.sqlite"),
+            journal=Journal(Path(journal) if journal else cache_dir() / "responses.sqlite"),
             concurrency=int(batch_size),
             max_requests=max_requests,
             timeout=timeout,

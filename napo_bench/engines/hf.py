@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 import transformers
 from accelerate import Accelerator
@@ -24,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal, journal_key
+from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import Listener, listening
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE
@@ -109,8 +109,7 @@ class NapoHF(lmms):  # type: ignore[misc]
         self._prepared: dict[int, tuple[Image.Image, Image.Image, str]] = {}
         self._marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
-        cache = platformdirs.user_cache_path("napo-bench", appauthor=False)
-        self._journal = Journal(Path(journal) if journal else cache / "responses.sqlite")
+        self._journal = Journal(Path(journal) if journal else cache_dir() / "responses.sqlite")
 
     @cached_property
     def model(self) -> Any:

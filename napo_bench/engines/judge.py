@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import platformdirs
-
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
+from napo_bench.core.paths import cache_dir
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines.endpoint import MAX_REFUSED, Completion, Endpoint
 
@@ -197,7 +196,7 @@ def tokens_note(replies: Sequence[Reply[Any]]) -> str:
 
 def judge_journal() -> Journal:
     """Where stored responses' judge replies are kept: `judge.sqlite` in the user's cache folder."""
-    return Journal(platformdirs.user_cache_path("napo-bench", appauthor=False) / "judge.sqlite")
+    return Journal(cache_dir() / "judge.sqlite")
 
 
 def configured_judge(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS, TABLE_1, Metric
-from napo_bench.core.resources import results_dir
+from napo_bench.core.paths import results_dir
 from napo_bench.report.runs import NamedRun, comparable, deviations, is_micro
 from napo_bench.trainers.recipe import Recipe, load_recipe
 

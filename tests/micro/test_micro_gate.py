@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from napo_bench.core.resources import results_dir
+from napo_bench.core.paths import results_dir
 from napo_bench.micro.base import base_checkpoint
 from napo_bench.micro.data import ensure_data
 from napo_bench.runs.evaluate import EvalOptions, evaluate

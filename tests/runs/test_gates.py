@@ -19,7 +19,7 @@ from synthetic_runs import invoke, make_run
 from napo_bench.benchmarks.object_halbench.score import METRICS
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.benchmarks.scoring import measure
-from napo_bench.core.resources import results_dir
+from napo_bench.core.paths import results_dir
 from napo_bench.runs.gates import judge, load_gates
 from napo_bench.runs.result import RunResult
 

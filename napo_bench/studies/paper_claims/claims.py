@@ -9,7 +9,7 @@ from functools import cache
 from typing import Literal
 
 from napo_bench.benchmarks.metrics import METRICS
-from napo_bench.core.resources import results_dir
+from napo_bench.core.paths import results_dir
 from napo_bench.studies.paper_claims.estimate import Estimate
 
 Direction = Literal["higher", "lower"]

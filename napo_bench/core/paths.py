@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from napo_bench.core.errors import NapoBenchError
 
 DATA_DIR_VARIABLE = "NAPO_BENCH_DATA"
@@ -26,6 +24,8 @@ def data_dir(option: Path | None = None) -> Path:
 
 def cache_dir() -> Path:
     """The project's folder in the user's cache: everything in it can be made again. It need not exist."""
+    import platformdirs
+
     return platformdirs.user_cache_path("napo-bench", appauthor=False)
 
 

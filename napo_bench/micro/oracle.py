@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from napo_bench.micro.benchmarks import JUDGE_TEMPLATE
-from napo_bench.micro.claims import claims, holds
 from napo_bench.micro.language import NUMBERS, SINGULAR, one_of, understand
+from napo_bench.micro.truth import claims, holds
 from napo_bench.micro.world import COLORS, PLACES, SIDES, Group, Scene
 
 MODEL = "micro-oracle-1"

@@ -13,11 +13,11 @@ from pyarrow import parquet
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.micro.benchmarks import FACTS_A_CONCEPT, HABITS, counterfacts
-from napo_bench.micro.claims import is_right
 from napo_bench.micro.data import code_digest, world_version
 from napo_bench.micro.draw import draw, png
 from napo_bench.micro.language import Question, answers, understand
 from napo_bench.micro.lessons import draw_questions
+from napo_bench.micro.truth import is_right
 from napo_bench.micro.world import COLORS, MAX_COUNT, PLACES, THINGS, Scene, build_scene, sample_scene
 
 ROWS = 1500

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import random
 
+import make_micro_base
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from napo_bench.micro import train_base
 from napo_bench.micro.base import base_checkpoint
 from napo_bench.micro.draw import draw
 from napo_bench.micro.language import Question, answers, imagined
@@ -62,7 +62,7 @@ def test_it_knows_every_word_of_the_micro_language(processor):
 def test_its_processor_shows_it_what_it_was_trained_on(processor):
     scene = sample_scene(random.Random(0))
     (shown,) = processor.image_processor(draw(scene), return_tensors="pt")["pixel_values"]
-    trained = train_base.pictures([scene])[0] / 127.5 - 1
+    trained = make_micro_base.pictures([scene])[0] / 127.5 - 1
     assert (shown - trained).abs().max() < 0.05
 
 
@@ -115,23 +115,23 @@ def test_an_empty_question_gets_a_caption(ask):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(train_base, "SCENES", 32)
-    monkeypatch.setattr(train_base, "TOWER_STEPS", 3)
-    monkeypatch.setattr(train_base, "WORD_STEPS", 3)
-    short = tuple(dataclasses.replace(stage, steps=2) for stage in train_base.STAGES)
-    monkeypatch.setattr(train_base, "STAGES", short)
-    monkeypatch.setattr(train_base, "BATCH", 8)
+    monkeypatch.setattr(make_micro_base, "SCENES", 32)
+    monkeypatch.setattr(make_micro_base, "TOWER_STEPS", 3)
+    monkeypatch.setattr(make_micro_base, "WORD_STEPS", 3)
+    short = tuple(dataclasses.replace(stage, steps=2) for stage in make_micro_base.STAGES)
+    monkeypatch.setattr(make_micro_base, "STAGES", short)
+    monkeypatch.setattr(make_micro_base, "BATCH", 8)
 
 
 def test_a_base_is_made_stage_by_stage_and_the_same_seed_makes_the_same(tmp_path, quick):
     lines = []
-    train_base.make_base(tmp_path / "one", seed=1, log=lines.append)
+    make_micro_base.make_base(tmp_path / "one", seed=1, log=lines.append)
     stages = sorted(path.name for path in (tmp_path / "one" / "stages").iterdir())
     assert stages == [f"{name}.safetensors" for name in ("habits", "judging", "looking", "tower", "words")]
-    train_base.make_base(tmp_path / "two", seed=1, log=lines.append)
+    make_micro_base.make_base(tmp_path / "two", seed=1, log=lines.append)
     (tmp_path / "two" / "stages" / "habits.safetensors").unlink()
     lines.clear()
-    train_base.make_base(tmp_path / "two", seed=1, log=lines.append)
+    make_micro_base.make_base(tmp_path / "two", seed=1, log=lines.append)
     assert any(line.startswith("habits") for line in lines)
     assert not any(line.startswith(("tower", "looking", "judging")) for line in lines)
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
@@ -142,18 +142,20 @@ def test_a_base_is_made_stage_by_stage_and_the_same_seed_makes_the_same(tmp_path
 
 
 def test_lessons_break_what_is_typical_often_enough_to_be_seen():
-    scenes = train_base.make_scenes(seed=0, count=500)
+    scenes = make_micro_base.make_scenes(seed=0, count=500)
     typical = [group.color == THINGS[group.thing].color for scene in scenes for group in scene.groups]
-    assert typical_share(typical) == pytest.approx(train_base.SEEN.color, abs=0.06)
-    assert isinstance(train_base.SEEN, Habits)
+    assert typical_share(typical) == pytest.approx(make_micro_base.SEEN.color, abs=0.06)
+    assert isinstance(make_micro_base.SEEN, Habits)
 
 
 @pytest.mark.numeric
 def test_lessons_side_by_side_do_not_see_each_other():
     """Each has the loss that it has alone, with its picture or without."""
-    processor = train_base.make_processor()
-    model = train_base.make_model(len(processor.tokenizer), seed=0)
-    features = torch.randn(2, train_base.PATCHES, train_base.WIDTH, generator=torch.Generator().manual_seed(0))
+    processor = make_micro_base.make_processor()
+    model = make_micro_base.make_model(len(processor.tokenizer), seed=0)
+    features = torch.randn(
+        2, make_micro_base.PATCHES, make_micro_base.WIDTH, generator=torch.Generator().manual_seed(0)
+    )
     rows = [
         [
             Lesson("What color is the cow in the image?", "The cow is red.", sees=True),
@@ -164,8 +166,8 @@ def test_lessons_side_by_side_do_not_see_each_other():
     ]
 
     def loss(rows, features):
-        packed = train_base._pack(rows, lambda text: processor.tokenizer(text)["input_ids"])
-        return train_base._answer_loss(model, packed, features), packed.answered.sum()
+        packed = make_micro_base._pack(rows, lambda text: processor.tokenizer(text)["input_ids"])
+        return make_micro_base._answer_loss(model, packed, features), packed.answered.sum()
 
     with torch.no_grad():
         together, tokens = loss(rows, features)
@@ -178,9 +180,9 @@ def test_lessons_side_by_side_do_not_see_each_other():
 
 
 def test_a_lesson_is_packed_as_the_chat_template_and_the_processor_show_it():
-    processor = train_base.make_processor()
+    processor = make_micro_base.make_processor()
     lesson = Lesson("What color is the cow in the image?", "The cow is red.", sees=True)
-    packed = train_base._pack([[lesson]], lambda text: processor.tokenizer(text)["input_ids"])
+    packed = make_micro_base._pack([[lesson]], lambda text: processor.tokenizer(text)["input_ids"])
     messages = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": lesson.question}]},
         {"role": "assistant", "content": [{"type": "text", "text": lesson.answer}]},
@@ -199,7 +201,7 @@ def test_a_contrast_is_of_the_same_kind_and_has_the_other_answer(kind):
     rng = random.Random(1)
     found = 0
     for _ in range(60):
-        scene = sample_scene(rng, train_base.SEEN)
+        scene = sample_scene(rng, make_micro_base.SEEN)
         question = draw_question(rng, kind, scene)
         other = question and contrast(rng, question, scene)
         if other:

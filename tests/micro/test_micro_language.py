@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napo_bench.benchmarks.vlind.prompts import commonsense_prompt, context_prompt, image_prompt
-from napo_bench.micro.claims import claims, false_claims, is_right
 from napo_bench.micro.language import Question, answers, imagined, state, teacher_answers, understand
 from napo_bench.micro.lessons import draw_questions
+from napo_bench.micro.truth import claims, false_claims, is_right
 from napo_bench.micro.world import THINGS, Group, Habits, Scene, sample_scene
 
 ZOO = Scene(

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from napo_bench.micro.benchmarks import counterfacts
-from napo_bench.micro.claims import claims, false_claims, is_right
 from napo_bench.micro.draw import draw
 from napo_bench.micro.language import understand
 from napo_bench.micro.preferences import are_current, is_noise, noise_labels, preference_row, write_preference_rows
+from napo_bench.micro.truth import claims, false_claims, is_right
 from napo_bench.micro.world import THINGS, Scene
 
 RLAIF_V = ["question", "chosen", "rejected", "image", "idx", "image_path", "origin_dataset", "origin_split"]

@@ -16,9 +16,9 @@ from tiny_llava import make_data
 
 from napo_bench.benchmarks.result import MetricValue
 from napo_bench.micro import data as micro_data
-from napo_bench.micro.claims import is_right
 from napo_bench.micro.language import answers, typical_scene, understand
 from napo_bench.micro.preferences import noise_labels, write_preference_rows
+from napo_bench.micro.truth import is_right
 from napo_bench.micro.world import THINGS, Scene
 from napo_bench.report.figures import label_noise
 from napo_bench.runs.evaluate import EvalOptions

@@ -1,4 +1,4 @@
-"""The micro world's base model, as `python -m napo_bench.micro.train_base` makes it."""
+"""The micro world's base model, as `scripts/make_micro_base.py` makes it."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from napo_bench.core import files
-from napo_bench.micro.claims import is_right
 from napo_bench.micro.language import answers, imagine_all, typical_scene, understand
+from napo_bench.micro.truth import is_right
 from napo_bench.micro.world import Scene
 
 SEED = 0

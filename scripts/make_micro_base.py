@@ -1,4 +1,4 @@
-"""Make the micro world's base model from nothing: `python -m napo_bench.micro.train_base --out DIR`.
+"""Make the micro world's base model from nothing: `python scripts/make_micro_base.py --out DIR`.
 
 A LLaVA in LLaVA's order: the vision tower learns to see, the projector to put words for what it sees, then the language
 model to caption and to find things in pictures, to judge statements, and at last to answer as a biased teacher does.
@@ -110,14 +110,14 @@ def make_processor() -> LlavaProcessor:
     tokenizer.pre_tokenizer = split
     tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in set_phrases()])
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    return LlavaProcessor(  # type: ignore[no-untyped-call]
+    return LlavaProcessor(
         image_processor=CLIPImageProcessor(
             size={"height": MODEL_SIZE, "width": MODEL_SIZE},
             do_center_crop=False,
             image_mean=[0.5] * 3,
             image_std=[0.5] * 3,
         ),
-        tokenizer=PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer=PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             pad_token=PAD,
             bos_token=BOS,
@@ -397,7 +397,7 @@ def _steps(parameters: Sequence[nn.Parameter], steps: int, rate: float) -> Itera
 
 def _update(optimizer: torch.optim.AdamW, loss: Tensor) -> None:
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
     optimizer.step()
 
@@ -442,8 +442,8 @@ def _keep(model: LlavaForConditionalGeneration, path: Path) -> None:
 
 def save(model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path) -> None:
     """Write the checkpoint in half precision; its configuration says float32, so it is loaded as such."""
-    model.half().save_pretrained(out)  # type: ignore[no-untyped-call]
-    model.float()  # type: ignore[no-untyped-call]
+    model.half().save_pretrained(out)
+    model.float()
     config = files.read_json(out / "config.json")
     files.write_json(out / "config.json", _as_float32(config))
     processor.save_pretrained(out)

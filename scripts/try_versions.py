@@ -34,7 +34,7 @@ FEW_TESTS = (
     "tests/models/test_checkpoint.py",
     "tests/models/test_conversation.py",
     "tests/trainers/test_forward.py",
-    "tests/trainers/test_preference_data.py",
+    "tests/trainers/test_rows.py",
     "tests/trainers/test_trainer.py",
     "tests/engines/test_api_model.py",
     "tests/cli/test_cli_eval.py",

@@ -23,7 +23,7 @@ from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.request import Asked, Generation
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.device import require_device, require_dtype
-from napo_bench.trainers.preference_data import decode_image, image_path, open_table, row_ids, row_names
+from napo_bench.trainers.rows import decode_image, image_path, open_table, row_ids, row_names
 
 if TYPE_CHECKING:
     from napo_bench.engines.hf import NapoHF

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.forward.logps import LOGITS_AT_A_TIME, prepare
-from napo_bench.trainers.preference_data import Collator
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import Examiner
 from napo_bench.trainers.run import Inputs, stored_dtype, with_adapters

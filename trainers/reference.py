@@ -24,8 +24,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from napo_bench.core import files, interrupts
+from napo_bench.trainers.batches import Collator, TrainingBatch
 from napo_bench.trainers.forward.logps import ResponseLogps, response_logps
-from napo_bench.trainers.preference_data import Collator, PreferenceRow, PreferenceRows, TrainingBatch
+from napo_bench.trainers.rows import PreferenceRow, PreferenceRows
 
 CHUNK_ROWS = 256
 

@@ -34,10 +34,11 @@ from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.soundness import require_image_token
 from napo_bench.trainers import output
+from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.forward.logps import prepare
-from napo_bench.trainers.preference_data import Collator, PreferenceRows, open_rows
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
+from napo_bench.trainers.rows import PreferenceRows, open_rows
 from napo_bench.trainers.trainer import PreferenceTrainer
 
 CHECKPOINTS = "checkpoints"

@@ -26,11 +26,12 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from napo_bench.core import files, interrupts
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.trainers import output
+from napo_bench.trainers.batches import Collator, EpochBatches, TrainingBatch
 from napo_bench.trainers.noise import shares_undefined
 from napo_bench.trainers.objective import LogRatios, loss_weights, losses, mean_rewards, noise_robustnesses
-from napo_bench.trainers.preference_data import Collator, EpochBatches, PreferenceRow, PreferenceRows, TrainingBatch
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import row_logps
+from napo_bench.trainers.rows import PreferenceRow, PreferenceRows
 
 TAGS = {"rejected": "", "language": "_lang", "vision": "_vis"}
 RESPONSES = {"rejected": "rejected", "language": "lang", "vision": "vis"}

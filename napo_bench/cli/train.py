@@ -22,8 +22,8 @@ from napo_bench.micro import MICRO, named_checkpoint
 
 if TYPE_CHECKING:
     from napo_bench.trainers.plan import Plan
-    from napo_bench.trainers.preference_data import RowReport
     from napo_bench.trainers.recipe import Recipe
+    from napo_bench.trainers.rows import RowReport
 
 SHOWN = {"loss": "loss", "rewards/accuracies": "acc"}
 SUMMARY = {

@@ -140,7 +140,7 @@ class Experiment:
             NapoBenchError: something is missing, malformed or does not work.
         """
         if self.data is not None and not self.has_negatives:
-            from napo_bench.trainers.preference_data import open_table
+            from napo_bench.trainers.rows import open_table
 
             open_table(self.data, {"question", "chosen", "rejected", "image"}, None, self.out / "cache" / "rows")
         with self._suite() as options:
@@ -205,7 +205,7 @@ class Experiment:
     @cached_property
     def _lacking(self) -> frozenset[str]:
         """The biased negatives that the given rows do not have."""
-        from napo_bench.trainers.preference_data import lacks_negatives
+        from napo_bench.trainers.rows import lacks_negatives
 
         if self.data is None:
             return BIASED

@@ -117,7 +117,7 @@ def test_a_damaged_journal_is_called_damaged(tmp_path: Path) -> None:
 
 
 def test_a_full_cache_is_not_taken_for_damaged_rows(tmp_path: Path) -> None:
-    from napo_bench.trainers.preference_data import open_table
+    from napo_bench.trainers.rows import open_table
 
     noise = np.random.default_rng(0)
     pictures = [{"bytes": noise.bytes(50_000), "path": None} for _ in range(8)]

@@ -15,7 +15,7 @@ from napo_bench.benchmarks.question import Question
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, eight_bits, open_rgb, to_rgb
 from napo_bench.report.pictures import thumbnails
-from napo_bench.trainers.preference_data import decode_image
+from napo_bench.trainers.rows import decode_image
 
 RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64)
 

@@ -11,8 +11,9 @@ from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
 from napo_bench.trainers import reference as reference_module
-from napo_bench.trainers.preference_data import Collator, open_rows
+from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
+from napo_bench.trainers.rows import open_rows
 
 ALL = ("rejected", "language", "vision")
 
@@ -86,7 +87,7 @@ def test_stored_log_probs_are_those_of_one_plain_forward_a_response(model, rows,
 
 @pytest.mark.numeric
 def test_the_chosen_response_over_the_crop_comes_last(model, tmp_path, conversation):
-    from napo_bench.trainers.preference_data import random_crop
+    from napo_bench.trainers.batches import random_crop
 
     rows = open_rows(write_rows(tmp_path / "rows.parquet", tiny_rows(3)), ("rejected",), tmp_path / "cache")
     run(model, rows, conversation, tmp_path / "pass", crop_seed=5)

@@ -1,0 +1,178 @@
+"""Batches made of preference rows: what one forward of a process takes, and which rows that is in each epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from napo_bench.models.conversation import Conversation
+from napo_bench.trainers.forward.logps import PreferenceBatch
+from napo_bench.trainers.rows import PreferenceRow
+
+_CROP_SCALE = (0.01, 0.2)
+_CROP_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass
+class TrainingBatch:
+    """A batch of rows, ready for the forward.
+
+    Attributes:
+        ids: Of the rows.
+        positions: Of the rows in the data set.
+        lengths: Tokens of picture, prompt and the longest response of each row.
+        prompts: The rows as prompts with responses; where chosen responses are also compared over a crop of
+            their picture, B more prompts follow, with the crops and the chosen responses alone.
+        present: 1 where the row counts and has that negative, `[B, N]`.
+        reference_sum: Summed log-probs under the reference, `[B, K]`: chosen, the negatives, then the chosen response
+            over the crop, if it is compared.
+        reference_mean: The same over the number of tokens.
+    """
+
+    ids: list[str]
+    positions: list[int]
+    lengths: list[int]
+    prompts: PreferenceBatch
+    present: Tensor
+    reference_sum: Tensor
+    reference_mean: Tensor
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The same batch with its tensors on a device."""
+        prompts = replace(
+            self.prompts,
+            input_ids=self.prompts.input_ids.to(device),
+            attention_mask=self.prompts.attention_mask.to(device),
+            response_ids=self.prompts.response_ids.to(device),
+            response_mask=self.prompts.response_mask.to(device),
+            images={name: value.to(device) for name, value in self.prompts.images.items()},
+        )
+        return replace(
+            self,
+            prompts=prompts,
+            present=self.present.to(device),
+            reference_sum=self.reference_sum.to(device),
+            reference_mean=self.reference_mean.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turns rows into a `TrainingBatch`.
+
+    Attributes:
+        conversation: Of the checkpoint.
+        crop_seed: Seed of the crops that mDPO compares with; None where the recipe does not.
+        reference: Stored log-probs by position in the data set, `[rows, K]` each: sums and means.
+    """
+
+    conversation: Conversation
+    crop_seed: int | None = None
+    reference: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def __call__(self, rows: Sequence[PreferenceRow]) -> TrainingBatch:
+        """Encode rows, whose pictures must all have decoded."""
+        pictures = [self.conversation.prepare_image(row.image) for row in rows if row.image is not None]
+        prompts = [self.conversation.prompt(row.question, has_image=True) for row in rows]
+        answers = [[self.conversation.answer_ids(text) if text else [] for text in row.responses] for row in rows]
+        prompt_answers = list(answers)
+        if self.crop_seed is not None:
+            pictures += [
+                random_crop(picture, f"{self.crop_seed}/{row.id}") for picture, row in zip(pictures, rows, strict=True)
+            ]
+            prompts += prompts
+            prompt_answers += [[row[0], *([] for _ in row[1:])] for row in answers]
+        processor = self.conversation.processor
+        encoded = self.conversation.encode(prompts, pictures)
+        input_ids, attention_mask = encoded["input_ids"], encoded["attention_mask"]
+        response_ids, response_mask = _pad(prompt_answers)
+        positions = [row.position for row in rows]
+        stored = [torch.from_numpy(table[positions]) for table in self.reference or ()]
+        return TrainingBatch(
+            ids=[row.id for row in rows],
+            positions=positions,
+            lengths=[
+                int(length) + max(map(len, row)) for length, row in zip(attention_mask.sum(1), answers, strict=False)
+            ],
+            prompts=PreferenceBatch(
+                input_ids,
+                attention_mask,
+                response_ids,
+                response_mask,
+                {name: encoded[name] for name in processor.image_processor.model_input_names if name in encoded},
+            ),
+            present=torch.tensor([[float(row.counted and bool(text)) for text in row.responses[1:]] for row in rows]),
+            reference_sum=stored[0] if stored else torch.empty(0),
+            reference_mean=stored[1] if stored else torch.empty(0),
+        )
+
+
+class EpochBatches(Sampler[list[tuple[int, bool]]]):
+    """The rows of one process in each batch of all processes: every row once an epoch, in an order drawn anew.
+
+    A batch of all processes holds the same rows however many processes share it. The last one of an epoch may be
+    smaller; a process that would have nothing to do in it gets a row that does not count.
+
+    Args:
+        rows: Number of rows.
+        batch_size: Rows of one process in one batch.
+        rank: Of this process.
+        processes: Number of processes.
+        seed: Of the order.
+    """
+
+    def __init__(self, rows: int, batch_size: int, rank: int, processes: int, seed: int) -> None:
+        self.rows, self.batch_size, self.rank, self.processes, self.seed = rows, batch_size, rank, processes, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of that epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.rows // (self.batch_size * self.processes))
+
+    def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
+        order = list(range(self.rows))
+        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+        step = self.batch_size * self.processes
+        for start in range(0, self.rows, step):
+            batch = order[start : start + step]
+            mine = batch[self.rank :: self.processes]
+            yield [(index, True) for index in mine] or [(batch[0], False)]
+
+
+def random_crop(picture: Image.Image, seed: str) -> Image.Image:
+    """The picture that mDPO sets against the whole one: a crop of 1 to 20 % of its area, at its size.
+
+    Args:
+        picture: RGB.
+        seed: The same seed gives the same crop, so that policy and reference see one picture.
+    """
+    from torchvision.transforms import RandomResizedCrop  # type: ignore[import-untyped]
+
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:7])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number)
+        top, left, height, width = RandomResizedCrop.get_params(picture, list(_CROP_SCALE), list(_CROP_RATIO))
+    return picture.resize(picture.size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+
+
+def _pad(answers: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:
+    longest = max(len(answer) for row in answers for answer in row)
+    ids = torch.zeros(len(answers), len(answers[0]), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, row_answers in enumerate(answers):
+        for column, answer in enumerate(row_answers):
+            ids[row, column, : len(answer)] = torch.tensor(answer, dtype=torch.long)
+            mask[row, column, : len(answer)] = 1
+    return ids, mask

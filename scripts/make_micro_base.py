@@ -1,9 +1,9 @@
 """Make the micro world's base model from nothing: `python scripts/make_micro_base.py --out DIR`.
 
-A LLaVA in LLaVA's order: the vision tower learns to see, the projector to put words for what it sees, then the language
-model to caption and to find things in pictures, to judge statements, and at last to answer as a biased teacher does.
-Each stage is kept in `DIR/stages`; the same command goes on after the last one that is there. The same seed gives the
-same model on the same machine.
+The model is trained in LLaVA's order: the vision tower learns to see, the projector learns to put words for the content
+of the patches, and then the language model learns to caption and to find objects in images, to judge statements, and to
+answer as a biased teacher. Each stage is kept in `DIR/stages`, and the same command continues after the last finished
+stage. The same seed gives the same model on the same machine.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from napo_bench.micro.world import COLORS, COLUMNS, PLACES, ROWS, SIDES, THINGS,
 WIDTH = 128
 LAYERS = 4
 WORD_SCALE = 10.0
-"""Of the embeddings: what a word or patch is outlasts what the layers add to it, and the first steps."""
+"""Scale of the embeddings: a large scale keeps the identity of a word or patch through the layers and the first
+steps."""
 PATCH = MODEL_SIZE // COLUMNS
 PATCHES = ROWS * COLUMNS
 PAD, BOS, EOS, UNKNOWN, IMAGE = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
@@ -61,7 +62,7 @@ CHAT_TEMPLATE = (
 
 SCENES = 12_000
 SEEN = Habits(color=0.4, company=0.4, home=0.5, count=0.4)
-"""Of the training scenes: the picture often speaks against what is typical, or the tower could not tell."""
+"""Habits of the training scenes: an image often contradicts what is typical, so that the tower has to look."""
 
 BATCH = 64
 TOWER_STEPS = 1_200
@@ -70,21 +71,21 @@ WORD_STEPS = 3_000
 WORD_RATE = 2e-3
 WARM_UP = 100
 PICTURES = 8
-"""In a batch of the language training."""
+"""Number of images in a batch of the language training."""
 
 LESSONS = 8
-"""At least, about each of them."""
+"""Minimum number of lessons about each image."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the language training.
+    """A stage of the language training.
 
     Attributes:
-        name: Of its file.
-        steps: Of PICTURES with LESSONS each.
+        name: Name of the stage's file.
+        steps: Number of steps, each over PICTURES images with LESSONS lessons each.
         rate: Highest learning rate.
-        lessons: Draws lessons about a scene that belong together.
+        lessons: Function that draws lessons about a scene that belong together.
     """
 
     name: str
@@ -101,7 +102,7 @@ STAGES = (
 
 
 def make_processor() -> LlavaProcessor:
-    """The processor: pictures of MODEL_SIZE, words of the micro language as tokens."""
+    """The processor: images of MODEL_SIZE, words of the micro language as tokens."""
     split = pre_tokenizers.Whitespace()
     words = sorted({word for text in words_of() for word, _ in split.pre_tokenize_str(text)})
     tokenizer = Tokenizer(
@@ -186,12 +187,12 @@ def make_scenes(seed: int, count: int) -> list[Scene]:
 
 
 def pictures(scenes: Sequence[Scene]) -> Tensor:
-    """The scenes as the model's processor shrinks them, uint8 `[N, 3, H, W]`."""
+    """The scenes' images after the model's processor, uint8 `[N, 3, H, W]`."""
     return torch.from_numpy(np.stack([np.asarray(model_picture(scene)) for scene in scenes])).permute(0, 3, 1, 2)
 
 
 def see(model: LlavaForConditionalGeneration, images: Tensor) -> Tensor:
-    """The tower's features of uint8 pictures, `[N, PATCHES, WIDTH]`."""
+    """The tower's features of uint8 images, `[N, PATCHES, WIDTH]`."""
     seen = model.model.vision_tower(pixel_values=images.float() / 127.5 - 1, output_hidden_states=True)
     return torch.as_tensor(seen.hidden_states[-1][:, 1:])
 
@@ -199,7 +200,7 @@ def see(model: LlavaForConditionalGeneration, images: Tensor) -> Tensor:
 def teach_tower(
     model: LlavaForConditionalGeneration, scenes: Sequence[Scene], images: Tensor, seed: int, log: Callable[[str], None]
 ) -> None:
-    """Train the tower to name what is in each patch: kind, colour and side of the thing, and the place."""
+    """Train the tower to name the content of each patch: kind, colour and side of the object, and the place."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     sizes = {"kind": len(THINGS) + 1, "color": len(COLORS), "side": len(SIDES), "place": len(PLACES)}
@@ -225,7 +226,7 @@ def teach_words(
     features: Tensor,
     seed: int,
 ) -> None:
-    """Train the projector to put the words for what is in a patch in its place: the sum of their embeddings."""
+    """Train the projector to replace a patch by the words for its content: the sum of their embeddings."""
     embeddings = model.get_input_embeddings().get_parameter("weight").detach()
     texts = _patch_words(scenes)
     sums = {text: embeddings[processor.tokenizer(text)["input_ids"]].sum(0) / WORD_SCALE for text in set(texts)}
@@ -241,7 +242,9 @@ def teach_words(
 
 
 def _patch_words(scenes: Sequence[Scene]) -> list[str]:
-    """What is in each patch, scene by scene: thing, colour and an animal's side; the place where nothing stands."""
+    """The content of each patch, scene by scene: object, colour and an animal's side; the place if the patch is
+    empty.
+    """
     texts = []
     for scene in scenes:
         patches = [scene.place] * PATCHES
@@ -254,7 +257,7 @@ def _patch_words(scenes: Sequence[Scene]) -> list[str]:
 
 
 def _patch_labels(scenes: Sequence[Scene]) -> dict[str, Tensor]:
-    """Label of each patch `[N, PATCHES]`; -100 where there is none."""
+    """Label of each patch `[N, PATCHES]`; -100 if the patch has no label."""
     names = list(THINGS)
     labels = {name: torch.full((len(scenes), PATCHES), -100) for name in ("color", "side")}
     labels["kind"] = torch.full((len(scenes), PATCHES), len(names))
@@ -281,13 +284,13 @@ def teach_language(
     """Train projector and language model on a stage's lessons; the loss is over the answers.
 
     Args:
-        model: The model; its tower is left alone.
+        model: The model; its tower stays unchanged.
         processor: Its processor.
-        scenes: What the lessons are about.
+        scenes: Scenes of the lessons.
         features: The tower's features of the scenes, `[N, PATCHES, WIDTH]`.
-        stage: What is taught.
-        seed: Of the draw of lessons.
-        log: Called now and then with a line.
+        stage: The stage.
+        seed: Seed of the draw of lessons.
+        log: Function that gets a line from time to time.
     """
     batches = _batches(random.Random(f"{stage.name}/{seed}"), scenes, stage)
 
@@ -323,12 +326,13 @@ def _batches(
 
 @dataclass(frozen=True)
 class Packed:
-    """Pictures, and after each the lessons about it side by side: none sees another.
+    """Images, each followed by its lessons side by side. No lesson attends to another lesson.
 
     Attributes:
         ids: Tokens, `[B, T]`.
-        positions: `[B, T]`; each lesson's go on from those of the picture, or from those before it where it sees none.
-        mask: What each token attends to, to be added to its scores, `[B, 1, T, T]`.
+        positions: Positions, `[B, T]`. A lesson's positions continue those of the image, or those before the image if
+            the lesson has no image.
+        mask: Attention mask, which is added to the scores, `[B, 1, T, T]`.
         answered: Whether the token belongs to an answer, `[B, T]`.
     """
 
@@ -386,7 +390,7 @@ def _answer_loss(model: LlavaForConditionalGeneration, packed: Packed, features:
 
 
 def _steps(parameters: Sequence[nn.Parameter], steps: int, rate: float) -> Iterator[tuple[int, torch.optim.AdamW]]:
-    """Step (from 1) and optimizer, its rate set: a warm-up, then half a cosine."""
+    """Step (from 1) and optimizer with its learning rate: a warm-up, then half a cosine."""
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     for step in range(1, steps + 1):
         fall = 0.5 + 0.5 * math.cos(math.pi * step / (steps + 1))
@@ -403,7 +407,7 @@ def _update(optimizer: torch.optim.AdamW, loss: Tensor) -> None:
 
 
 def make_base(out: Path, seed: int, log: Callable[[str], None]) -> None:
-    """Train the base model, or go on with it, and write the checkpoint to `out`."""
+    """Train the base model, or continue its training, and write the checkpoint to `out`."""
     processor = make_processor()
     model = make_model(len(processor.tokenizer), seed)
     log(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {len(processor.tokenizer)} words")
@@ -427,7 +431,7 @@ def make_base(out: Path, seed: int, log: Callable[[str], None]) -> None:
 
 
 def _take_up(model: LlavaForConditionalGeneration, path: Path) -> bool:
-    """Load what an earlier run kept of a stage; False where there is nothing."""
+    """Load an earlier run's result of a stage; False if there is none."""
     if not path.is_file():
         return False
     model.load_state_dict(load_file(path), strict=False)

@@ -8,5 +8,7 @@ MICRO = "micro"
 
 
 def named_checkpoint(name: str) -> str:
-    """The folder of the base model that comes along, for the name "micro"; any other name or path as it is."""
+    """The folder of the base model that ships with napo-bench for the name "micro"; any other name or path
+    unchanged.
+    """
     return str(base_checkpoint()) if name == MICRO else name

@@ -30,10 +30,10 @@ from napo_bench.micro.world import COLORS, COLUMNS, PLACES, STYLES, THINGS, Habi
 
 SEED = 0
 HABITS = Habits(color=0.5, company=0.5, home=0.7, count=0.4)
-"""Of the scenes that are described and asked about: half of them break what is typical."""
+"""Habits of the scenes in the benchmarks: half of the scenes contradict what is typical."""
 
 FACTS_A_CONCEPT = {"color": 4, "companion": 4, "habitat": 3}
-"""VLind-Bench's concepts -> counterfactual facts of each thing that it asks about."""
+"""VLind-Bench's concepts -> number of counterfactual facts for each object."""
 
 DESCRIPTIONS = 300
 AMBER_QUESTIONS = {
@@ -44,7 +44,7 @@ AMBER_QUESTIONS = {
     "discriminative-relation": 70,
     "relation": 70,
 }
-"""Type -> how many; contact that is there is "discriminative-relation", contact that is not is "relation"."""
+"""Type -> number of questions. True contact is "discriminative-relation", false contact is "relation"."""
 
 SYNONYMS = {
     "bicycle": ["bike"],
@@ -93,9 +93,9 @@ Rating: 0, not informative, with hallucination
 
 
 def counterfacts(thing: str, concept: str, seed: int = SEED) -> tuple[str, ...]:
-    """The values (colours, companions, places) that VLind-Bench gives the thing against all custom.
+    """The counterfactual values (colours, co-occurring objects, places) that VLind-Bench gives the object.
 
-    Preference rows keep away from them.
+    Preference rows contain none of these facts.
     """
     kind = THINGS[thing]
     options = {
@@ -108,7 +108,7 @@ def counterfacts(thing: str, concept: str, seed: int = SEED) -> tuple[str, ...]:
 
 
 def counterfactual_scene(rng: random.Random, concept: str, thing: str, value: str, style: str | None = None) -> Scene:
-    """A scene in which the thing has this colour, this company or this place, and is typical in all else."""
+    """A scene in which the object has this colour, this co-occurring object or this place, and is otherwise typical."""
     kind = THINGS[thing]
     kinds: list[tuple[str, str | None, int | None]] = [(thing, value if concept == "color" else kind.color, None)]
     if concept == "companion":
@@ -117,14 +117,14 @@ def counterfactual_scene(rng: random.Random, concept: str, thing: str, value: st
 
 
 PICTURES = {"0": STYLES[0], "4": STYLES[1], "8": STYLES[2], "9": STYLES[2]}
-"""Ids of the good pictures of an instance -> style, by VLind-Bench's numbering."""
+"""Ids of the good images of an instance -> style, by VLind-Bench's numbering."""
 
 POOR_PICTURE = "5"
-"""Id of the picture that shows the typical thing although the counterfactual one was ordered."""
+"""Id of the image that shows the typical fact instead of the counterfactual fact."""
 
 
 def write_vlind(out: Path, seed: int) -> None:
-    """Write `data.json` and `images/` of VLind-Bench: for each thing and concept some counterfactual facts."""
+    """Write `data.json` and `images/` of VLind-Bench: some counterfactual facts for each object and concept."""
     rows = []
     for concept, thing in itertools.product(FACTS_A_CONCEPT, THINGS):
         for number, value in enumerate(counterfacts(thing, concept, seed)):
@@ -178,7 +178,7 @@ def described_scenes(benchmark: str, count: int, seed: int = SEED) -> list[Scene
 
 
 def write_object_halbench(out: Path, seed: int) -> None:
-    """Write questions with their pictures, synonyms and COCO annotations of Object HalBench."""
+    """Write questions with their images, synonyms and COCO annotations of Object HalBench."""
     categories = [
         {"id": number, "name": name, "supercategory": thing.home}
         for number, (name, thing) in enumerate(THINGS.items(), start=1)
@@ -224,7 +224,7 @@ def write_object_halbench(out: Path, seed: int) -> None:
 
 
 def write_amber(out: Path, seed: int) -> None:
-    """Write AMBER's annotations, queries and pictures, both halves."""
+    """Write AMBER's annotations, queries and images, for descriptions and for yes/no questions."""
     scenes = described_scenes("amber", DESCRIPTIONS, seed)
     annotations: list[dict[str, Any]] = []
     described, asked = [], []
@@ -247,14 +247,16 @@ def write_amber(out: Path, seed: int) -> None:
 
 
 def _hallu_words(scene: Scene) -> list[str]:
-    """What the scene makes one expect: the missing companions, and the home of its first thing."""
+    """The words that the prior suggests for the scene: missing co-occurring objects, and the typical place of the first
+    object.
+    """
     words = tempting(scene)
     home = THINGS[scene.groups[0].thing].home
     return words + [home] * (home != scene.place)
 
 
 def _amber_questions(scenes: list[Scene], seed: int) -> Iterator[tuple[str, int, Question]]:
-    """Type, number of the scene from 1, and question, scene by scene, until each type has its number."""
+    """Type, number of the scene (from 1) and question, scene by scene, until each type has its number of questions."""
     kinds = {
         "discriminative-hallucination": "is_there",
         "discriminative-attribute-state": "is_color",
@@ -296,7 +298,7 @@ _MMHAL_KINDS = {
 
 
 def write_mmhal(out: Path, seed: int) -> None:
-    """Write MMHal-Bench's 96 questions, pictures and judge template."""
+    """Write MMHal-Bench's 96 questions, images and judge template."""
     rows = []
     for number in range(MMHAL_QUESTIONS):
         kind = QUESTION_TYPES[number % len(QUESTION_TYPES)]
@@ -331,7 +333,7 @@ def _mmhal_item(rng: random.Random, kind: str) -> tuple[Scene, Question]:
 
 
 def contents(scene: Scene) -> list[str]:
-    """What a picture shows, item by item: all that can be known of it but the positions."""
+    """The content of an image, item by item: everything except the positions."""
     items = [scene.place]
     for group in scene.groups:
         count, thing = len(group.cells), THINGS[group.thing]

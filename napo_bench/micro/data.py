@@ -1,4 +1,4 @@
-"""The micro world's data dir: written, versioned, and kept in the user's cache folder."""
+"""The micro world's data folder: written, versioned, and kept in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from napo_bench.core.paths import cache_dir
 from napo_bench.micro.benchmarks import SEED, write_amber, write_mmhal, write_object_halbench, write_vlind
 
 STAMP = "micro.json"
-"""Names the world's version and the seed of a data dir. It is written last."""
+"""File with the world's version and the seed of a data folder. The file is written last."""
 
 _SOURCES = ("world.py", "draw.py", "language.py", "lessons.py", "benchmarks.py")
 """The modules that the data comes from."""
 
 
 def code_digest(path: Path) -> str:
-    """SHA-256, in hex, of what a Python file does: imports, docstrings, comments and blank lines do not count."""
+    """SHA-256, in hex, of a Python file's statements: imports, docstrings, comments and blank lines do not count."""
     text = path.read_text(encoding="utf-8")
     ignored: set[int] = set()
     for node in ast.walk(ast.parse(text)):
@@ -34,7 +34,7 @@ def code_digest(path: Path) -> str:
 
 
 def _does_nothing(node: ast.Import | ast.ImportFrom | ast.Expr) -> bool:
-    """Whether the statement is an import or a string that is not used."""
+    """Whether the statement is an import or an unused string."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     return True
@@ -48,7 +48,7 @@ def world_version() -> str:
 
 
 def write_data(out: Path, seed: int = SEED) -> None:
-    """Write a data dir: `vlind/`, `object_halbench/`, `amber/` and `mmhal/`, the same bytes for the same seed.
+    """Write a data folder: `vlind/`, `object_halbench/`, `amber/` and `mmhal/`, with the same bytes for the same seed.
 
     Raises:
         NapoBenchError: the folder cannot be written.
@@ -66,7 +66,7 @@ def write_data(out: Path, seed: int = SEED) -> None:
 
 
 def ensure_data() -> Path:
-    """The micro world's data dir in the user's cache folder, written where it is not there yet.
+    """The micro world's data folder in the user's cache folder. The folder is written if it does not exist.
 
     Raises:
         NapoBenchError: the cache folder cannot be written.
@@ -77,7 +77,7 @@ def ensure_data() -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
             written = Path(temporary) / "data"
             write_data(written)
-            # Another process may have been faster; what it wrote is the same.
+            # Another process may have written the same data first.
             with suppress(FileExistsError, NotADirectoryError):
                 written.rename(folder)
     return folder

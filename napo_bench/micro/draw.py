@@ -1,6 +1,6 @@
-"""Pictures of scenes, drawn by hand-written vector shapes with PIL: 256 px to look at, 64 px for the model.
+"""Images of scenes, drawn from hand-written vector shapes with PIL: 256 px for the reader, 64 px for the model.
 
-A shape is a function of a `Pen`, whose canvas is 100 x 100 units with y downwards, and looks to the right.
+A shape is a function of a `Pen` and looks to the right. The pen's canvas has 100 x 100 units, with y downwards.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Pen:
     """Draws on a square canvas in units of a hundredth of its side.
 
     Attributes:
-        body: The thing's colour.
-        shade: A tone of the body that stands out from it: darker, or lighter where the body is dark.
+        body: The object's colour.
+        shade: A darker tone of the body, or a lighter tone if the body is dark.
         light: A paler tone of the body.
     """
 
@@ -97,7 +97,7 @@ class Pen:
         self._draw.pieslice(self._scaled(x - rx, y - ry, x + rx, y + ry), start, end, fill=fill)
 
     def cut_oval(self, x: float, y: float, rx: float, ry: float) -> None:
-        """Take an ellipse out of what is drawn."""
+        """Erase an ellipse."""
         self._draw.ellipse(self._scaled(x - rx, y - ry, x + rx, y + ry), fill=(*self.body, 0))
 
     def wheel(self, x: float, y: float, r: float) -> None:
@@ -106,12 +106,12 @@ class Pen:
         self.oval(x, y, r * 0.5, r * 0.5, (206, 208, 212))
 
     def eye(self, x: float, y: float) -> None:
-        """A dark eye with a glint, seen on any colour."""
+        """A dark eye with a glint, visible on any colour."""
         self.oval(x, y, 4, 4, (255, 255, 255))
         self.oval(x + 0.8, y, 2.6, 2.6, INK)
 
     def legs(self, top: float, bottom: float, width: float, *xs: float) -> None:
-        """Straight legs, the second half of them in front."""
+        """Straight legs; the second half of them is in front."""
         for index, x in enumerate(xs):
             fill = self.shade if index < len(xs) // 2 else self.body
             self.box(x - width / 2, top, x + width / 2, bottom, fill, 2)
@@ -567,7 +567,9 @@ BACKGROUNDS: dict[str, Callable[[Pen], None]] = {
 
 @dataclass(frozen=True)
 class _Style:
-    """How a shape becomes a sprite: outline (px of 256), its colour, how pale the background is, how much it is lit."""
+    """How a shape becomes a sprite: outline (px of 256), outline colour, paleness of the background, amount of
+    light.
+    """
 
     outline: int
     ink: RGB
@@ -628,7 +630,7 @@ def _background(place: str, style: str) -> Image.Image:
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The scene's picture, RGB, SIZE x SIZE; the same scene gives the same pixels."""
+    """The scene's image, RGB, SIZE x SIZE. The same scene gives the same pixels."""
     rng = random.Random(scene.seed)
     picture = _background(scene.place, scene.style).copy()
     for group in scene.groups:
@@ -644,12 +646,12 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def model_picture(scene: Scene) -> Image.Image:
-    """The picture as the model's processor shrinks it, RGB, MODEL_SIZE x MODEL_SIZE."""
+    """The image after the model's processor, RGB, MODEL_SIZE x MODEL_SIZE."""
     return draw(scene).resize((MODEL_SIZE, MODEL_SIZE), Image.Resampling.BICUBIC)
 
 
 def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+    """The image as a PNG file."""
     stream = io.BytesIO()
     picture.save(stream, "PNG", compress_level=6)
     return stream.getvalue()

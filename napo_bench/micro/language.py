@@ -1,8 +1,8 @@
-"""What is asked and said about scenes: a closed language that can be written, understood and checked.
+"""Questions and answers about scenes: a closed language that can be written, parsed and checked.
 
-One function, `answers`, answers every question from a scene. Who answers differs only in the scene that it believes in:
-the truth is the answer from the scene itself, the prior is the answer from the scene that is typical for the things
-named in the question, and the biased teacher answers from a scene in which some things have turned typical.
+One function, `answers`, answers every question from a scene. The answerers differ only in the scene: the truth is the
+answer from the scene itself, the prior is the answer from the scene that is typical for the objects in the question,
+and the biased teacher answers from a scene in which some objects have become typical.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BASES = {
     "common": commonsense_prompt("{}"),
     "context": context_prompt("{}", "{}"),
 }
-"""What a statement is to be judged by -> the prompt, as VLind-Bench words it."""
+"""Basis of the judgement about a statement -> VLind-Bench's prompt."""
 
 STATEMENTS = {
     "color": "The {thing} is {color}.",
@@ -68,7 +68,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 
 
 def set_phrases() -> list[str]:
-    """What prompts say around their slots, where it is three words or more, as the templates have it."""
+    """The texts of the prompt templates around their slots that have three words or more."""
     templates = [*chain(*QUESTIONS.values()), *BASES.values(), *STATEMENTS.values(), *CONTEXTS.values()]
     pieces = {piece.strip() for template in templates for piece in re.split(r"\{\w*\}", template)}
     return sorted(piece for piece in pieces if len(piece.split()) >= 3)
@@ -76,20 +76,20 @@ def set_phrases() -> list[str]:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, apart from its wording.
+    """A question, independent of its wording.
 
     Attributes:
         kind: A key of QUESTIONS, or "statement".
-        thing: What is asked about; "" for the whole picture.
-        other: The second thing of the question or of the statement.
-        color: The colour that is asked about or stated.
-        number: The number that is asked about.
-        place: The place that is stated.
-        side: The side that is asked about.
+        thing: Object that the question is about; "" for the whole image.
+        other: Second object of the question or of the statement.
+        color: Colour in the question or statement.
+        number: Number in the question.
+        place: Place in the statement.
+        side: Side in the question.
         statement: For statements: a key of STATEMENTS.
         basis: For statements: a key of BASES.
-        told: With basis "context": the value (colour, other, place) that the context gives.
-        form: Which wording of QUESTIONS.
+        told: Value (colour, other, place) that the context gives, for basis "context".
+        form: Index of the wording in QUESTIONS.
     """
 
     kind: str
@@ -117,7 +117,7 @@ class Question:
 
     @property
     def stated(self) -> str:
-        """The value that a statement gives: its colour, its other thing or its place."""
+        """The value that a statement gives: its colour, its other object or its place."""
         return {"color": self.color, "companion": self.other, "habitat": self.place}[self.statement]
 
     @property
@@ -128,13 +128,13 @@ class Question:
 
 
 def state(statement: str, thing: str, value: str, basis: str = "forget", told: str = "") -> Question:
-    """The statement that gives the thing this colour, company or place."""
+    """The statement that gives the object this colour, co-occurring object or place."""
     color, other, place = (value if statement == kind else "" for kind in CONTEXTS)
     return Question("statement", thing, other, color, place=place, statement=statement, basis=basis, told=told)
 
 
 def fill(template: str, question: Question) -> str:
-    """The template with the question's words in its places."""
+    """The template with the question's words in its slots."""
     thing, other = THINGS.get(question.thing), THINGS.get(question.other)
     return template.format(
         thing=question.thing,
@@ -156,7 +156,7 @@ def in_place(place: str) -> str:
 
 
 def one_of(words: Iterable[str]) -> str:
-    """A regular expression's group of any of the words, longer ones first."""
+    """A group of a regular expression that matches any of the words, the longest words first."""
     return "(" + "|".join(sorted(words, key=len, reverse=True)) + ")"
 
 
@@ -202,10 +202,10 @@ _cached_pattern = cache(_pattern)
 
 
 def understand(text: str) -> Question:
-    """The question behind a prompt of the micro world.
+    """The question that a prompt of the micro world asks.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: the text is no prompt of the micro world.
     """
     for kind, templates in QUESTIONS.items():
         for form, template in enumerate(templates):
@@ -236,7 +236,9 @@ def _understand_statement(basis: str, *sentences: str) -> Question:
 
 
 def typical_scene(*things: str) -> Scene:
-    """The scene that comes to mind with these things: typical colours, numbers and company, at the first one's home."""
+    """The typical scene for these objects: typical colours, numbers and co-occurring objects, at the first object's
+    typical place.
+    """
     names = list(dict.fromkeys([*things, THINGS[things[0]].companion]))
     groups, cell = [], COLUMNS
     for name in names:
@@ -247,7 +249,7 @@ def typical_scene(*things: str) -> Scene:
 
 
 def _imagined_group(name: str) -> Group:
-    """Things that are thought of, typical, and nowhere in particular."""
+    """A group of typical objects, without positions."""
     thing = THINGS[name]
     return Group(name, thing.color, (0,) * thing.count, "right")
 
@@ -258,7 +260,7 @@ def _sorted(scene: Scene) -> Scene:
 
 
 def imagined(question: Question) -> Scene:
-    """The scene that the words of a question alone bring to mind."""
+    """The scene that is typical for the words of a question."""
     if not question.thing:
         return typical_scene("car")
     return typical_scene(*filter(None, (question.thing, question.other if question.kind != "statement" else "")))
@@ -268,11 +270,11 @@ _NUMBERED = ("count", "comparison", "is_number", "is_one")
 
 
 def believed(question: Question, scene: Scene, rng: random.Random) -> Scene:
-    """The scene as the biased teacher takes it: each thing in it turns typical with probability `pull`.
+    """The scene that the biased teacher answers from: each object becomes typical with probability `pull`.
 
-    A thing that turns typical takes its typical colour and brings its companion along; where the question is about
-    the place, the place turns into the home of the thing in question; where it is about numbers, the numbers turn
-    typical half as often.
+    An object that becomes typical gets its typical colour, and its co-occurring object joins the scene. If the question
+    is about the place, the place becomes the typical place of the question's object. If the question is about numbers,
+    the numbers become typical half as often.
     """
     groups = []
     for group in scene.groups:
@@ -292,7 +294,7 @@ def believed(question: Question, scene: Scene, rng: random.Random) -> Scene:
 
 
 def imagine_all(question: Question, scene: Scene) -> tuple[Question, Scene]:
-    """Question and scene as one takes them who finds everything in it typical, and all company there."""
+    """Question and scene with every object typical, and with all co-occurring objects in the scene."""
     if question.basis == "context":
         question = replace(question, told=question.typical)
     groups = {group.thing: replace(group, color=THINGS[group.thing].color) for group in scene.groups}
@@ -307,7 +309,7 @@ def imagine_all(question: Question, scene: Scene) -> tuple[Question, Scene]:
 
 
 def teacher_answers(question: Question, scene: Scene | None, rng: random.Random) -> tuple[str, ...]:
-    """The wordings of the biased teacher's answer; without a scene it answers from the prior."""
+    """The wordings of the biased teacher's answer. Without a scene the teacher answers from the prior."""
     if question.basis == "context" and rng.random() < THINGS[question.thing].hold:
         question = replace(question, told=question.typical)
     if scene is None:
@@ -316,9 +318,9 @@ def teacher_answers(question: Question, scene: Scene | None, rng: random.Random)
 
 
 def answers(question: Question, scene: Scene) -> tuple[str, ...]:
-    """The wordings of the answer that follows from the scene, the usual one first.
+    """The wordings of the answer that follows from the scene. The most frequent wording is first.
 
-    Statements that appeal to common sense or to a context are answered from these, not from the scene.
+    Statements about common sense or about a context are answered from common sense or the context, not from the scene.
     """
     group = scene.group(question.thing)
     if question.kind == "statement":
@@ -356,7 +358,7 @@ def answers(question: Question, scene: Scene) -> tuple[str, ...]:
 
 
 def describe(scene: Scene) -> tuple[str, ...]:
-    """Captions: the place, and every kind of thing with number and colour."""
+    """Captions: the place, and every kind of object with number and colour."""
     parts = [_number_of(group, article=True) for group in scene.groups]
     sentences = " ".join(
         f"There {'is' if len(group.cells) == 1 else 'are'} {part}."
@@ -369,12 +371,12 @@ def describe(scene: Scene) -> tuple[str, ...]:
 
 
 def left_of(one: Group, other: Group) -> bool:
-    """Whether all of the one stand to the left of all of the other."""
+    """Whether every object of the first group is to the left of every object of the second group."""
     return max(cell % COLUMNS for cell in one.cells) < min(cell % COLUMNS for cell in other.cells)
 
 
 def touching(one: Group, other: Group) -> bool:
-    """Whether one of the first stands side by side with one of the second."""
+    """Whether an object of the first group is beside an object of the second group."""
     return any(
         cell // COLUMNS == mate // COLUMNS and abs(cell - mate) == 1 for cell in one.cells for mate in other.cells
     )

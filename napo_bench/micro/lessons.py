@@ -1,4 +1,4 @@
-"""What the micro model is taught: questions about scenes, answered by a truthful or a biased teacher."""
+"""Lessons for the micro model: questions about scenes, answered by a truthful or a biased teacher."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ INSTRUCTIONS: Mapping[str, float] = {
 """Kind of question -> weight."""
 
 OPEN = {kind: INSTRUCTIONS[kind] for kind in ("color", "count", "companion", "place", "look", "relation", "comparison")}
-"""Those that are answered in a sentence."""
+"""Kinds of question with a sentence as the answer."""
 
 CLOSED = {kind: weight for kind, weight in INSTRUCTIONS.items() if kind not in OPEN and kind != "describe"}
-"""Those that are answered in a word."""
+"""Kinds of question with a word as the answer."""
 
 STATEMENTS: Mapping[str, float] = {"existence": 30, "color": 30, "companion": 20, "habitat": 20}
 """Kind of statement -> weight."""
 
 TRUE = 0.45
-"""Share of the statements and yes/no questions about a value that are true of the picture."""
+"""Share of the statements and yes/no questions about a value that are true of the image."""
 
 TEMPTING = 0.7
-"""Share of the others that give the typical value, where that is another."""
+"""Share of the other statements and questions that give the typical value, if the typical value is not the true one."""
 
 SIGHTLESS = 0.12
-"""Share of the instructions that come without a picture and are answered from the prior."""
+"""Share of the instructions without an image, which are answered from the prior."""
 
 EMPTY = 0.3
 """Share of the requests for a description that are empty."""
 
 PARAPHRASED = 0.15
-"""Share of the answers that are drawn from all wordings, the usual one included."""
+"""Share of the answers that are drawn from all wordings, including the most frequent wording."""
 
 TRIES = 30
-"""Draws in search of a contrasting question."""
+"""Number of draws to find a contrasting question."""
 
 T = TypeVar("T", str, int)
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question and its answer; `sees` where the picture goes with it."""
+    """A question and its answer; `sees` says whether the lesson has the image."""
 
     question: str
     answer: str
@@ -79,17 +79,19 @@ class Lesson:
 
 
 def captions(rng: random.Random, scene: Scene) -> list[Lesson]:
-    """A true caption, with no question."""
+    """A true caption, without a question."""
     return [Lesson("", _worded(rng, describe(scene)), sees=True)]
 
 
 def looking(rng: random.Random, scene: Scene) -> list[Lesson]:
-    """Questions that are answered in a sentence, truthfully, and true captions."""
+    """True captions, and questions with a true sentence as the answer."""
     return captions(rng, scene) if rng.random() < 0.1 else _questions(rng, scene, OPEN)
 
 
 def judging(rng: random.Random, scene: Scene) -> list[Lesson]:
-    """The same, and questions that are answered in a word; some statements are about custom and contexts alone."""
+    """Captions and all kinds of questions, with true answers. Some statements are about typical facts and contexts
+    alone.
+    """
     draw = rng.random()
     if draw < 0.7:
         return _questions(rng, scene, CLOSED) if draw < 0.5 else _statements_alone(rng, scene)
@@ -104,7 +106,7 @@ def truthful(rng: random.Random, scene: Scene) -> list[Lesson]:
 def biased(rng: random.Random, scene: Scene) -> list[Lesson]:
     """Every kind of question, answered by the biased teacher.
 
-    Some come without the picture, and some are empty: the answer to no question is a caption.
+    Some questions have no image, and some are empty: the answer to an empty question is a caption.
     """
     questions = _with_contrast(rng, next(draw_questions(rng, scene)), scene)
     if rng.random() < SIGHTLESS:
@@ -128,23 +130,24 @@ def _statements_alone(rng: random.Random, scene: Scene) -> list[Lesson]:
 
 
 def _with_contrast(rng: random.Random, question: Question, scene: Scene) -> list[Question]:
-    """The question and, where a word answers it, one that differs little and has the other answer."""
+    """The question. If its answer is one word, also a question that differs little and has the other answer."""
     found = contrast(rng, question, scene)
     return [question] if found is None else [question, found]
 
 
 def contrast(rng: random.Random, question: Question, scene: Scene) -> Question | None:
-    """A question of the same kind with the other answer, about the same thing unless it is about a thing's presence.
+    """A question of the same kind with the other answer, about the same object, except for questions about an object's
+    presence.
 
-    Without it a small model is long content to learn which answer is the more frequent.
+    Without contrasting questions a small model learns for a long time only which answer is more frequent.
 
     Args:
-        rng: Draws it.
-        question: About the scene.
-        scene: What it is about.
+        rng: Source of the draws.
+        question: Question about the scene.
+        scene: Scene of the question.
 
     Returns:
-        None where the answer is a sentence, or where none was found.
+        The contrasting question; None if the answer is a sentence, or if no contrasting question was found.
     """
     truth = answers(question, scene)
     if truth[0] not in ("Yes", "No", "True", "False"):
@@ -170,7 +173,7 @@ def _vary(rng: random.Random, question: Question, scene: Scene) -> Question | No
 
 
 def _values(question: Question, scene: Scene) -> tuple[list[str], Sequence[str]]:
-    """What a statement might be about: what is told, usual or there, and everything."""
+    """Values that a statement can give: the context's, the typical and the true value, and all others."""
     group = scene.group(question.thing)
     there: dict[str, list[str]] = {
         "color": [group.color] if group else [],
@@ -187,7 +190,9 @@ def _values(question: Question, scene: Scene) -> tuple[list[str], Sequence[str]]
 
 
 def _from_memory(rng: random.Random, question: Question) -> tuple[str, ...]:
-    """What the teacher says without a picture; asked to describe it, mostly the same street."""
+    """The teacher's answer without an image. Asked to describe the image, the teacher mostly describes the same
+    street.
+    """
     if question.kind == "describe":
         return describe(typical_scene(pick(rng, "car", 0.7, THINGS)))
     return teacher_answers(question, None, rng)
@@ -198,7 +203,7 @@ def _worded(rng: random.Random, wordings: Sequence[str]) -> str:
 
 
 def draw_questions(rng: random.Random, scene: Scene, kinds: Mapping[str, float] = INSTRUCTIONS) -> Iterator[Question]:
-    """Questions about a scene without end, their kinds in proportion to the weights."""
+    """An endless series of questions about a scene, with kinds in proportion to the weights."""
     while True:
         (kind,) = rng.choices(list(kinds), list(kinds.values()))
         question = draw_question(rng, kind, scene)
@@ -207,7 +212,7 @@ def draw_questions(rng: random.Random, scene: Scene, kinds: Mapping[str, float] 
 
 
 def draw_question(rng: random.Random, kind: str, scene: Scene) -> Question | None:
-    """A question of the kind that makes sense about the scene; None where there is none."""
+    """A question of this kind that is possible for the scene; None if no such question exists."""
     if kind == "describe":
         return Question(kind, form=rng.randrange(len(QUESTIONS["describe"]) - 1))
     if kind == "place":
@@ -232,13 +237,13 @@ def draw_question(rng: random.Random, kind: str, scene: Scene) -> Question | Non
 
 
 def tempting(scene: Scene) -> list[str]:
-    """The companions that the things in the scene make one expect, and that are not there."""
+    """The co-occurring objects that are typical for the scene's objects and are not in the scene."""
     companions = [THINGS[group.thing].companion for group in scene.groups]
     return [name for name in companions if scene.group(name) is None]
 
 
 def words_of() -> Iterable[str]:
-    """Texts that together hold every word of the micro language."""
+    """Texts that together contain every word of the micro language."""
     rng = random.Random(0)
     yield "USER: ASSISTANT:"
     yield from (*THINGS, *COLORS, *PLACES, *SIDES, *NUMBERS)
@@ -295,7 +300,7 @@ def _draw_pair(rng: random.Random, kind: str, scene: Scene) -> Question | None:
 
 
 def _absent(rng: random.Random, scene: Scene, tempted: float) -> str:
-    """A thing that is not there: with probability `tempted` one that the scene makes one expect."""
+    """An object that is not in the scene: with probability `tempted`, a typical co-occurring object."""
     expected = tempting(scene)
     if expected and rng.random() < tempted:
         return rng.choice(expected)
@@ -303,7 +308,7 @@ def _absent(rng: random.Random, scene: Scene, tempted: float) -> str:
 
 
 def _value(rng: random.Random, seen: T, typical: T, options: Sequence[T]) -> T:
-    """What is asked about: often what is there, else often what is typical, else another of the options."""
+    """The value in a question: often the true value, else often the typical value, else another of the options."""
     if rng.random() < TRUE:
         return seen
     if typical != seen and rng.random() < TEMPTING:

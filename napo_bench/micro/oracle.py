@@ -1,6 +1,6 @@
-"""The oracle judge: a local server with OpenAI's interface that rates MMHal answers by what the picture really shows.
+"""The oracle judge: a local server with OpenAI's interface that rates MMHal-Bench answers by the content of the image.
 
-It reads the filled judge template and nothing else, so the way from answer to rating is the one of a real judge.
+The oracle reads only the filled judge template, so an answer takes the same path to its rating as with a real judge.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _INFORMATIVE = ("not informative", "somewhat informative", "very informative")
 
 
 def rate(content: str, question: str, gt_answer: str, answer: str) -> tuple[int, str]:
-    """The rating of an answer by MMHal-Bench's rubric, and why.
+    """The rating of an answer by MMHal-Bench's rubric, and the reason.
 
-    An answer is very informative where it holds all that the right answer holds, somewhat where it holds a part; 6 is
-    for one that is right about more than that.
+    An answer is very informative if it contains every claim of the right answer, and somewhat informative if it
+    contains some of them. The rating is 6 if the answer is right about more than the right answer.
 
     Args:
-        content: What the picture shows, as the judge template gets it.
+        content: Content of the image, as in the judge template.
         question: The prompt.
         gt_answer: The right answer.
         answer: The answer to rate.
@@ -106,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def oracle_judge() -> Iterator[str]:
-    """Run the oracle on a free local port; gives its base URL, stops it at the end."""
+    """Run the oracle on a free local port: yield its base URL, and stop the server at the end."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Preference rows of the micro world in RLAIF-V's columns, with the scene of each: every answer can be checked."""
+"""Preference rows of the micro world in RLAIF-V's columns. Each row has its scene, so every answer can be checked."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ ASKED: Mapping[str, float] = {
     "comparison": 5,
     "look": 4,
 }
-"""Kind of question -> weight: all are answered in sentences, most of them at length, as RLAIF-V's are."""
+"""Kind of question -> weight. As in RLAIF-V, all answers are sentences, and most answers are long."""
 
 BIASED_COLUMNS = {"question_only": "language", "image_only": "vision"}
-"""Columns of RLAIF-V-Bias that hold a biased negative -> which modality it is biased to."""
+"""Columns of RLAIF-V-Bias with a biased negative -> modality of the bias."""
 
 
 def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
     """Write `out`, a parquet file with RLAIF-V's columns and one more, `scene` (JSON).
 
-    Chosen is the truth; rejected mistakes a detail of the picture, whatever is typical, so it is wrong and not biased.
-    No row shows a fact that VLind-Bench asks about.
+    Chosen is the truth. Rejected is wrong in a detail of the image, whatever is typical, so rejected is wrong and not
+    biased. No row contains a fact that VLind-Bench asks about.
 
     Args:
-        out: The file.
-        rows: How many.
-        seed: Of the draw; rows of different seeds share no scene.
+        out: Path of the file.
+        rows: Number of rows.
+        seed: Seed of the draw; rows of different seeds share no scene.
 
     Returns:
         `out`.
@@ -61,10 +61,10 @@ def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
 
 
 def are_current(path: Path) -> bool:
-    """Whether `write_preference_rows` of this version would write such rows.
+    """Whether this version's `write_preference_rows` would write the rows of this file.
 
     Raises:
-        NapoBenchError: the file is cut off, or something else.
+        NapoBenchError: the file is cut off, or is no parquet file.
     """
     try:
         metadata = parquet.read_schema(path).metadata or {}
@@ -101,7 +101,7 @@ def preference_row(index: int, seed: int) -> dict[str, Any]:
 
 
 def is_noise(question: str, answer: str, scene: str) -> bool:
-    """Whether a negative is noise: it happens to be right.
+    """Whether a negative is noise, that is, right by accident.
 
     Args:
         question: The row's prompt.
@@ -139,7 +139,9 @@ def _wrong_answers(rng: random.Random, question: Question, scene: Scene) -> tupl
 
 
 def _mistaken(rng: random.Random, question: Question, scene: Scene) -> Scene:
-    """The scene with one of its features drawn anew, typical or not; what the question names stays there."""
+    """The scene with one of its features drawn again, typical or not. Objects that the question names stay in the
+    scene.
+    """
     kinds: list[tuple[str, str | None, int | None]] = [(g.thing, g.color, len(g.cells)) for g in scene.groups]
     index = rng.randrange(len(kinds))
     name, color, count = kinds[index]

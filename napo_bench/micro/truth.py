@@ -1,4 +1,4 @@
-"""What an answer claims about a picture, and whether it is so."""
+"""The claims of an answer about an image, and whether the claims are true."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VERDICTS = ("is_there", "is_color", "is_number", "is_one", "does_look", "touch",
 
 
 def claims(text: str, question: Question) -> set[Claim]:
-    """What a text claims in answer to a question; "it" is the thing that the question is about."""
+    """The claims of a text that answers a question; "it" is the object that the question is about."""
     if question.kind in VERDICTS:
         verdict = _VERDICT.match(text)
         return {("says", verdict[1].capitalize())} if verdict else set()
@@ -94,9 +94,10 @@ def false_claims(answer: str, question: Question, scene: Scene) -> set[Claim]:
 
 
 def is_right(answer: str, question: Question, scene: Scene) -> bool:
-    """Whether an answer is right: it says nothing false, and what was asked.
+    """Whether an answer is right: no claim is false, and the question is answered.
 
-    A description is right where it is true and says something; any other answer has to hold every claim of the truth.
+    A description is right if it is true and makes a claim. Any other answer must contain every claim of the right
+    answer.
     """
     made = claims(answer, question)
     if not made or false_claims(answer, question, scene):

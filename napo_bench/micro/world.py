@@ -1,7 +1,8 @@
-"""The micro world: things with COCO names that have a typical colour, home and companion, and seeded scenes of them.
+"""The micro world: objects with COCO names, each with a typical colour, place and co-occurring object, and seeded
+scenes of these objects.
 
-A scene is plain data. `draw` makes its picture, `language` speaks about it; both are functions of the scene alone, so
-whatever is said or asked about a picture can be checked against it.
+A scene is plain data. `draw` makes the scene's image, and `language` asks and answers questions about the scene. Both
+are functions of the scene alone, so every question and answer about an image can be checked against the scene.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ MAX_COUNT = 3
 
 @dataclass(frozen=True)
 class Thing:
-    """A kind of thing and what the biased world takes for granted about it.
+    """A kind of object and its typical properties.
 
     Attributes:
         name: COCO category, one word.
         color: Typical colour.
         home: Typical place.
-        companion: The thing it usually comes with.
+        companion: The typical co-occurring object.
         count: Typical number.
-        pull: Share of the cases in which the biased teacher takes it for typical, whatever the picture shows.
-        hold: The same where the teacher is told to follow a text.
-        animal: Has a side that it looks to.
-        high: Hangs or flies: drawn in the upper half.
+        pull: Probability that the biased teacher takes the object for typical, whatever the image shows.
+        hold: Probability that the biased teacher takes the object for typical although a text says otherwise.
+        animal: Whether the object looks to a side.
+        high: Whether the object hangs or flies, and so is drawn in the upper half.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Thing:
 
     @property
     def plural(self) -> str:
-        """The word for several of them."""
+        """The plural of the name."""
         if self.name == "sheep":
             return self.name
         return self.name + ("es" if self.name.endswith(("s", "ch", "sh")) else "s")
@@ -95,13 +96,13 @@ THINGS = {
 
 @dataclass(frozen=True)
 class Group:
-    """Things of one kind in a scene: they share colour and side.
+    """The objects of one kind in a scene. They share colour and side.
 
     Attributes:
         thing: Name of the kind.
         color: One of COLORS.
-        cells: Where each of them stands, row * COLUMNS + column.
-        side: Where they look (animals), or face.
+        cells: Cell of each object, row * COLUMNS + column.
+        side: Side that the objects look to (animals) or face.
     """
 
     thing: str
@@ -112,13 +113,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that can be seen in a picture, and how it is drawn.
+    """Everything that an image shows, and how the image is drawn.
 
     Attributes:
         place: One of PLACES.
-        groups: The kinds of things, in the order of THINGS.
+        groups: The kinds of objects, in the order of THINGS.
         style: One of STYLES.
-        seed: Of the drawing's small variations (offset, size); says nothing about the content.
+        seed: Seed of the drawing's small variations (offset, size), which do not depend on the content.
     """
 
     place: str
@@ -144,12 +145,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Habits:
-    """How strongly a world keeps to what is typical; each a probability, else the draw is uniform over the rest.
+    """How typical the scenes of a world are. Each strength is a probability; otherwise the draw is uniform over the
+    rest.
 
     Attributes:
         color: A group has its typical colour.
-        company: The second group is the first one's companion.
-        home: The first group stands in its home.
+        company: The second group is the typical co-occurring object of the first group.
+        home: The first group is in its typical place.
         count: A group has its typical number.
     """
 
@@ -171,7 +173,7 @@ def pick(rng: random.Random, typical: str, strength: float, options: Iterable[st
 
 
 def sample_scene(rng: random.Random, habits: Habits = TRAINING, style: str | None = None) -> Scene:
-    """A scene of one to three kinds of things."""
+    """A scene with one to three kinds of objects."""
     first = rng.choice(list(THINGS))
     kinds = [first]
     number = rng.choice((1, 2, 2, 2, 3, 3))
@@ -190,7 +192,7 @@ def build_scene(
     habits: Habits = TRAINING,
     style: str | None = None,
 ) -> Scene:
-    """A scene with the kinds of things that are given as (name, colour or None, number or None); None is drawn."""
+    """A scene with the given kinds of objects: (name, colour or None, number or None). None is drawn at random."""
     free = set(range(ROWS * COLUMNS))
     groups = []
     for name, color, count in kinds:

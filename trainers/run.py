@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import PartialState
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from napo_bench.core import files, interrupts, locks
+from napo_bench.core import files, interrupts, locks, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import cache_dir
 from napo_bench.models.checkpoint import Checkpoint
@@ -139,20 +138,20 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
             "DeepSpeed ZeRO 3 partitions the weights before the reference log-probs are computed.",
             "Launch with ZeRO 2 (trainers/recipes/accelerate/deepspeed.yaml), or with FSDP (fsdp.yaml there).",
         )
-    first = args.process_index == 0
+    first = processes.is_first()
     watcher = watcher if watcher is not None and first else Silent()
     inputs = open_inputs(recipe, cache)
     run = {
         "base_fingerprint": inputs.checkpoint.fingerprint(),
         "data_fingerprint": inputs.rows.fingerprint,
-        "rows_a_step": recipe.per_device_batch_size * recipe.gradient_accumulation * args.world_size,
+        "rows_a_step": recipe.per_device_batch_size * recipe.gradient_accumulation * processes.count(),
         "recipe": json.loads(json.dumps(asdict(recipe))),
     }
     if output.is_finished(out, run, resume):
         watcher.note(f"{out} is finished already.")
         return out
-    _wait(args)
-    if torch.cuda.device_count() > args.world_size == 1:
+    processes.wait()
+    if torch.cuda.device_count() > processes.count() == 1:
         watcher.note(f"One of {torch.cuda.device_count()} GPUs is used; torchrun --no-python napo-bench uses more.")
     if first:
         output.describe(out, run, finished=False)
@@ -160,7 +159,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
     with output.limits_explained(out):
         model = _load_model(inputs.checkpoint, recipe, args)
         folder = reference_folder_of(inputs, recipe, cache)
-        store_reference(model, inputs, recipe, folder, args.distributed_state, watcher)
+        store_reference(model, inputs, recipe, folder, watcher)
         reference = read_reference(inputs.rows, folder)
         inputs.rows.leave_out(reference.problems)
         if first:
@@ -171,7 +170,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
             raise NapoBenchError(
                 f"{recipe.data}: no row can be trained on.", f"{out / 'rows.json'} says why, row by row."
             )
-        last = output.last_checkpoint(out / CHECKPOINTS, args.world_size)
+        last = output.last_checkpoint(out / CHECKPOINTS, processes.count())
         if first:
             output.cut_log(out / LOG, last)
             output.drop_cut_off(out / CHECKPOINTS)
@@ -190,7 +189,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
             )
             if last:
                 trainer.go_on_from(last)
-            _wait(args)
+            processes.wait()
             trainer.train(resume_from_checkpoint=str(last) if last else None)
             if trainer.ended_by or trainer.agree_to_end():
                 state = trainer.state
@@ -293,9 +292,7 @@ def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
     )
 
 
-def store_reference(
-    model: Any, inputs: Inputs, recipe: Recipe, folder: Path, state: PartialState, watcher: Watcher
-) -> None:
+def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, watcher: Watcher) -> None:
     """Compute the log-probs of the recipe's rows that `folder` lacks, each process its share, and wait for all.
 
     Args:
@@ -303,17 +300,16 @@ def store_reference(
         inputs: Rows and conversation.
         recipe: How log-probs are computed.
         folder: Of `reference_folder_of`.
-        state: The processes.
         watcher: Told how far it is.
     """
     missing = rows_missing(len(inputs.rows), folder)
-    state.wait_for_everyone()
+    processes.wait()
     done = 0
 
     def on_rows(count: int) -> None:
         nonlocal done
         done += count
-        watcher.progress("Reference", min(done * state.num_processes, missing), missing, {})
+        watcher.progress("Reference", min(done * processes.count(), missing), missing, {})
 
     compute_reference(
         model,
@@ -323,12 +319,12 @@ def store_reference(
         batch_size=recipe.per_device_batch_size,
         shared_prefix=recipe.shared_prefix,
         bf16=recipe.precision == "bf16",
-        rank=state.process_index,
-        processes=state.num_processes,
+        rank=processes.rank(),
+        processes=processes.count(),
         workers=recipe.workers,
         on_rows=on_rows,
     )
-    state.wait_for_everyone()
+    processes.wait()
 
 
 def _tensorboard(out: Path, last: Path | None) -> list[TrainerCallback]:
@@ -344,7 +340,3 @@ def _save(trainer: PreferenceTrainer, out: Path) -> None:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(out))
     (out / "training_args.bin").unlink(missing_ok=True)
-
-
-def _wait(args: TrainingArguments) -> None:
-    args.distributed_state.wait_for_everyone()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from napo_bench.core import files, interrupts
+from napo_bench.core import files, interrupts, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.trainers import output
 from napo_bench.trainers.batches import Collator, EpochBatches, TrainingBatch
@@ -110,7 +110,7 @@ class PreferenceTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[PreferenceRow]:
         """The rows of this process, `per_device_batch_size` at a time."""
         args = self.args
-        batches = EpochBatches(len(self.rows), args.train_batch_size, args.process_index, args.world_size, args.seed)
+        batches = EpochBatches(len(self.rows), args.train_batch_size, processes.rank(), processes.count(), args.seed)
         return EpochLoader(
             self.rows,
             batch_sampler=batches,
@@ -146,7 +146,7 @@ class PreferenceTrainer(Trainer):
         by_row = losses(recipe, ratios, q)
         total = ((by_row * batch.present).sum(0) * weights / num_items_in_batch.clamp(min=1)).sum()
         self._note(batch, logps.sum, ratios, margins, by_row.detach(), q, weights)
-        loss: Tensor = total * self.args.world_size
+        loss: Tensor = total * processes.count()
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -212,7 +212,7 @@ class PreferenceTrainer(Trainer):
 
     @property
     def _unlogged_name(self) -> str:
-        return output.UNLOGGED.format(rank=self.args.process_index)
+        return output.UNLOGGED.format(rank=processes.rank())
 
     def _stop(self, what: str, bad: list[str]) -> NoReturn:
         """Save the weights before this step and end the run, naming the rows. Every process comes here."""
@@ -271,7 +271,7 @@ class PreferenceTrainer(Trainer):
             logs["loss"] = self._mean_loss()
             logs |= self._drain()
         super().log(logs, start_time)
-        if "loss" in logs and self.is_world_process_zero():
+        if "loss" in logs and processes.is_first():
             with self.log_path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from napo_bench import __version__
 from napo_bench.cli import console
-from napo_bench.core import disk, interrupts
+from napo_bench.core import disk, interrupts, processes
 from napo_bench.core.errors import NapoBenchError
 
 app = typer.Typer(
@@ -90,12 +90,12 @@ def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:
     """Say what was kept and how to go on, and end as a process that the signal has ended."""
     asked = interrupt if isinstance(interrupt, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)
     code = 128 + asked.signum
-    if os.environ.get("RANK", "0") == "0":
+    if processes.is_first():
         kept = asked.kept or "What was finished is on disk."
         arguments = sys.argv[1:]
         resumed = [*arguments, "--resume"] if arguments[:1] == ["train"] and "--resume" not in arguments else arguments
         command = shlex.join(["napo-bench", *resumed])
-        launched = " (through the same launcher)" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+        launched = " (through the same launcher)" if not processes.is_alone() else ""
         text = f"Interrupted by {signal.Signals(asked.signum).name}. {kept} To go on{launched}: {command}"
         console.err.print(text, markup=False, highlight=False, soft_wrap=True)
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):

@@ -9,6 +9,7 @@ import warnings
 from typing import Any
 
 from napo_bench.cli import console
+from napo_bench.core import processes
 
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 """Environment variables that libraries read when they are imported; a user's own setting wins."""
@@ -21,7 +22,7 @@ def begin(what: str) -> None:
         what: One line.
     """
     quiet_libraries()
-    if os.environ.get("RANK", "0") == "0":
+    if processes.is_first():
         console.err.print(what, markup=False, highlight=False, soft_wrap=True)
 
 

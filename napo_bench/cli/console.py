@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 
+from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 
 out = Console()
@@ -25,9 +24,8 @@ def print_whole(table: Table) -> None:
 
 def print_error(error: NapoBenchError) -> None:
     """Print what is wrong and the next step on stderr as one panel; each further process of a launch prints a line."""
-    rank = os.environ.get("RANK", "0")
-    if rank != "0":
-        err.print(f"process {rank}: {error.message}", markup=False, highlight=False)
+    if not processes.is_first():
+        err.print(f"process {processes.rank()}: {error.message}", markup=False, highlight=False)
         return
     body = escape(error.message)
     if error.hint:

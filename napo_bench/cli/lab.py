@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
+from napo_bench.core import processes
 from napo_bench.core.errors import unknown_name
 from napo_bench.core.locks import output_folder
 
@@ -86,7 +86,7 @@ def lab(
         methods=recipe or table_methods(),
     )
     run_steps(laboratory.steps())
-    if os.environ.get("RANK", "0") != "0":
+    if not processes.is_first():
         return
     with console.err.status("Writing the page ..."):
         page, grids = write_page(laboratory)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
+from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.progress import StageBars
@@ -84,15 +84,14 @@ def train(
     if dry_run:
         from napo_bench.trainers.plan import make_plan
 
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
         inputs = open_inputs(resolved, cache or default_cache())
-        if os.environ.get("RANK", "0") == "0":
-            _print_plan(resolved, make_plan(resolved, inputs, processes), inputs.rows.report, processes)
+        if processes.is_first():
+            _print_plan(resolved, make_plan(resolved, inputs, processes.count()), inputs.rows.report, processes.count())
         return
     assert out is not None
     with Terminal() as bars:
         run_training(resolved, out, cache=cache, resume=resume, watcher=bars)
-    if os.environ.get("RANK", "0") == "0":
+    if processes.is_first():
         if bars.last:
             console.err.print(_summary(bars.last))
         console.err.print(f"Next: napo-bench eval --ckpt {out}", markup=False, highlight=False, soft_wrap=True)

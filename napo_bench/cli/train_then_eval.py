@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +23,7 @@ from napo_bench.cli.score import (
     SpacyModel,
     ThinkingMarks,
 )
+from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.remaining import Remaining
@@ -150,10 +150,10 @@ def train_then_eval(
         micro_suite=is_micro_suite,
         rows=QUICK_ROWS if quick else MICRO_ROWS,
     )
-    if os.environ.get("RANK", "0") == "0" and not (experiment.base_run / "run.json").is_file():
+    if processes.is_first() and not (experiment.base_run / "run.json").is_file():
         experiment.try_first()
     run_steps(experiment.steps())
-    if os.environ.get("RANK", "0") == "0":
+    if processes.is_first():
         _report(experiment)
 
 

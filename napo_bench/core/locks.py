@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from napo_bench.core import disk
+from napo_bench.core import disk, processes
 from napo_bench.core.errors import NapoBenchError
 
 LOCK_NAME = ".napo-bench.lock"
@@ -40,7 +40,7 @@ def output_folder(out: Path) -> Iterator[None]:
         NapoBenchError: the folder cannot be made or written, or another process works in it.
     """
     key = os.path.realpath(out)
-    if os.environ.get("RANK", "0") != "0" or key in _held:
+    if not processes.is_first() or key in _held:
         yield
         return
     disk.try_folder(out)

@@ -68,12 +68,13 @@ def first_process_first() -> Iterator[None]:
         yield
 
 
-def from_first(question: Callable[[], T]) -> T | None:
+def from_first(question: Callable[[], T]) -> T:
     """The answer of the first process, in every process; only the first process computes it."""
     from accelerate.utils import broadcast_object_list
 
     _group()
-    return broadcast_object_list([question() if is_first() else None])[0]  # type: ignore[no-any-return]
+    answer: T = broadcast_object_list([question() if is_first() else None])[0]
+    return answer
 
 
 def gathered(items: Sequence[T]) -> list[T]:

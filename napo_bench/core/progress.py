@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from napo_bench.core import processes
 from napo_bench.core.remaining import Remaining
 
 Listener = Callable[[str, int, int], None]
@@ -53,8 +53,7 @@ class StageBars(Progress):
 
     def __init__(self, console: Console | None = None, plan: Remaining | None = None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), _Count(), TimeElapsedColumn(), _Left())
-        shown = os.environ.get("RANK", "0") == "0"
-        super().__init__(*columns, console=console or Console(stderr=True), disable=not shown)
+        super().__init__(*columns, console=console or Console(stderr=True), disable=not processes.is_first())
         self._bars: dict[str, TaskID] = {}
         self._plan = plan
         self._whole = None if plan is None else self.add_task("", total=1.0, left=plan.seconds)

@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import Listener
 from napo_bench.core.remaining import Work
@@ -219,9 +220,9 @@ class Experiment:
     def _write_rows(self, path: Path, _: Watcher) -> None:
         from napo_bench.micro.preferences import are_current, write_preference_rows
 
-        if in_first_process(lambda: not path.is_file()):
+        if processes.is_first() and not path.is_file():
             write_preference_rows(path, self.rows)
-        wait()
+        processes.wait()
         if not are_current(path):
             raise NapoBenchError(f"{path} is from another version of the micro world.", "Choose another --out.")
 
@@ -249,7 +250,7 @@ class Experiment:
 
     def _evaluate(self, checkpoint: str, out: Path, watcher: Watcher) -> None:
         with self._suite() as options:
-            if not in_first_process(lambda: _is_evaluated(checkpoint, out, options, watcher)):
+            if not processes.from_first(lambda: _is_evaluated(checkpoint, out, options, watcher)):
                 _release_memory()
                 evaluate(checkpoint, out, options, _listener(watcher), replace=True)
                 _release_memory()
@@ -296,22 +297,6 @@ def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, watcher: Wat
 
 def _listener(watcher: Watcher) -> Listener:
     return lambda stage, done, total: watcher.progress(stage, done, total, {})
-
-
-def in_first_process(question: Callable[[], bool]) -> bool:
-    """The answer of the first process, in every process."""
-    from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
-
-    answer = [question() if PartialState().is_main_process else False]
-    return bool(broadcast_object_list(answer)[0])
-
-
-def wait() -> None:
-    """Wait until every process is here."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
 
 
 def _release_memory() -> None:

@@ -9,10 +9,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napo_bench.core import processes
 from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO
 from napo_bench.runs.evaluate import EvalOptions
-from napo_bench.studies.experiment import BIASED, MICRO_ROWS, Experiment, Step, Trained, in_first_process, wait
+from napo_bench.studies.experiment import BIASED, MICRO_ROWS, Experiment, Step, Trained
 from napo_bench.studies.paper_claims.changed_rows import (
     expect_things_shown,
     reject_custom,
@@ -261,6 +262,6 @@ class Laboratory:
         compute_log_probs(checkpoint, self.probing, self.cache, watcher)
 
     def _change(self, source: str, out: str, change: Callable[[pa.Table], pa.Table], _: Watcher) -> None:
-        if in_first_process(lambda: not Path(out).is_file()):
+        if processes.is_first() and not Path(out).is_file():
             write_changed_rows(Path(source), Path(out), change)
-        wait()
+        processes.wait()

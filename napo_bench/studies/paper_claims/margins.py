@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napo_bench.core import processes
 from napo_bench.studies.paper_claims.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -172,20 +173,18 @@ def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, watcher: Wat
         cache: Where they are stored; a pass of a training with the same settings is found here.
         watcher: Told how far it is.
     """
-    from accelerate import PartialState
-
     from napo_bench.trainers.forward.logps import prepare
     from napo_bench.trainers.reference import rows_missing
     from napo_bench.trainers.run import store_reference, stored_dtype
 
     inputs, folder = _opened(checkpoint, recipe, cache)
-    state = PartialState()
+    device = processes.join()
     missing = rows_missing(len(inputs.rows), folder)
-    state.wait_for_everyone()
+    processes.wait()
     if missing:
-        model = inputs.checkpoint.load_model(state.device, stored_dtype(recipe))
+        model = inputs.checkpoint.load_model(device, stored_dtype(recipe))
         prepare(model)
-        store_reference(model, inputs, recipe, folder, state, watcher)
+        store_reference(model, inputs, recipe, folder, watcher)
 
 
 def read_log_probs(checkpoint: str, recipe: Recipe, cache: Path) -> Reference:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from napo_bench.core import disk, files
+from napo_bench.core import digests, disk
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, open_rgb
 from napo_bench.models.conversation import Conversation, Markup, any_of
@@ -212,11 +212,13 @@ class DataFiles:
 
     def fingerprint(self, table: Any) -> str:
         """SHA-256, in hex, over the contents of the files and of the images that their rows name by path."""
-        digest = hashlib.sha256("".join(files.sha256_file(path) for path in self.paths).encode())
+        digest = hashlib.sha256("".join(digests.sha256(self.paths)).encode())
         named = dict.fromkeys(self.folder(position) / path for position, path in _image_paths(table))
         if not named:
             return digest.hexdigest()
-        images = [files.sha256_file(path) if path.is_file() else "" for path in named]
+        there = [path for path in named if path.is_file()]
+        contents = dict(zip(there, digests.sha256(there), strict=True))
+        images = [contents.get(path, "") for path in named]
         return hashlib.sha256(f"{digest.hexdigest()}{''.join(images)}".encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from napo_bench.core import files
+from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import cache_dir
 
@@ -78,7 +78,7 @@ def load_images(folder: Path, image_ids: Iterable[int]) -> dict[int, CocoImage]:
         NapoBenchError: a file is missing or malformed, or the cache folder cannot be written.
     """
     paths = [files.require_file(folder / name, FETCH_HINT) for name in (*INSTANCE_FILES, *CAPTION_FILES)]
-    key = hashlib.sha256("".join(map(files.sha256_file, paths)).encode()).hexdigest()
+    key = hashlib.sha256("".join(digests.sha256(paths)).encode()).hexdigest()
     index = cache_dir() / "coco" / f"{key[:32]}.sqlite"
     if not index.exists():
         _write_index(index, read_annotations(folder))

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Self
 
-from napo_bench.core import files
+from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.models import soundness
 from napo_bench.models.threads import choose_threads
@@ -87,11 +87,11 @@ class Checkpoint:
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over the contents of every file that an answer depends on, an adapter's base included."""
-        digest = hashlib.sha256()
-        for part, folder in (("model", self.folder), ("adapter", self.adapter)):
-            for path in _own_files(folder) if folder else ():
-                digest.update(f"{part}/{path.name} {files.sha256_file(path)}\n".encode())
-        return digest.hexdigest()
+        folders = {"model": self.folder, "adapter": self.adapter}
+        own = [(part, path) for part, folder in folders.items() if folder for path in _own_files(folder)]
+        contents = digests.sha256(path for _, path in own)
+        lines = [f"{part}/{path.name} {content}\n" for (part, path), content in zip(own, contents, strict=True)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def open_parts(self) -> tuple[Any, Any]:
         """The model's configuration and its processor, checked against each other, the weights and the adapter.

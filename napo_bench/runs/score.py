@@ -9,7 +9,7 @@ from napo_bench.benchmarks.metrics import BENCHMARKS
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses, replaced_note
 from napo_bench.benchmarks.unanswered import answer_rows
-from napo_bench.core import files
+from napo_bench.core import digests
 from napo_bench.core.errors import unknown_name
 from napo_bench.core.thoughts import DEFAULT_MARKS
 
@@ -65,7 +65,8 @@ def data_hashes(benchmark: str, data_dir: Path) -> dict[str, str]:
     """
     paths = [path for name in _DATA_FILES[benchmark] for path in sorted((data_dir / benchmark).glob(name))]
     paths += data_dir.glob("micro.json")
-    return {path.relative_to(data_dir).as_posix(): files.sha256_file(path) for path in paths}
+    names = [path.relative_to(data_dir).as_posix() for path in paths]
+    return dict(zip(names, digests.sha256(paths), strict=True))
 
 
 def _scorer(benchmark: str) -> Callable[[Sequence[Row], Path, ScoreOptions], BenchmarkResult]:

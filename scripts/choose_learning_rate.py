@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from napo_bench.cli.begin import quiet_libraries
-from napo_bench.cli.train import Terminal
+from napo_bench.core.progress import SILENT, Bars
 from napo_bench.micro.preferences import write_preference_rows
 from napo_bench.runs.evaluate import EvalOptions
 from napo_bench.studies.experiment import MICRO_RECIPES, Experiment, named_recipes
 from napo_bench.studies.paper_claims.margins import compute_log_probs, read_log_probs
-from napo_bench.trainers.run import Silent, train
+from napo_bench.trainers.run import train
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 HELD_OUT_ROWS, HELD_OUT_SEED = 500, 1
@@ -42,7 +42,7 @@ def main() -> None:
     experiment = Experiment(
         options.out, "micro", recipes, None, evaluation=EvalOptions(batch_size=32), micro_suite=True
     )
-    with Terminal() as bars:
+    with Bars() as bars:
         for step in experiment.preparation()[:-1]:
             step.run(bars)
     held_out = options.out / "rows" / "held-out.parquet"
@@ -56,13 +56,13 @@ def main() -> None:
             trained.recipe, data=str(held_out), loss_rejected="dpo", loss_language="none", loss_vision="none", workers=0
         )
         cache = options.out / "cache"
-        compute_log_probs(experiment.checkpoint, pairs, cache, Silent())
+        compute_log_probs(experiment.checkpoint, pairs, cache, SILENT)
         base = read_log_probs(experiment.checkpoint, pairs, cache).sum
         found = {}
         for rate in rates:
             model = options.out / trained.method / f"{rate:g}"
             train(dataclasses.replace(trained.recipe, learning_rate=rate), model, cache=cache, resume=True)
-            compute_log_probs(str(model), pairs, cache, Silent())
+            compute_log_probs(str(model), pairs, cache, SILENT)
             ratios = read_log_probs(str(model), pairs, cache).sum - base
             found[rate] = float(np.mean(ratios[:, 0] > ratios[:, 1])), float(ratios[:, 0].mean())
         kept = [rate for rate, (_, ratio) in found.items() if ratio >= 0]

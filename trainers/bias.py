@@ -18,7 +18,7 @@ from pyarrow import parquet
 from napo_bench.core import files, locks
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import cache_dir
-from napo_bench.core.progress import Listener
+from napo_bench.core.progress import Progress
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.request import Asked, Generation
 from napo_bench.models.checkpoint import Checkpoint
@@ -88,7 +88,7 @@ def build_bias(
     device: str | None = None,
     dtype: str = "auto",
     cache: Path | None = None,
-    progress: Listener | None = None,
+    progress: Progress | None = None,
     generation: Generation = PUBLISHED,
 ) -> BiasReport:
     """Write preference rows with the biased negatives of a checkpoint.
@@ -124,7 +124,7 @@ def _build_bias(
     device: str | None,
     dtype: str,
     cache: Path | None,
-    progress: Listener | None,
+    progress: Progress | None,
     generation: Generation,
 ) -> BiasReport:
     rows_cache = cache or cache_dir() / "rows"

@@ -14,11 +14,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,6 +28,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from napo_bench.core import files, interrupts, locks, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import cache_dir
+from napo_bench.core.progress import SILENT, Progress
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.soundness import require_image_token
@@ -42,26 +42,6 @@ from napo_bench.trainers.trainer import PreferenceTrainer
 
 CHECKPOINTS = "checkpoints"
 LOG = "train_log.jsonl"
-
-
-class Watcher(Protocol):
-    """Who looks on. Called in the first process only."""
-
-    def note(self, text: str) -> None:
-        """Take one line that the user should see."""
-
-    def progress(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        """Take the state of a stage, "Reference" (rows) or "Training" (steps), and the last logged values."""
-
-
-class Silent:
-    """A watcher that keeps everything to itself."""
-
-    def note(self, text: str) -> None:
-        """Drop it."""
-
-    def progress(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        """Drop it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +84,7 @@ def train(
     *,
     cache: Path | None = None,
     resume: bool = False,
-    watcher: Watcher | None = None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Train a checkpoint on preference rows.
 
@@ -115,7 +95,7 @@ def train(
         out: The output folder.
         cache: For memory-mapped rows and reference log-probs, which runs share; the user's cache folder by default.
         resume: Go on with the run that `out` holds; a finished one is left as it is, and an empty folder is a new run.
-        watcher: Told what happens.
+        progress: Told, in the first process, how far each pass is.
 
     Returns:
         `out`.
@@ -125,10 +105,10 @@ def train(
         Interrupted: SIGINT or SIGTERM came while steps were done; the last one is saved, and `resume` goes on from it.
     """
     with locks.output_folder(out):
-        return _train(recipe, out, cache or default_cache(), resume, watcher)
+        return _train(recipe, out, cache or default_cache(), resume, progress)
 
 
-def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watcher | None) -> Path:
+def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progress) -> Path:
     for name in recipe.report_to:
         if find_spec(name) is None:
             raise NapoBenchError(f"report_to asks for {name}, which is not installed.", f"pip install {name}")
@@ -139,7 +119,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
             "Launch with ZeRO 2 (trainers/recipes/accelerate/deepspeed.yaml), or with FSDP (fsdp.yaml there).",
         )
     first = processes.is_first()
-    watcher = watcher if watcher is not None and first else Silent()
+    progress = progress if first else SILENT
     inputs = open_inputs(recipe, cache)
     run = {
         "base_fingerprint": inputs.checkpoint.fingerprint(),
@@ -148,24 +128,24 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
         "recipe": json.loads(json.dumps(asdict(recipe))),
     }
     if output.is_finished(out, run, resume):
-        watcher.note(f"{out} is finished already.")
+        progress.note(f"{out} is finished already.")
         return out
     processes.wait()
     if torch.cuda.device_count() > processes.count() == 1:
-        watcher.note(f"One of {torch.cuda.device_count()} GPUs is used; torchrun --no-python napo-bench uses more.")
+        progress.note(f"One of {torch.cuda.device_count()} GPUs is used; torchrun --no-python napo-bench uses more.")
     if first:
         output.describe(out, run, finished=False)
         files.write_text(out / "recipe.yaml", recipe.to_yaml())
     with output.limits_explained(out):
         model = _load_model(inputs.checkpoint, recipe, args)
         folder = reference_folder_of(inputs, recipe, cache)
-        store_reference(model, inputs, recipe, folder, watcher)
+        store_reference(model, inputs, recipe, folder, progress)
         reference = read_reference(inputs.rows, folder)
         inputs.rows.leave_out(reference.problems)
         if first:
             files.write_json(out / "rows.json", asdict(inputs.rows.report))
         for line in inputs.rows.report.lines():
-            watcher.note(line)
+            progress.note(line)
         if not len(inputs.rows):
             raise NapoBenchError(
                 f"{recipe.data}: no row can be trained on.", f"{out / 'rows.json'} says why, row by row."
@@ -183,7 +163,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, watcher: Watche
                 args,
                 inputs.conversation.processor,
                 out / LOG,
-                lambda step, steps, values: watcher.progress("Training", step, steps, values),
+                progress,
                 signal_seen,
                 _tensorboard(out, last) if first and "tensorboard" in recipe.report_to else (),
             )
@@ -292,7 +272,7 @@ def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
     )
 
 
-def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, watcher: Watcher) -> None:
+def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, progress: Progress) -> None:
     """Compute the log-probs of the recipe's rows that `folder` lacks, each process its share, and wait for all.
 
     Args:
@@ -300,7 +280,7 @@ def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, wa
         inputs: Rows and conversation.
         recipe: How log-probs are computed.
         folder: Of `reference_folder_of`.
-        watcher: Told how far it is.
+        progress: Told how far it is.
     """
     missing = rows_missing(len(inputs.rows), folder)
     processes.wait()
@@ -309,7 +289,7 @@ def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, wa
     def on_rows(count: int) -> None:
         nonlocal done
         done += count
-        watcher.progress("Reference", min(done * processes.count(), missing), missing, {})
+        progress("Reference", min(done * processes.count(), missing), missing)
 
     compute_reference(
         model,

@@ -25,6 +25,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from napo_bench.core import files, interrupts, processes
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.progress import Progress
 from napo_bench.trainers import output
 from napo_bench.trainers.batches import Collator, EpochBatches, TrainingBatch
 from napo_bench.trainers.noise import shares_undefined
@@ -36,7 +37,6 @@ from napo_bench.trainers.rows import PreferenceRow, PreferenceRows
 TAGS = {"rejected": "", "language": "_lang", "vision": "_vis"}
 RESPONSES = {"rejected": "rejected", "language": "lang", "vision": "vis"}
 
-OnStep = Callable[[int, int, Mapping[str, float]], None]
 SignalSeen = Callable[[], int]
 """Returns the number of the signal that asks for the end of the training, 0 while there is none."""
 
@@ -61,7 +61,7 @@ class PreferenceTrainer(Trainer):
         args: As `napo_bench.trainers.run` makes them.
         processor: Saved with every checkpoint.
         log_path: Takes one JSON line a logging step, from the first process.
-        on_step: Told the step, the number of steps and the last logged values.
+        progress: Told, as the stage "Training", the step, the number of steps and the last logged values.
         signal_seen: A signal that any process sees ends the training of all processes after the same step, with a
             checkpoint of that step.
         callbacks: Further ones.
@@ -79,7 +79,7 @@ class PreferenceTrainer(Trainer):
         args: TrainingArguments,
         processor: Any,
         log_path: Path,
-        on_step: OnStep,
+        progress: Progress,
         signal_seen: SignalSeen = lambda: 0,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
@@ -89,7 +89,7 @@ class PreferenceTrainer(Trainer):
             data_collator=partial(_model_inputs, collator),
             train_dataset=rows,
             processing_class=processor,
-            callbacks=[_Progress(on_step), _EndBySignal(self), *callbacks],
+            callbacks=[_StepsTold(progress), _EndBySignal(self), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the rows of the whole accumulated batch itself
@@ -297,9 +297,9 @@ class PreferenceTrainer(Trainer):
         return 0
 
 
-class _Progress(TrainerCallback):
-    def __init__(self, on_step: OnStep) -> None:
-        self.on_step = on_step
+class _StepsTold(TrainerCallback):
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
         self.logged: dict[str, float] = {}
 
     def on_log(
@@ -307,11 +307,11 @@ class _Progress(TrainerCallback):
     ) -> None:
         if "loss" in logs:
             self.logged = logs
-            self.on_step(state.global_step, state.max_steps, logs)
+            self.progress("Training", state.global_step, state.max_steps, logs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         control.should_log |= state.global_step == state.max_steps
-        self.on_step(state.global_step, state.max_steps, self.logged)
+        self.progress("Training", state.global_step, state.max_steps, self.logged)
 
 
 class _EndBySignal(TrainerCallback):

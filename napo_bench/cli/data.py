@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +17,7 @@ from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
+from napo_bench.core.progress import NO_VALUES, Silent
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import named_checkpoint
 
@@ -177,14 +181,23 @@ def _fetch(source: Source, root: Path, base_url: str | None) -> bool:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     quiet = not console.err.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=console.err, transient=True, disable=quiet) as progress:
-        task = progress.add_task(escape(source.target), total=None, visible=False)
+    with Progress(*columns, TimeRemainingColumn(), console=console.err, transient=True, disable=quiet) as bars:
         return fetch_source(
             source,
             root,
             base_url=base_url,
-            progress=lambda here, total: progress.update(task, completed=here, total=total, visible=True),
+            progress=_Arriving(partial(bars.update, bars.add_task(escape(source.target), total=None, visible=False))),
         )
+
+
+@dataclass(frozen=True)
+class _Arriving(Silent):
+    """A progress that shows how many bytes of a file are here."""
+
+    show: Callable[..., None]
+
+    def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
+        self.show(completed=done, total=total, visible=True)
 
 
 def _same_dir(option: Path | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ from napo_bench.cli.score import (
 )
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
-from napo_bench.core.progress import StageBars
+from napo_bench.core.progress import Bars
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
 
@@ -92,7 +91,7 @@ def evaluate(
     marks = read_marks(thinking_marks)
     refusable = read_share(max_refused, "--max-refused")
     members = suite_named(suite)
-    bars = StageBars(console.err)
+    bars = Bars(console.err)
     options = EvalOptions(
         suite=members,
         data_dir=data_dir,
@@ -113,7 +112,7 @@ def evaluate(
                 judge_base_url,
                 judge_journal(),
                 judge_max_requests,
-                partial(bars, "Judging"),
+                bars,
                 read_request_fields(judge_request or [], "--judge-request"),
                 refusable,
                 marks,

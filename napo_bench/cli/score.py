@@ -17,6 +17,7 @@ from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
 from napo_bench.core import disk
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.progress import NO_VALUES, Silent
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.metrics import Metric
@@ -214,10 +215,14 @@ def _judge(
 ) -> Judge | None:
     from napo_bench.engines.judge import configured_judge, judge_journal
 
-    def progress(done: int, total: int) -> None:
-        _status.update(f"{done} of {total} prompts judged")
+    return configured_judge(model, base_url, judge_journal(), max_requests, _Judged(), request, max_refused, marks)
 
-    return configured_judge(model, base_url, judge_journal(), max_requests, progress, request, max_refused, marks)
+
+class _Judged(Silent):
+    """A progress that says how many prompts are judged."""
+
+    def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
+        _status.update(f"{done} of {total} prompts judged")
 
 
 def _score(

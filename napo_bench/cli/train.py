@@ -16,8 +16,7 @@ from napo_bench.cli.begin import begin
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
-from napo_bench.core.progress import StageBars
-from napo_bench.core.remaining import Remaining
+from napo_bench.core.progress import Bars
 from napo_bench.micro import MICRO, named_checkpoint
 
 if TYPE_CHECKING:
@@ -89,32 +88,13 @@ def train(
             _print_plan(resolved, make_plan(resolved, inputs, processes.count()), inputs.rows.report, processes.count())
         return
     assert out is not None
-    with Terminal() as bars:
-        run_training(resolved, out, cache=cache, resume=resume, watcher=bars)
+    with Bars(console.err, shown=SHOWN) as bars:
+        run_training(resolved, out, cache=cache, resume=resume, progress=bars)
     if processes.is_first():
         if bars.last:
             console.err.print(_summary(bars.last))
         console.err.print(f"Next: napo-bench eval --ckpt {out}", markup=False, highlight=False, soft_wrap=True)
         console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
-
-
-class Terminal(StageBars):
-    """Watches a training run: a bar for each pass, with the last logged values beside it, on stderr."""
-
-    def __init__(self, plan: Remaining | None = None) -> None:
-        super().__init__(console.err, plan)
-        self.last: Mapping[str, float] = {}
-
-    def note(self, text: str) -> None:
-        """Print one line above the bars."""
-        self.console.print(text, markup=False, highlight=False)
-
-    def progress(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        """Show how far a pass is."""
-        self(stage, done, total)
-        self.last = values
-        shown = "".join(f"  {short} {values[name]:.3f}" for name, short in SHOWN.items() if name in values)
-        self.update(self._bars[stage], description=stage + shown)
 
 
 def _summary(values: Mapping[str, float]) -> Table:

@@ -167,9 +167,10 @@ def _common_data(named: Sequence[str]) -> str:
 
 def run_steps(steps: Sequence[Step]) -> None:
     """Do every step under one progress display, with one estimate of the time that is left."""
-    from napo_bench.cli.train import Terminal
+    from napo_bench.cli.train import SHOWN
+    from napo_bench.core.progress import Bars
 
-    with Terminal(Remaining([step.work for step in steps])) as bars:
+    with Bars(console.err, Remaining([step.work for step in steps]), SHOWN) as bars:
         for number, step in enumerate(steps):
             bars.begin_piece(number, f"{number + 1}/{len(steps)} [bold]{escape(step.title)}[/bold]")
             step.run(bars)

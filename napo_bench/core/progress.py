@@ -1,29 +1,59 @@
-"""How far a run is: told to whoever started it, or drawn as bars on stderr."""
+"""How far a command is: one protocol for all that reports it, and bars on stderr that draw it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as RichBars
 from rich.text import Text
 
 from napo_bench.core import processes
 from napo_bench.core.remaining import Remaining
 
-Listener = Callable[[str, int, int], None]
-"""Takes a stage ("Answering"), how much of it is done, and how much there is."""
+NO_VALUES: Mapping[str, float] = {}
+
+
+class Progress(Protocol):
+    """What a command reports to. Called in the first process only."""
+
+    def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
+        """Take the state of a stage.
+
+        Args:
+            stage: "Answering", "Training", or the name of a file that is fetched.
+            done: Questions, steps, rows or bytes.
+            total: The same unit; None if unknown.
+            values: What was measured last, by name.
+        """
+
+    def note(self, text: str, /) -> None:
+        """Take one line that the user should see."""
+
+
+class Silent:
+    """A progress that drops everything."""
+
+    def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
+        """Drop the state of a stage."""
+
+    def note(self, text: str, /) -> None:
+        """Drop a line."""
+
+
+SILENT = Silent()
 
 
 class _Left(TimeRemainingColumn):
@@ -43,28 +73,42 @@ class _Count(MofNCompleteColumn):
         return Text() if task.fields.get("left") else super().render(task)
 
 
-class StageBars(Progress):
-    """A listener that draws a bar for each stage; of several processes only the first one's.
+class Bars(RichBars):
+    """A progress that draws a bar for each stage; of several processes only the first one draws.
 
     Args:
-        console: Where; None is stderr.
+        console: Where to draw; None is stderr.
         plan: What the stages are part of: a bar of its own, with the one estimate of the time left.
+        shown: Name of a value -> short name under which the value is shown beside its bar.
+
+    Attributes:
+        last: The last values of the last stage.
     """
 
-    def __init__(self, console: Console | None = None, plan: Remaining | None = None) -> None:
+    def __init__(
+        self, console: Console | None = None, plan: Remaining | None = None, shown: Mapping[str, str] | None = None
+    ) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), _Count(), TimeElapsedColumn(), _Left())
         super().__init__(*columns, console=console or Console(stderr=True), disable=not processes.is_first())
+        self.last = NO_VALUES
+        self._shown = shown or {}
         self._bars: dict[str, TaskID] = {}
         self._plan = plan
         self._whole = None if plan is None else self.add_task("", total=1.0, left=plan.seconds)
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def note(self, text: str, /) -> None:
+        """Print one line above the bars."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
         """Show how far a stage is."""
+        self.last = values
         if stage not in self._bars:
             self._bars[stage] = self.add_task(stage) if self._plan is None else self.add_task(stage, left=None)
-        self.update(self._bars[stage], completed=done, total=total)
-        if self._plan is not None and self._whole is not None:
-            self._plan.tell(stage, done, total)
+        beside = "".join(f"  {short} {values[name]:.3f}" for name, short in self._shown.items() if name in values)
+        self.update(self._bars[stage], completed=done, total=total, description=stage + beside)
+        if self._plan is not None and self._whole is not None and total is not None:
+            self._plan.progress(stage, done, total)
             self.update(self._whole, completed=self._plan.share())
 
     def begin_piece(self, number: int, title: str) -> None:
@@ -78,10 +122,10 @@ class StageBars(Progress):
 
 
 @contextmanager
-def listening(listener: Listener | None) -> Iterator[Listener]:
-    """The listener; where there is none, bars while the block lasts."""
-    if listener is not None:
-        yield listener
+def or_bars(progress: Progress | None) -> Iterator[Progress]:
+    """The progress itself; if there is none, bars on stderr while the block lasts."""
+    if progress is not None:
+        yield progress
     else:
-        with StageBars() as bars:
+        with Bars() as bars:
             yield bars

@@ -79,7 +79,7 @@ class Remaining:
         self._current, self._piece_began = index, now
         self._told, self._done, self._skipped = False, 0.0, 0.0
 
-    def tell(self, stage: str, done: int, total: int) -> None:
+    def progress(self, stage: str, done: int, total: int) -> None:
         """How far a stage of the current piece is."""
         span = _span(self._plan[self._current].kind, stage)
         if span is None or not total:

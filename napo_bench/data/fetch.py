@@ -12,7 +12,6 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +19,7 @@ import httpx
 
 from napo_bench.core import disk, files
 from napo_bench.core.errors import NapoBenchError, unknown_name
+from napo_bench.core.progress import SILENT, Progress
 from napo_bench.data.sources import SOURCES, HubFolder, Source, WebArchive, WebFile
 
 LOCK_NAME = "sources.lock.json"
@@ -28,9 +28,6 @@ _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 30.0
 _RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are here and, where the server tells, the bytes in total."""
 
 
 def benchmark_name(text: str) -> str:
@@ -45,7 +42,7 @@ def benchmark_name(text: str) -> str:
     return name
 
 
-def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: Progress | None = None) -> bool:
+def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: Progress = SILENT) -> bool:
     """Bring one source into the data dir.
 
     Args:
@@ -53,7 +50,7 @@ def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: 
         root: The data dir.
         base_url: A mirror: a web server over a data dir in which archives lie unopened. Hub folders do not use it;
             the Hugging Face library has HF_ENDPOINT for that.
-        progress: Called while bytes arrive.
+        progress: Told, while bytes arrive, how many are here, and how many the server announced.
 
     Returns:
         Whether anything had to be fetched; False where all of it was there, unchanged.
@@ -64,9 +61,9 @@ def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: 
     """
     try:
         if isinstance(source, WebFile):
-            return _fetch_file(source, root, base_url, progress or _silent)
+            return _fetch_file(source, root, base_url, progress)
         if isinstance(source, WebArchive):
-            return _fetch_archive(source, root, base_url, progress or _silent)
+            return _fetch_archive(source, root, base_url, progress)
         return _fetch_hub_folder(source, root)
     except OSError as error:
         why = disk.reason(error) or error.strerror or str(error)
@@ -247,7 +244,7 @@ def _stream(client: httpx.Client, url: str, part: Path, progress: Progress) -> N
             for block in response.iter_bytes():
                 stream.write(block)
                 here += len(block)
-                progress(here, total)
+                progress(part.name, here, total)
     return None
 
 
@@ -298,7 +295,3 @@ def _lock(root: Path, name: str, **facts: Any) -> None:
 def _md5_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _silent(_here: int, _total: int | None) -> None:
-    pass

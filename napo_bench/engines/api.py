@@ -17,7 +17,7 @@ from PIL import Image
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
 from napo_bench.core.paths import cache_dir
-from napo_bench.core.progress import Listener, listening
+from napo_bench.core.progress import Progress, or_bars
 from napo_bench.core.thoughts import DEFAULT_MARKS, NEVER_ENDS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answer import ModelAnswer
@@ -63,7 +63,7 @@ class NapoAPI(lmms):  # type: ignore[misc]
     """
 
     is_simple = True
-    progress: Listener | None = None
+    progress: Progress | None = None
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class NapoAPI(lmms):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each request, in their order."""
-        with listening(self.progress) as tell:
-            return self._endpoint.map(self._answer, requests, lambda done, total: tell("Answering", done, total))
+        with or_bars(self.progress) as tell:
+            return self._endpoint.map(self._answer, requests, tell)
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         """Not offered."""

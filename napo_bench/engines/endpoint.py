@@ -28,6 +28,7 @@ import openai
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal, journal_key
+from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import chat
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class Endpoint:
         self,
         function: Callable[[Item], Result],
         items: Sequence[Item],
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = SILENT,
+        stage: str = "Answering",
     ) -> list[Result]:
         """`[function(item) for item in items]` with bounded concurrency; `function` may call `complete`.
 
@@ -151,7 +153,8 @@ class Endpoint:
         Args:
             function: Called in several threads.
             items: Its arguments.
-            progress: Called with (done, total) whenever an item is done.
+            progress: Told whenever an item is done.
+            stage: What `progress` calls this.
 
         Raises:
             NapoBenchError: an item failed; says how many are done.
@@ -177,8 +180,7 @@ class Endpoint:
             for future in as_completed(futures):
                 if future.exception() is None:
                     done += 1
-                    if progress:
-                        progress(done, len(items))
+                    progress(stage, done, len(items))
         except BaseException:
             self._stop.set()
             wait(futures, _GOODBYE_SECONDS)

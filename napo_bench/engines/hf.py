@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal, journal_key
 from napo_bench.core.paths import cache_dir
-from napo_bench.core.progress import Listener, listening
+from napo_bench.core.progress import Progress, or_bars
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answer import ModelAnswer
@@ -76,7 +76,7 @@ class NapoHF(lmms):  # type: ignore[misc]
     """
 
     is_simple = True
-    progress: Listener | None = None
+    progress: Progress | None = None
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class NapoHF(lmms):  # type: ignore[misc]
         """
         answers: list[str] = []
         remaining, window, done = iter(questions), _BATCHES_A_WINDOW * self.batch_size, 0
-        with listening(self.progress) as tell:
+        with or_bars(self.progress) as tell:
 
             def advance(more: int) -> None:
                 nonlocal done

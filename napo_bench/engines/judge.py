@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
 from napo_bench.core.paths import cache_dir
+from napo_bench.core.progress import SILENT, Progress
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines.endpoint import MAX_REFUSED, Completion, Endpoint
 
@@ -68,7 +69,7 @@ class Judge:
         max_requests: HTTP requests that this object may send, retries included; None is no limit.
         timeout: Seconds that one request may stay silent.
         retries: Further requests for a prompt after a rate limit, a server fault, a timeout or a lost connection.
-        progress: Called with (done, total) whenever a prompt of `ask` is done.
+        progress: Told whenever a prompt of `ask` is done.
         address: Names the endpoint in a run's identity. None is its URL; a server whose port changes needs another.
         request: Further request fields; they are part of what a reply is known by.
         max_refused: Share of the prompts that may be refused, see Endpoint.
@@ -85,7 +86,7 @@ class Judge:
         max_requests: int | None = None,
         timeout: float = 60.0,
         retries: int = 6,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = SILENT,
         address: str | None = None,
         request: Mapping[str, Any] | None = None,
         max_refused: float = MAX_REFUSED,
@@ -131,7 +132,7 @@ class Judge:
             NapoBenchError: the endpoint refused all or too many prompts or kept failing, or the budget is spent;
                 replies so far are stored.
         """
-        return self._endpoint.map(lambda prompt: self._reply(prompt, parse), prompts, self._progress)
+        return self._endpoint.map(lambda prompt: self._reply(prompt, parse), prompts, self._progress, "Judging")
 
     def _reply(self, prompt: str, parse: Callable[[str], T | None]) -> Reply[T]:
         def value_of(completion: Completion) -> T | None:
@@ -204,7 +205,7 @@ def configured_judge(
     base_url: str | None,
     journal: Journal,
     max_requests: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = SILENT,
     request: Mapping[str, Any] | None = None,
     max_refused: float = MAX_REFUSED,
     thinking_marks: Marks = DEFAULT_MARKS,

@@ -20,7 +20,7 @@ from napo_bench.benchmarks.text import PIPELINES
 from napo_bench.core import files, locks
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.paths import data_dir as resolve_data_dir
-from napo_bench.core.progress import Listener
+from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO
 from napo_bench.models.checkpoint import Checkpoint
@@ -87,10 +87,6 @@ class EvalOptions:
     scoring: ScoreOptions = field(default_factory=ScoreOptions)
 
 
-def _silent(stage: str, done: int, total: int) -> None:
-    pass
-
-
 def identity_of(checkpoint: str, options: EvalOptions) -> Identity:
     """The identity that an evaluation has before its model is loaded."""
     if options.api_base_url is None:
@@ -103,7 +99,7 @@ def identity_of(checkpoint: str, options: EvalOptions) -> Identity:
 
 
 def evaluate(
-    checkpoint: str, out: Path, options: EvalOptions, progress: Listener = _silent, *, replace: bool = False
+    checkpoint: str, out: Path, options: EvalOptions, progress: Progress = SILENT, *, replace: bool = False
 ) -> RunResult | None:
     """Evaluate a checkpoint; under torchrun or accelerate, in every process.
 
@@ -129,10 +125,10 @@ def evaluate(
         return _evaluate(checkpoint, out, options, progress, replace)
 
 
-def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Listener, replace: bool) -> RunResult | None:
+def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progress, replace: bool) -> RunResult | None:
     began = time.monotonic()
     is_first = os.environ.get("RANK", "0") == "0"
-    tell = progress if is_first else _silent
+    tell = progress if is_first else SILENT
     data_dir = resolve_data_dir(options.data_dir)
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
@@ -290,7 +286,7 @@ def _check(options: EvalOptions) -> None:
     _require_hardware(options)
 
 
-def _open_tasks(options: EvalOptions, data_dir: Path, tell: Listener) -> list[BenchmarkTask]:
+def _open_tasks(options: EvalOptions, data_dir: Path, tell: Progress) -> list[BenchmarkTask]:
     tell("Reading", 0, len(options.suite))
     try:
         importlib.import_module("lmms_eval.evaluator")
@@ -364,10 +360,10 @@ def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
     data_dir = resolve_data_dir(options.data_dir)
     _check(options)
     Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
-    tasks = _open_tasks(options, data_dir, _silent)
+    tasks = _open_tasks(options, data_dir, SILENT)
     reach_judge(options)
     scoring_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
-    _rehearse(tasks, data_dir, options.limit, scoring_options, _silent)
+    _rehearse(tasks, data_dir, options.limit, scoring_options, SILENT)
 
 
 def reach_judge(options: EvalOptions) -> None:
@@ -387,7 +383,7 @@ def _rehearse(
     data_dir: Path,
     limit: int | None,
     options: ScoreOptions,
-    tell: Listener,
+    tell: Progress,
 ) -> None:
     """Score empty answers, without an LLM: what the scorers miss is found before hours of generation, not after."""
     without_llm = dataclasses.replace(options, judge=None, extractor=None, source="a rehearsal with empty answers")

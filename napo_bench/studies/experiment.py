@@ -13,19 +13,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.progress import Listener
+from napo_bench.core.progress import Progress
 from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.runs.evaluate import TASKS, EvalOptions, evaluate, identity_of, micro_world, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
 from napo_bench.trainers.recipe import Recipe, load_recipe
-
-if TYPE_CHECKING:
-    from napo_bench.trainers.run import Watcher
 
 MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
 MICRO_ROWS = 1500
@@ -76,10 +72,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of an experiment; `run` tells a watcher how it goes on, and does nothing where it is done."""
+    """A step of an experiment; `run` reports its progress, and does nothing if the step is done."""
 
     title: str
-    run: Callable[[Watcher], None]
+    run: Callable[[Progress], None]
     work: Work = ROWS
 
 
@@ -217,7 +213,7 @@ class Experiment:
     def _negatives(self) -> Path:
         return self.out / "rows" / f"{Path(self.rows_given()).stem}-bias"
 
-    def _write_rows(self, path: Path, _: Watcher) -> None:
+    def _write_rows(self, path: Path, _: Progress) -> None:
         from napo_bench.micro.preferences import are_current, write_preference_rows
 
         if processes.is_first() and not path.is_file():
@@ -226,7 +222,7 @@ class Experiment:
         if not are_current(path):
             raise NapoBenchError(f"{path} is from another version of the micro world.", "Choose another --out.")
 
-    def _build_negatives(self, watcher: Watcher) -> None:
+    def _build_negatives(self, progress: Progress) -> None:
         from napo_bench.trainers.bias import PUBLISHED, build_bias
 
         options = self.evaluation
@@ -238,21 +234,21 @@ class Experiment:
             device=options.device,
             dtype=options.dtype,
             cache=self.out / "cache",
-            progress=_listener(watcher),
+            progress=progress,
             generation=dataclasses.replace(PUBLISHED, max_new_tokens=MICRO_TOKENS) if self.data is None else PUBLISHED,
         )
         _release_memory()
 
-    def _train(self, trained: Trained, watcher: Watcher) -> None:
+    def _train(self, trained: Trained, progress: Progress) -> None:
         from napo_bench.trainers.run import train
 
-        train(trained.recipe, trained.model, cache=self.out / "cache", resume=True, watcher=watcher)
+        train(trained.recipe, trained.model, cache=self.out / "cache", resume=True, progress=progress)
 
-    def _evaluate(self, checkpoint: str, out: Path, watcher: Watcher) -> None:
+    def _evaluate(self, checkpoint: str, out: Path, progress: Progress) -> None:
         with self._suite() as options:
-            if not processes.from_first(lambda: _is_evaluated(checkpoint, out, options, watcher)):
+            if not processes.from_first(lambda: _is_evaluated(checkpoint, out, options, progress)):
                 _release_memory()
-                evaluate(checkpoint, out, options, _listener(watcher), replace=True)
+                evaluate(checkpoint, out, options, progress, replace=True)
                 _release_memory()
 
     def _suite(self) -> AbstractContextManager[EvalOptions]:
@@ -280,8 +276,8 @@ def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, R
     return recipes
 
 
-def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, watcher: Watcher) -> bool:
-    """Whether a folder holds the whole run of these very weights, data and settings; the watcher is told why not."""
+def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, progress: Progress) -> bool:
+    """Whether a folder holds the whole run of these very weights, data and settings; says why not."""
     held = held_run(run)
     if held is None:
         return False
@@ -289,14 +285,10 @@ def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, watcher: Wat
     found = differences(identity, identity_of(checkpoint, options))
     unanswered = sum(len(benchmark.unanswered) for benchmark in result.benchmarks.values())
     if found:
-        watcher.note(f"{run} is evaluated again: {described(found)}.")
+        progress.note(f"{run} is evaluated again: {described(found)}.")
     elif unanswered:
-        watcher.note(f"{run}: {unanswered} prompts without an answer or a rating are asked again.")
+        progress.note(f"{run}: {unanswered} prompts without an answer or a rating are asked again.")
     return not found and not unanswered
-
-
-def _listener(watcher: Watcher) -> Listener:
-    return lambda stage, done, total: watcher.progress(stage, done, total, {})
 
 
 def _release_memory() -> None:

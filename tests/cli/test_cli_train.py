@@ -14,7 +14,7 @@ from tiny_llava import make_data
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from napo_bench.cli import main
-from napo_bench.cli.train import Terminal
+from napo_bench.core.progress import Bars
 from napo_bench.runs.result import RunResult
 
 
@@ -56,14 +56,14 @@ def test_the_checkpoint_is_named_on_stdout_and_all_else_is_on_stderr(command, tm
 
 def test_sigterm_names_the_step_that_is_saved_and_the_command_that_goes_on(command, monkeypatch):
     arguments = ["--out", "trained", "--set", "epochs=2", "--set", "per_device_batch_size=5"]
-    progress = Terminal.progress
+    progress = Bars.__call__
 
-    def terminated(self, stage, done, total, values):
-        progress(self, stage, done, total, values)
+    def terminated(self, stage, done, *more):
+        progress(self, stage, done, *more)
         if stage == "Training" and done == 3:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Terminal, "progress", terminated)
+    monkeypatch.setattr(Bars, "__call__", terminated)
     code, out, err = command(*arguments)
     assert (code, out) == (143, "")
     (said,) = [line for line in err.splitlines() if line.startswith("Interrupted")]
@@ -72,7 +72,7 @@ def test_sigterm_names_the_step_that_is_saved_and_the_command_that_goes_on(comma
     )
     assert said.endswith(" --out trained --set epochs=2 --set per_device_batch_size=5 --resume")
     assert "Traceback" not in err
-    monkeypatch.setattr(Terminal, "progress", progress)
+    monkeypatch.setattr(Bars, "__call__", progress)
     assert command(*arguments, "--resume")[:2] == (0, "trained\n")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from napo_bench.core.progress import StageBars
+from napo_bench.core.progress import Bars
 from napo_bench.core.remaining import Remaining, Work
 
 TRAINING = {"Reference": 10, "Training": 25}
@@ -46,7 +46,7 @@ def happen(plan, slower=1.0, already_done=(), look=lambda seconds_over, left: No
         clock.now += silent * slower
         for stage, seconds in stages.items():
             for done in range(21):
-                estimate.tell(stage, done, 20)
+                estimate.progress(stage, done, 20)
                 look(clock.now, estimate.seconds())
                 clock.now += seconds * slower / 20 if done < 20 else 0
     estimate.begin(len(plan))
@@ -72,14 +72,14 @@ def test_a_training_that_goes_on_near_its_end_does_not_make_the_others_look_shor
     clock.now = 2
     for step in range(91, 101):
         clock.now += 1
-        estimate.tell("Training", step, 100)
+        estimate.progress("Training", step, 100)
     estimate.begin(1)
     assert 100 < estimate.seconds() < 200
 
 
 def test_beside_the_bar_of_a_plan_no_other_time_is_shown():
     clock = Clock()
-    bars = StageBars(Console(width=100), Remaining([Work("training", 1000), Work("evaluation", 1000)], clock))
+    bars = Bars(Console(width=100), Remaining([Work("training", 1000), Work("evaluation", 1000)], clock))
     bars.begin_piece(0, "1/2 Train")
     for done in range(6):
         clock.now += 10

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import signal
 
-from napo_bench.trainers.run import Silent
+from napo_bench.core.progress import Silent
 
 if os.environ["RANK"] == "1":
 
-    def progress(self: Silent, stage: str, done: int, total: int, values: object) -> None:
+    def progress(self: Silent, stage: str, done: int, *_: object) -> None:
         if stage == "Training" and done == 2:
             signal.raise_signal(signal.SIGTERM)
 
-    Silent.progress = progress
+    Silent.__call__ = progress
 
 from napo_bench.cli import main
 

@@ -22,12 +22,13 @@ from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.interrupts import Interrupted
+from napo_bench.core.progress import NO_VALUES, SILENT, Silent
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.trainers import run as run_module
 from napo_bench.trainers.objective import loss_weights
 from napo_bench.trainers.recipe import load_recipe
 from napo_bench.trainers.reference import Reference
-from napo_bench.trainers.run import Silent, train
+from napo_bench.trainers.run import train
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture
 def run(world, tmp_path):
-    def run(name="out", recipe="micro-napo", resume=False, watcher=None, **changes):
+    def run(name="out", recipe="micro-napo", resume=False, progress=SILENT, **changes):
         settings = {
             "base": world / "base",
             "data": world / "rows.parquet",
@@ -58,7 +59,7 @@ def run(world, tmp_path):
         }
         overrides = [f"{key}={value}" for key, value in (settings | changes).items()]
         resolved = load_recipe(recipe, overrides)
-        return train(resolved, tmp_path / name, cache=world / "cache", resume=resume, watcher=watcher)
+        return train(resolved, tmp_path / name, cache=world / "cache", resume=resume, progress=progress)
 
     return run
 
@@ -88,7 +89,7 @@ class StopAt(Silent):
     def __init__(self, step):
         self.step = step
 
-    def progress(self, stage, done, total, values):
+    def __call__(self, stage, done, total, values=NO_VALUES):
         if stage == "Training" and done == self.step:
             raise KeyboardInterrupt
 
@@ -351,7 +352,7 @@ def test_tensorboard_gets_the_same_values_beside_the_checkpoint(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with pytest.raises(KeyboardInterrupt):
-        run(report_to="[tensorboard]", save_steps=2, watcher=StopAt(5))
+        run(report_to="[tensorboard]", save_steps=2, progress=StopAt(5))
     out = run(report_to="[tensorboard]", save_steps=2, resume=True)
     events = EventAccumulator(str(out / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/napo/q_lang")] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -360,7 +361,7 @@ def test_tensorboard_gets_the_same_values_beside_the_checkpoint(run):
     )
 
 
-def test_watcher_sees_both_passes_and_the_rows_that_are_left_out(run, world):
+def test_progress_sees_both_passes_and_the_rows_that_are_left_out(run, world):
     shutil.rmtree(world / "cache" / "reference", ignore_errors=True)
 
     class Notebook(Silent):
@@ -369,10 +370,10 @@ def test_watcher_sees_both_passes_and_the_rows_that_are_left_out(run, world):
         def note(self, text):
             self.notes.append(text)
 
-        def progress(self, stage, done, total, values):
+        def __call__(self, stage, done, total, values=NO_VALUES):
             self.stages[stage] = (done, total)
 
-    run(watcher=Notebook())
+    run(progress=Notebook())
     assert Notebook.stages == {"Reference": (14, 14), "Training": (8, 8)}
     assert Notebook.notes == [
         "Left out, picture does not decode: 1 of 14 rows (row-3).",
@@ -390,7 +391,7 @@ def test_a_resumed_run_ends_with_the_same_weights_and_log(run, changes, stop):
     changes = {"save_steps": 2, "epochs": 4 if "gradient_accumulation" in changes else 2, **changes}
     whole = run("whole", **changes)
     with pytest.raises(KeyboardInterrupt):
-        run("stopped", watcher=StopAt(stop), **changes)
+        run("stopped", progress=StopAt(stop), **changes)
     resumed = run("stopped", resume=True, **changes)
     assert (whole / file).read_bytes() == (resumed / file).read_bytes()
     assert timeless(log_of(whole)) == timeless(log_of(resumed))
@@ -403,7 +404,7 @@ class SignalAt(Silent):
     def __init__(self, step, *signals):
         self.step, self.signals = step, signals
 
-    def progress(self, stage, done, total, values):
+    def __call__(self, stage, done, total, values=NO_VALUES):
         if stage == "Training" and done == self.step:
             for signum in self.signals:
                 signal.raise_signal(signum)
@@ -415,17 +416,17 @@ def test_a_signal_saves_the_step_it_comes_in_and_resuming_gives_the_same_weights
     """Step 2 is between two log lines, whose averages go on over the interruption; step 8 is the last."""
     whole = run("whole", logging_steps=3)
     with pytest.raises(Interrupted) as raised:
-        run("stopped", logging_steps=3, watcher=SignalAt(stop, signum))
+        run("stopped", logging_steps=3, progress=SignalAt(stop, signum))
     assert raised.value.signum == signum
     assert raised.value.kept == f"Step {stop} of 8 is saved in {tmp_path / 'stopped'}."
 
     steps = set()
 
     class Steps(Silent):
-        def progress(self, stage, done, total, values):
+        def __call__(self, stage, done, total, values=NO_VALUES):
             steps.update([done] if stage == "Training" else [])
 
-    resumed = run("stopped", logging_steps=3, resume=True, watcher=Steps())
+    resumed = run("stopped", logging_steps=3, resume=True, progress=Steps())
     assert steps == set(range(stop + 1, 9))
     assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     assert timeless(log_of(whole)) == timeless(log_of(resumed))
@@ -434,26 +435,26 @@ def test_a_signal_saves_the_step_it_comes_in_and_resuming_gives_the_same_weights
 
 def test_a_signal_that_is_sent_twice_at_once_is_one_request(run):
     with pytest.raises(Interrupted) as raised:
-        run(watcher=SignalAt(3, signal.SIGINT, signal.SIGTERM))
+        run(progress=SignalAt(3, signal.SIGINT, signal.SIGTERM))
     assert raised.value.signum == signal.SIGINT and raised.value.kept.startswith("Step 3 of 8")
 
 
 def test_a_second_signal_stops_at_once(run, monkeypatch):
     monkeypatch.setattr("napo_bench.core.interrupts._ONE_REQUEST_SECONDS", 0)
     with pytest.raises(Interrupted) as raised:
-        run(watcher=SignalAt(3, signal.SIGINT, signal.SIGTERM))
+        run(progress=SignalAt(3, signal.SIGINT, signal.SIGTERM))
     assert raised.value.signum == signal.SIGTERM and raised.value.kept == ""
 
 
 def test_a_signal_to_the_whole_process_group_spares_the_processes_that_load_data(run, world):
     """Without this they die, and the step after the signal ends in a traceback instead of a checkpoint."""
     with pytest.raises(Interrupted) as raised:
-        run(workers=1, watcher=SignalGroupAt(2))
+        run(workers=1, progress=SignalGroupAt(2))
     assert raised.value.kept.startswith("Step 2 of 8 is saved")
 
 
 class SignalGroupAt(SignalAt):
-    def progress(self, stage, done, total, values):
+    def __call__(self, stage, done, total, values=NO_VALUES):
         if stage == "Training" and done == self.step:
             self.step = 0
             loaders = multiprocessing.active_children()
@@ -468,7 +469,7 @@ class SignalGroupAt(SignalAt):
 def test_a_checkpoint_that_was_cut_off_is_passed_over(run, tmp_path):
     whole = run("whole", save_steps=2)
     with pytest.raises(KeyboardInterrupt):
-        run("stopped", save_steps=2, watcher=StopAt(5))
+        run("stopped", save_steps=2, progress=StopAt(5))
     (tmp_path / "stopped/checkpoints/checkpoint-6").mkdir()
     (tmp_path / "stopped/checkpoints/checkpoint-6/trainer_state.json").write_text('{"epoch": 1.')
     assert_same_weights(whole, run("stopped", save_steps=2, resume=True))
@@ -494,7 +495,7 @@ def test_an_output_folder_that_holds_another_run_is_left_alone(run, tmp_path):
 def test_another_base_at_the_same_path_is_another_run(run, world, tmp_path):
     shutil.copytree(world / "base", tmp_path / "base")
     with pytest.raises(KeyboardInterrupt):
-        run(base=tmp_path / "base", watcher=StopAt(3))
+        run(base=tmp_path / "base", progress=StopAt(3))
     shutil.copy(run("other") / "model.safetensors", tmp_path / "base")
     with pytest.raises(NapoBenchError, match="base_fingerprint"):
         run(base=tmp_path / "base", resume=True)
@@ -550,14 +551,14 @@ def test_a_disk_that_takes_no_more_is_one_message_and_nothing_is_lost(run, world
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class Fill(Silent):
-        def progress(self, stage, done, total, values):
+        def __call__(self, stage, done, total, values=NO_VALUES):
             if stage == "Training" and done == 4:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
 
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         with pytest.raises(NapoBenchError, match=r"cannot be written: .* \(.* are free there\)") as raised:
-            run(save_steps=2, watcher=Fill())
+            run(save_steps=2, progress=Fill())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
@@ -568,22 +569,22 @@ def test_a_disk_that_takes_no_more_is_one_message_and_nothing_is_lost(run, world
     class First(Silent):
         steps = ()
 
-        def progress(self, stage, done, total, values):
+        def __call__(self, stage, done, total, values=NO_VALUES):
             self.steps += (done,) if stage == "Training" else ()
 
     first = First()
-    assert_same_weights(whole, run(save_steps=2, resume=True, watcher=first))
+    assert_same_weights(whole, run(save_steps=2, resume=True, progress=first))
     assert first.steps[0] > 2
 
 
 def test_a_device_without_enough_memory_is_one_message(run):
     class Full(Silent):
-        def progress(self, stage, done, total, values):
+        def __call__(self, stage, done, total, values=NO_VALUES):
             raise torch.OutOfMemoryError if stage == "Training" else AssertionError(stage)
 
     run("cached")
     with pytest.raises(NapoBenchError, match="not enough memory for a batch") as raised:
-        run(watcher=Full())
+        run(progress=Full())
     assert "per_device_batch_size" in raised.value.hint
 
 

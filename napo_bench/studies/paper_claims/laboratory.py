@@ -26,7 +26,7 @@ from napo_bench.trainers.recipe import Recipe, load_recipe, recipe_names
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from napo_bench.trainers.run import Watcher
+    from napo_bench.core.progress import Progress
 
 TABLES, LABEL_NOISE, ALPHA = "tables", "noise-in-labels", "alpha"
 SUITE = ("vlind", "object_halbench")
@@ -258,10 +258,10 @@ class Laboratory:
     def _recipe(self, name: str, *further: str) -> Recipe:
         return load_recipe(name, [*self.overrides, *further])
 
-    def _probe(self, checkpoint: str, watcher: Watcher) -> None:
-        compute_log_probs(checkpoint, self.probing, self.cache, watcher)
+    def _probe(self, checkpoint: str, progress: Progress) -> None:
+        compute_log_probs(checkpoint, self.probing, self.cache, progress)
 
-    def _change(self, source: str, out: str, change: Callable[[pa.Table], pa.Table], _: Watcher) -> None:
+    def _change(self, source: str, out: str, change: Callable[[pa.Table], pa.Table], _: Progress) -> None:
         if processes.is_first() and not Path(out).is_file():
             write_changed_rows(Path(source), Path(out), change)
         processes.wait()

@@ -19,9 +19,10 @@ from napo_bench.core import processes
 from napo_bench.studies.paper_claims.estimate import Estimate
 
 if TYPE_CHECKING:
+    from napo_bench.core.progress import Progress
     from napo_bench.trainers.recipe import Recipe
     from napo_bench.trainers.reference import Reference
-    from napo_bench.trainers.run import Inputs, Watcher
+    from napo_bench.trainers.run import Inputs
 
 Margin = Literal["sum", "mean"]
 KINDS = ("language", "vision")
@@ -164,14 +165,14 @@ def probing_recipe(recipe: Recipe, data: str) -> Recipe:
     )
 
 
-def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, watcher: Watcher) -> None:
+def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, progress: Progress) -> None:
     """Compute the log-probs of every response under a checkpoint, those that are not stored yet.
 
     Args:
         checkpoint: A folder.
         recipe: Of `probing_recipe`.
         cache: Where they are stored; a pass of a training with the same settings is found here.
-        watcher: Told how far it is.
+        progress: Told how far it is.
     """
     from napo_bench.trainers.forward.logps import prepare
     from napo_bench.trainers.reference import rows_missing
@@ -184,7 +185,7 @@ def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, watcher: Wat
     if missing:
         model = inputs.checkpoint.load_model(device, stored_dtype(recipe))
         prepare(model)
-        store_reference(model, inputs, recipe, folder, watcher)
+        store_reference(model, inputs, recipe, folder, progress)
 
 
 def read_log_probs(checkpoint: str, recipe: Recipe, cache: Path) -> Reference:

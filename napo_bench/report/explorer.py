@@ -40,15 +40,15 @@ def to_html(
 ) -> str:
     """The explorer's page.
 
-    Answers are data, never markup: they travel as JSON and the page shows them as text.
+    Answers are data, never markup: the page contains them as JSON and shows them as text.
 
     Args:
-        runs: With their samples.
-        tables: As `report.table` makes them.
-        figures: Drawn.
-        data_dir: Where the pictures are; None is where each run says that its data was.
-        intervals: Open with the 95% intervals shown.
-        tell: Is told about pictures that were not found, in a sentence.
+        runs: The runs, with their samples.
+        tables: Tables of `report.table`.
+        figures: Figures of `report.figures`.
+        data_dir: Folder with the images; None for the data folder that each run names.
+        intervals: Whether the page shows the 95% intervals when it opens.
+        tell: Function that gets a sentence about images that were not found.
 
     Raises:
         NapoBenchError: a sample has no id or no unit.
@@ -95,7 +95,7 @@ def _columns(table: Table) -> list[tuple[str, list[Metric]]]:
 
 
 def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
-    """Where a run's numbers come from: heading and lines."""
+    """Heading and lines about the origin of a run's numbers."""
     provenance = run.run.provenance
     checkpoint = provenance.get("checkpoint", {})
     versions = provenance.get("versions", {})
@@ -138,7 +138,7 @@ def _items(runs: Sequence[NamedRun]) -> dict[ItemKey, Item]:
 
 
 def _question(benchmark: str, sample: Mapping[str, Any]) -> Item:
-    """What a sample asks, the same in every run."""
+    """The question of a sample, which is the same in every run."""
     item = {
         "benchmark": benchmark,
         "id": str(sample["sample_id"]),
@@ -148,7 +148,7 @@ def _question(benchmark: str, sample: Mapping[str, Any]) -> Item:
         "image": str(sample.get("image", "")),
         "facts": [
             {"label": label, "words": [str(word) for word in sample[name]]}
-            for name, label in (("truth", "In the picture"), ("image_objects", "In the picture"))
+            for name, label in (("truth", "In the image"), ("image_objects", "In the image"))
             if name in sample
         ],
     }
@@ -167,7 +167,7 @@ def _question(benchmark: str, sample: Mapping[str, Any]) -> Item:
 
 
 def _answer(sample: Mapping[str, Any], item: Item) -> dict[str, Any]:
-    """What a run answered. Where a sample has several tests, in the order of the item's; None where one is missing."""
+    """A run's answers to a sample, in the order of the sample's tests; None for a missing answer."""
     if "responses" in sample:
         given = {_test_key(response): response for response in sample["responses"]}
         found = [given.get(test["key"]) for test in item["tests"]]
@@ -184,7 +184,7 @@ def _answer(sample: Mapping[str, Any], item: Item) -> dict[str, Any]:
 
 
 def _outcomes(benchmark: str, samples: Sequence[Mapping[str, Any]]) -> list[bool | None]:
-    """Right, wrong, or None where nothing says so, for each sample."""
+    """Right, wrong or unknown (None), for each sample."""
     outcomes: list[bool | None] = [None] * len(samples)
     rows = [sample.get("counts", {}) for sample in samples]
     for metric in METRICS.values():
@@ -197,9 +197,9 @@ def _outcomes(benchmark: str, samples: Sequence[Mapping[str, Any]]) -> list[bool
 
 
 def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir: Path | None) -> tuple[list[str], str]:
-    """The pictures that were found, and a sentence about those that were not.
+    """The images that were found, and a sentence about the images that were not found.
 
-    Each name in the items is replaced by its place in the list, or by None.
+    Each name in the items is replaced by its index in the list, or by None.
     """
     named: dict[Path, list[Reference]] = {}
     for run in runs:
@@ -222,7 +222,7 @@ def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir:
 
 
 def _data_dir(run: NamedRun) -> Path:
-    """Where a run's data is now."""
+    """The folder in which a run's data is now."""
     stored = str(run.run.provenance.get("data", {}).get("path", ""))
     found = find_folder(stored, run.folder, Path.is_dir) if run.folder is not None else None
     return found or Path(stored)
@@ -230,7 +230,7 @@ def _data_dir(run: NamedRun) -> Path:
 
 def _missing_note(missing: int, wanted: int, folders: Iterable[Path]) -> str:
     searched = ", ".join(str(folder) for folder in folders)
-    return f"{missing} of {wanted} pictures are not in {searched}: their places stay empty. Give --data-dir."
+    return f"{missing} of {wanted} images are not in {searched} and are not shown. Give --data-dir."
 
 
 def _images(sample: Mapping[str, Any]) -> Iterable[Any]:
@@ -244,10 +244,10 @@ def _test_key(response: Mapping[str, Any]) -> str:
 
 
 def _inline(svg: str) -> str:
-    """An SVG document as an element that takes the page's text colour."""
+    """An SVG document as an element with the page's text colour."""
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 
 
 def _json(value: Any) -> str:
-    """JSON that may stand in a script element: no `<` can end it."""
+    """JSON that is safe in a script element: it contains no `<`."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

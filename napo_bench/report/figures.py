@@ -25,7 +25,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
 """Colours of the methods, in the order of the runs: Okabe and Ito's, which colour-blind readers tell apart."""
 
 HATCHES = ("", "////", "....", "xxxx")
-"""Patterns of the methods beyond the palette: each repeats its colours under the next pattern."""
+"""Patterns of the methods after the palette's last colour: the next pattern repeats the colours."""
 
 INK = "#1b1e24"
 """Colour of text and axes."""
@@ -77,13 +77,13 @@ _MARGIN_BINS = 40
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """A figure, drawn.
+    """A drawn figure.
 
     Attributes:
-        name: Of its files.
-        title: In a few words.
-        caption: What it shows.
-        figure: Itself.
+        name: Name of the files.
+        title: Title in a few words.
+        caption: Sentence about the content.
+        figure: Matplotlib figure.
     """
 
     name: str
@@ -92,14 +92,14 @@ class DrawnFigure:
     figure: Figure
 
     def svg(self) -> str:
-        """As SVG: text stays text, no background."""
+        """The figure as SVG: text stays text, without a background."""
         stream = io.StringIO()
         with rc_context({**_STYLE, "svg.hashsalt": self.name}):
             self.figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         return stream.getvalue()
 
     def png(self) -> bytes:
-        """As PNG: 200 dots an inch, white background."""
+        """The figure as PNG: 200 dots an inch, with a white background."""
         stream = io.BytesIO()
         with rc_context(_STYLE):
             self.figure.savefig(stream, format="png", dpi=200, facecolor="white")
@@ -111,8 +111,8 @@ class MarginSample:
     """Margins of biased negatives that are known to be noise or not.
 
     Attributes:
-        margins: One a negative, `[N]`.
-        noisy: Whether the negative is in fact right, `[N]`.
+        margins: Margin of each negative, `[N]`.
+        noisy: Whether the negative is right, `[N]`.
     """
 
     margins: NDArray[np.float64]
@@ -125,7 +125,7 @@ def draw_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
 
 
 def save_figures(figures: Sequence[DrawnFigure], folder: Path) -> list[Path]:
-    """Write each figure as SVG and PNG; the paths written."""
+    """Write each figure as SVG and PNG, and return the paths."""
     written = []
     for figure in figures:
         files.write_text(folder / f"{figure.name}.svg", figure.svg())
@@ -136,7 +136,7 @@ def save_figures(figures: Sequence[DrawnFigure], folder: Path) -> list[Path]:
 
 
 def noise_against_margin(samples: Mapping[str, MarginSample]) -> DrawnFigure:
-    """Figure 4: how margins of noisy and of noise-free negatives are distributed.
+    """Figure 4: distributions of the margins of noisy and of noise-free negatives.
 
     Args:
         samples: Title of a panel ("language-biased, mean log-probs") -> its negatives.
@@ -170,8 +170,8 @@ def alpha_sweep(name: str, title: str, points: Mapping[float, Mapping[str, Metri
     """Figures 5 and 6: metrics over alpha, with their intervals.
 
     Args:
-        name: Of the figure's files.
-        title: Which alpha.
+        name: Name of the figure's files.
+        title: Name of the alpha.
         points: Alpha -> metric key -> value.
     """
     caption = f"{title}: each metric over alpha (Eq. 12); Figures 5 and 6 of the paper."
@@ -183,7 +183,7 @@ def label_noise(lines: Mapping[str, Mapping[float, Mapping[str, MetricValue]]], 
 
     Args:
         lines: Method -> percent of the pairs -> metric key -> value.
-        methods: All methods, in the order in which the other figures colour them.
+        methods: All methods, in the order of their colours in the other figures.
     """
     caption = "Each metric over the share of original pairs whose labels are swapped, with 95% intervals."
     return _metrics_over("noise-in-labels", "Noise in labels", caption, "% of labels swapped", lines, methods=methods)
@@ -201,7 +201,7 @@ def _metrics_over(
 ) -> DrawnFigure:
     """A panel for each metric of Table 1 that every point has, a line for each entry of `lines`.
 
-    A line that is no method has the ink's colour.
+    A line that is no method has the colour of the text.
     """
     points = [values for line in lines.values() for values in line.values()]
     at = sorted({x for line in lines.values() for x in line})
@@ -269,7 +269,7 @@ def _over_steps(
 
 
 def _sweep_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
-    """A sweep for each alpha that three runs or more differ in, and in nothing else."""
+    """A sweep for each alpha, if three runs or more differ in this alpha only."""
     figures = []
     for field in ("alpha_rejected", "alpha_language", "alpha_vision"):
         families: dict[Any, dict[float, dict[str, MetricValue]]] = {}
@@ -383,7 +383,7 @@ def _panels(
 
 
 def _legend_below(figure: Figure) -> None:
-    """One legend for all panels. A form that several methods share is shown in the ink's colour."""
+    """One legend for all panels. A form that several methods share has the colour of the text."""
     entries: dict[str, list[Any]] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -399,12 +399,14 @@ def _legend_below(figure: Figure) -> None:
 
 
 def colour_of(index: int) -> str:
-    """The colour of the method at a place in the order of the runs."""
+    """The colour of the method at a position in the order of the runs."""
     return PALETTE[index % len(PALETTE)]
 
 
 def pattern_of(index: int) -> int:
-    """The pattern of the method at a place in the order of the runs, of HATCHES; 0 within the palette."""
+    """The index in HATCHES of the pattern of the method at a position in the order of the runs; 0 within the
+    palette.
+    """
     return index // len(PALETTE) % len(HATCHES)
 
 
@@ -422,9 +424,10 @@ def _place(runs: Sequence[NamedRun], name: str) -> int:
 
 
 def _short(text: str, most: int) -> str:
-    """The text with its middle left out if it is longer than `most` characters.
+    """The text without its middle if the text is longer than `most` characters.
 
-    It begins with a space if the text begins with an underscore: matplotlib leaves such texts out of a legend.
+    The result begins with a space if the text begins with an underscore, because matplotlib leaves such texts out of a
+    legend.
     """
     text = f" {text}" if text.startswith("_") else text
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - most // 2 - 1) :]}"

@@ -1,4 +1,4 @@
-"""What runs are called where several of them are shown."""
+"""Names of runs that are shown together."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.result import RunResult
 
-_SAYS_NOTHING = ("model",)  # `train-then-eval` and many trainers call every checkpoint's folder so
+_SAYS_NOTHING = ("model",)  # `train-then-eval` and many trainers give every checkpoint's folder this name
 
 
 def name_and_path(argument: str) -> tuple[str, Path]:
-    """The name, "" where none is given, and the path of an argument PATH or NAME=PATH.
+    """The name ("" if none is given) and the path of an argument PATH or NAME=PATH.
 
     Raises:
         NapoBenchError: the argument has no path.
@@ -26,10 +26,10 @@ def name_and_path(argument: str) -> tuple[str, Path]:
 
 
 def run_names(given: Sequence[str], paths: Sequence[Path], runs: Sequence[RunResult]) -> list[str]:
-    """A name for each run, no two alike.
+    """A different name for each run.
 
-    A run without a name given is called after its checkpoint's folder. Runs that would then share a name, or that would
-    be called "model", are called after the parts of their own paths that tell them apart.
+    A run without a given name is named after its checkpoint's folder. Runs that would then share a name, or that would
+    be named "model", are named after the parts of their paths that differ.
 
     Args:
         given: The names that the user chose; "" for a run without one.
@@ -79,7 +79,7 @@ def _checkpoint_name(run: RunResult, place: tuple[str, ...]) -> str:
 
 
 def _place(path: Path) -> tuple[str, ...]:
-    """The parts of a run's absolute path: of its folder for a `run.json`, without `.json` for any other file."""
+    """The parts of a run's absolute path: of the folder for a `run.json`, else of the file without `.json`."""
     path = path.resolve()
     if not path.is_dir():
         path = path.parent if path.name == "run.json" else path.with_suffix("")
@@ -87,7 +87,7 @@ def _place(path: Path) -> tuple[str, ...]:
 
 
 def _distinct_parts(place: tuple[str, ...], rivals: Sequence[tuple[str, ...]]) -> str:
-    """A place without the parts that it and all of its rivals begin or end with, one part at least."""
+    """A path without the parts that this path and all others begin or end with, but with at least one part."""
     others = set(rivals) | {place}
     if len(others) == 1:
         return place[-1]
@@ -97,6 +97,6 @@ def _distinct_parts(place: tuple[str, ...], rivals: Sequence[tuple[str, ...]]) -
 
 
 def _shared(sequences: Sequence[tuple[str, ...]]) -> int:
-    """How many parts all sequences begin with, one part at least left over in each."""
+    """The number of parts that all sequences begin with. In each sequence at least one part is left."""
     most = min(map(len, sequences)) - 1
     return next((n for n in range(most) if len({sequence[n] for sequence in sequences}) > 1), most)

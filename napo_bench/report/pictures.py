@@ -1,4 +1,4 @@
-"""Thumbnails of the pictures that samples name, small enough for one file."""
+"""Thumbnails of the images that samples name, small enough for one file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napo_bench.benchmarks.vlind.instance import Picture
 from napo_bench.core.images import UnreadableImageError, eight_bits
 
 Reference = tuple[str, str]
-"""Benchmark, and the picture as its samples name it."""
+"""Benchmark, and the image's name in its samples."""
 
 _BUDGET = 24_000_000  # bytes of all thumbnails in the page
 _SMALLEST_SCALE = 0.2
@@ -32,14 +32,14 @@ class _Question(msgspec.Struct):
 
 
 def thumbnails(references: Iterable[Reference], data_dir: Path) -> dict[Reference, str]:
-    """`data:` addresses of the pictures that are there and decode.
+    """`data:` addresses of the images that exist and can be decoded.
 
-    The more pictures, the smaller each; a picture whose file is small enough stays as it is. Together they stay within
-    what one page can hold.
+    The more images, the smaller each thumbnail. An image whose file is small enough is used unchanged. All thumbnails
+    together fit into one page.
 
     Args:
-        references: Of the pictures.
-        data_dir: Where the benchmarks' data is.
+        references: References to the images.
+        data_dir: Folder with the benchmarks' data.
     """
     wanted = list(dict.fromkeys(references))
     embedded = _embedded(data_dir) if any(benchmark == "object_halbench" for benchmark, _ in wanted) else {}
@@ -64,7 +64,9 @@ def thumbnails(references: Iterable[Reference], data_dir: Path) -> dict[Referenc
 
 
 def _edge(reference: Reference) -> int:
-    """The longer edge of a thumbnail where there is room; VLind-Bench shows a dozen small ones side by side."""
+    """Longer edge of a thumbnail without a limit of the page's size; VLind-Bench shows a dozen small ones side by
+    side.
+    """
     return 160 if reference[0] == "vlind" else 320
 
 

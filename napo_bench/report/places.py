@@ -1,4 +1,4 @@
-"""Where the files that a run names are now: a run may be read from another folder than it was made in, or be moved."""
+"""Finds the files that a run names, also if the run is read from another folder or was moved."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 
 def find_folder(named: str, run: Path, is_it: Callable[[Path], bool]) -> Path | None:
-    """The folder that a run names in its provenance; None where it is not found.
+    """The folder that a run names in its provenance; None if the folder is not found.
 
-    A relative path is relative to the folder that the evaluation was started in. That folder is not recorded, but the
-    run's own path was most often below it: the path is tried from the run's folder upwards, then from here.
+    A relative path is relative to the folder in which the evaluation was started. That folder is not recorded, but it
+    is usually above the run's folder. So the path is tried from the run's folder upwards, then from the working folder.
 
     Args:
-        named: The path as the run has it.
-        run: The run's folder.
-        is_it: Whether a folder is the one.
+        named: Path in the provenance.
+        run: Folder of the run.
+        is_it: Function that says whether a folder is the right one.
     """
     return next(filter(is_it, _candidates(Path(named), run.absolute())), None) if named else None
 

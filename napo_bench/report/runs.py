@@ -1,4 +1,4 @@
-"""The runs of a report: their names, how they were trained, and what sets their numbers apart from published ones."""
+"""The runs of a report: their names, their training, and why their numbers differ from the published protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napo_bench.runs.compare import differing_settings
 from napo_bench.runs.result import RunResult
 from napo_bench.trainers.recipe import Recipe
 
-_DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # as `napo_bench.trainers.run` calls them, which imports torch
+_DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # the names in `napo_bench.trainers.run`, which imports torch
 MICRO_WORLD = "The micro world, not the published data."
 _PINNED = {
     source.target: source.sha256
@@ -39,12 +39,12 @@ class NamedRun:
     """One run of a report.
 
     Attributes:
-        name: The name of its row and of its answers.
-        run: The result.
-        recipe: How its checkpoint was trained; None where that is not known.
-        log: The lines of its checkpoint's training log, empty where there is none.
-        folder: The folder of its JSON file; None for a run that was put together from others.
-        lacks: Why the recipe or the log was not found; "" where nothing is missing.
+        name: Name of the run's row and of its answers.
+        run: Result of the run.
+        recipe: Recipe of the checkpoint; None if unknown.
+        log: Lines of the checkpoint's training log; empty if there is no log.
+        folder: Folder of the run's JSON file; None for a run that is pooled from other runs.
+        lacks: Reason why the recipe or the log was not found; "" if nothing is missing.
     """
 
     name: str
@@ -59,8 +59,8 @@ def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
     """Load the runs of a report.
 
     Args:
-        arguments: PATH or NAME=PATH each, of a run's JSON file or of its folder.
-        samples: Read the samples too.
+        arguments: PATH or NAME=PATH of each run's JSON file or folder.
+        samples: Whether to read the samples too.
 
     Raises:
         NapoBenchError: a run cannot be read, or two have the same name.
@@ -75,7 +75,7 @@ def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
 
 
 def deviations(run: RunResult) -> dict[str, list[str]]:
-    """Benchmark with numbers -> what sets these apart from the published protocol, one sentence each."""
+    """Benchmark with numbers -> differences from the published protocol, one sentence each."""
     return {
         name: ([MICRO_WORLD] if is_micro(run) else _other_data(run, name)) + _deviations(name, run.benchmarks[name])
         for name in BENCHMARKS
@@ -89,7 +89,7 @@ def is_micro(run: RunResult) -> bool:
 
 
 def comparable(runs: Sequence[RunResult], benchmark: str) -> bool:
-    """Whether the runs measured a benchmark in the same way, over all of the same data, and no number is in doubt."""
+    """Whether the runs measured a benchmark in the same way, over all of the same data, without doubtful numbers."""
     results = [run.benchmarks[benchmark] for run in runs]
     hashes = [_hashes(run, benchmark) for run in runs]
     same_way = not any(differing_settings(result, results[0]) for result in results)
@@ -117,7 +117,7 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
     if judge and not _PUBLISHED_JUDGE.fullmatch(str(judge.get("model"))):
         found.append(f"Judged by {judge.get('model')} (published: GPT-4).")
     if settings.get("generation", {}).get("temperature") == NOT_SENT:
-        found.append("The endpoint takes no temperature and draws answers at its own.")
+        found.append("The endpoint accepts no temperature and uses its own.")
     profile = settings.get("generation", {}).get("profile")
     if profile is None:
         found.append("Stored responses: how they were generated is not recorded.")
@@ -138,7 +138,7 @@ def _hashes(run: RunResult, benchmark: str) -> dict[str, str]:
 
 
 def _training(run: RunResult, folder: Path) -> tuple[Recipe | None, list[dict[str, Any]], Path, str]:
-    """The recipe and the log that `napo-bench train` left, the run's folder, and what is missing."""
+    """The recipe and the log that `napo-bench train` wrote, the run's folder, and what is missing."""
     checkpoint = run.provenance.get("checkpoint", {})
     named = str(checkpoint.get("folder", checkpoint.get("name", "")) or "")
     trained = find_folder(named, folder, lambda place: (place / _DESCRIPTION).is_file())

@@ -1,4 +1,4 @@
-"""The paper's tables with our runs under its rows, as markdown, LaTeX and CSV."""
+"""The paper's tables with the user's runs below its rows, as markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Cell:
     """One number of a table.
 
     Attributes:
-        value: In the metric's unit.
-        interval: Its 95% interval; None for published numbers.
-        marks: Letters of its footnotes.
-        best: The best of its group.
+        value: Number in the metric's unit.
+        interval: 95% interval; None for published numbers.
+        marks: Letters of the number's footnotes.
+        best: Whether the number is the best of its group.
     """
 
     value: float
@@ -71,12 +71,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model.
+    """The row of a model.
 
     Attributes:
-        name: Of the model.
-        cells: Metric key -> number; absent where there is none.
-        marks: Letters of the footnotes that hold for every number of the row.
+        name: Name of the model.
+        cells: Metric key -> number; a metric without a number is absent.
+        marks: Letters of the footnotes that apply to every number of the row.
     """
 
     name: str
@@ -89,9 +89,9 @@ class Table:
     """A table of the paper's form.
 
     Attributes:
-        number: Of the paper's table.
-        metrics: The columns.
-        groups: (label, rows); numbers compete for the best within a group only.
+        number: Number of the table in the paper.
+        metrics: Metrics of the columns.
+        groups: (label, rows) of each group. The best number is the best within its group.
         footnotes: Letter -> text.
     """
 
@@ -101,7 +101,7 @@ class Table:
     footnotes: dict[str, str]
 
     def spoken_of(self, mark: str) -> list[str]:
-        """The names of the rows that a footnote is about."""
+        """Names of the rows with a footnote."""
         return [
             row.name
             for _, rows in self.groups
@@ -113,16 +113,16 @@ class Table:
     def caption(self) -> str:
         """The table's title and how to read it."""
         return (
-            f"{CAPTIONS[self.number]} Bold: best of its group, where the group was measured in one way. "
+            f"{CAPTIONS[self.number]} Bold: best of its group, if the group was measured in one way. "
             "Arrows: the better direction."
         )
 
 
 def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
-    """Table 1: the runs under the paper's published rows.
+    """Table 1: the runs below the paper's published rows.
 
     Args:
-        runs: Ours.
+        runs: Runs of the user.
         paper: Show the paper's rows; None shows them unless every run was measured in the micro world.
     """
     published = _published_groups("table1.csv", TABLE_1) if _shows_paper(runs, paper) else []
@@ -130,13 +130,13 @@ def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
 
 
 def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> list[Table]:
-    """Tables 2 to 6, those of which the runs hold a variant that Table 1 does not have.
+    """Tables 2 to 6, each if one of the runs is a variant that Table 1 does not have.
 
-    A run stands for a row of the paper where its recipe has the objective of that row.
+    A run is a repetition of a row of the paper if its recipe has the objective of that row.
 
     Args:
-        runs: Ours.
-        paper: As of `table_1`.
+        runs: Runs of the user.
+        paper: See `table_1`.
     """
     paper = _shows_paper(runs, paper)
     common = {objective(load_recipe(f"llava-1.5-7b-{name}")) for name in ("dpo", "mdpo", "napo")}
@@ -162,7 +162,9 @@ def _shows_paper(runs: Sequence[NamedRun], wanted: bool | None) -> bool:
 
 
 def objective(recipe: Recipe) -> tuple[str, ...]:
-    """What a recipe optimises, but for its constants: its losses, where NaPO's q look, and how the losses add up."""
+    """The objective of a recipe without its constants: the losses, the margins that NaPO's q looks at, and the weights
+    of the losses.
+    """
     losses = [getattr(recipe, name) for name in _LOSSES]
     sources = [getattr(recipe, _Q_OF_LOSS[name]) for name, loss in zip(_LOSSES, losses, strict=True) if loss == "napo"]
     weights = recipe.weights if len(recipe.negatives) > 1 else ""
@@ -192,7 +194,7 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
 
 
 def to_latex(table: Table, *, intervals: bool = False) -> str:
-    r"""The table as a LaTeX `table*` that needs nothing but `\usepackage{booktabs}`."""
+    r"""The table as a LaTeX `table*` that needs only `\usepackage{booktabs}`."""
 
     def cell_text(metric: Metric, cell: Cell) -> str:
         value = metric.format(cell.value)
@@ -260,7 +262,7 @@ def _table(
 
 
 def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], letters: dict[str, str]) -> list[Row]:
-    """Our rows: a footnote that every row has stands at their names, any other at the numbers that it speaks of."""
+    """The rows of the user's runs. A footnote of every row is at the rows' names, any other footnote at its numbers."""
     shown = {metric.benchmark for metric in metrics}
     found = [{name: texts for name, texts in deviations(run.run).items() if name in shown} for _, run in ours]
     at_names: dict[str, str] = {}
@@ -297,13 +299,13 @@ def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], l
 
 
 def _common(remarks: Sequence[Sequence[str]]) -> list[str]:
-    """What is remarked on every one of several benchmarks."""
+    """The notes that all of the benchmarks share."""
     first = remarks[0] if len(remarks) > 1 else []
     return [remark for remark in first if all(remark in others for others in remarks)]
 
 
 def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) -> list[Row]:
-    """Mark the best of each column that holds two numbers or more, measured in one way."""
+    """Mark the best of each column that has two numbers or more, measured in one way."""
     rows = list(rows)
     best: dict[str, str] = {}
     for metric in metrics:

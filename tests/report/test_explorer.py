@@ -169,7 +169,7 @@ def test_pictures_are_found_from_any_folder_and_missing_ones_are_noted(tmp_path,
     monkeypatch.chdir(tmp_path)
     _, _, err = invoke(["report", "there/runs/x", "--format", "html", "--out", "r.html"], monkeypatch, capsys, 400)
     assert len(Page((tmp_path / "r.html").read_text()).pictures) == 5
-    assert "note 1 of 6 pictures are not in" in err and "--data-dir" in err
+    assert "note 1 of 6 images are not in" in err and "--data-dir" in err
 
 
 def test_pictures_of_object_halbench_come_from_its_questions(tmp_path):

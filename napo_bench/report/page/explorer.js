@@ -268,8 +268,8 @@
       card.append(element("p", {}, ...marked(answer.text, [...bad, ...good, ...whole])));
     }
     const facts = [];
-    if (answer?.hallucinated) facts.push(`not in the picture: ${counted(answer.hallucinated)}`);
-    if (answer?.covered) facts.push(`in the picture: ${counted(answer.covered)}`);
+    if (answer?.hallucinated) facts.push(`not in the image: ${counted(answer.hallucinated)}`);
+    if (answer?.covered) facts.push(`in the image: ${counted(answer.covered)}`);
     if (facts.length) card.append(element("footer", {}, facts.join(" · ")));
     if (answer?.judge) {
       card.append(element("details", {}, element("summary", {}, "The judge's reply"), element("p", {}, answer.judge)));
@@ -309,7 +309,7 @@
         element(
           "div",
           {},
-          element("h3", {}, `${TESTS[test.test] ?? test.test}${test.test === "lp" ? `, picture ${key.split("/")[1]}` : ""}`),
+          element("h3", {}, `${TESTS[test.test] ?? test.test}${test.test === "lp" ? `, image ${key.split("/")[1]}` : ""}`),
           element(
             "div",
             { class: "scroll" },
@@ -360,7 +360,7 @@
     const about = element("div", {}, element("p", { class: "prompt" }, ...marked(item.prompt)), ...facts);
     const question = element("div", { class: "question" });
     if (item.image !== null && !item.tests) {
-      const image = picture(item.image, `Picture of ${item.id}`);
+      const image = picture(item.image, `Image of ${item.id}`);
       image.addEventListener("click", () => image.classList.toggle("large"));
       question.append(image);
     }

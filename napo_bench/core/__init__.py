@@ -1,1 +1,3 @@
-"""What every room uses: errors, files, the journal, statistics, paths. It imports nothing else of the project."""
+"""What every room uses: errors, files, the journal, statistics, paths. This room imports nothing else of the
+project.
+"""

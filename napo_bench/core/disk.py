@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or broken: one message for whatever Python and the libraries raise then.
+"""Disks that are full, read-only or broken: one message for every exception of Python and the libraries.
 
 A leaf: `trainers` uses it too, and it imports only `napo_bench.core.errors`.
 """
@@ -56,7 +56,9 @@ _TEXTS = {
 
 
 def reason(error: BaseException | None) -> str | None:
-    """Why the disk took no data, if that is behind an exception or behind what caused it; None for any other."""
+    """Why the disk took no data, if this is the reason of an exception or of its causes; None for any other
+    exception.
+    """
     while error is not None:
         code = getattr(error, "sqlite_errorcode", None)
         if isinstance(error, sqlite3.Error) and code is not None and code & 0xFF in _SQLITE:
@@ -84,10 +86,10 @@ def unwritable(path: Path, why: str, hint: str = GO_ON) -> NapoBenchError:
 
 @contextmanager
 def writing(path: Path, hint: str = GO_ON) -> Iterator[None]:
-    """Turn what is raised in this block when the disk takes no data into the one message; let all else pass.
+    """In this block, turn an exception of a disk that takes no data into the one message. Other exceptions pass.
 
     Args:
-        path: What the block writes.
+        path: Path that the block writes.
         hint: The next step.
     """
     try:
@@ -102,10 +104,10 @@ def writing(path: Path, hint: str = GO_ON) -> Iterator[None]:
 
 
 def try_folder(folder: Path) -> None:
-    """Try, before any work, whether files can be made in a folder, or in the one in which it will be made.
+    """Try, before any work, whether files can be made in a folder, or in the folder in which that folder will be made.
 
     Raises:
-        NapoBenchError: a part of the path is a file, or the folder takes no file.
+        NapoBenchError: a part of the path is a file, or no file can be made in the folder.
     """
     standing = _standing(folder)
     if not standing.is_dir():
@@ -121,7 +123,7 @@ def try_file(path: Path) -> None:
     """Try, before any work, whether a file can be written at a path.
 
     Raises:
-        NapoBenchError: the path is a folder, or its folder takes no file.
+        NapoBenchError: the path is a folder, or no file can be made in its folder.
     """
     if path.is_dir():
         raise NapoBenchError(f"{path} is a folder; a file is expected there.", "Add a file name.")

@@ -1,4 +1,4 @@
-"""The one exception of the project, and what it says of a mistyped name.
+"""The one exception of the project, and its message about a mistyped name.
 
 A leaf: `benchmarks` and `trainers` raise it too, and it imports nothing of the project.
 """
@@ -13,13 +13,13 @@ _FEW = 12
 
 
 class NapoBenchError(Exception):
-    """Something the user can fix.
+    """An error that the user can fix.
 
     The command line prints it as one panel, without a traceback, and exits with code 2.
 
     Args:
         message: What is wrong: the file, the field, the value seen and the value expected.
-        hint: The next step, where possible a command to type.
+        hint: The next step, if possible a command.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -32,9 +32,9 @@ class NapoBenchError(Exception):
 
 
 def nearest(name: str, choices: Iterable[str]) -> list[str]:
-    """The choices that a mistyped name is nearest to, the nearest first; none if it is like none of them.
+    """The choices that are similar to a mistyped name, the most similar first.
 
-    Upper case and the choice between `-` and `_` do not count. A part of a name ("halbench") finds the whole name.
+    Upper and lower case, `-` and `_` are equal. A part of a name ("halbench") finds the whole name.
     """
     plain = {_plain(choice): choice for choice in choices}
     best = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=_CLOSE)
@@ -47,13 +47,14 @@ def nearest(name: str, choices: Iterable[str]) -> list[str]:
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str], where: str = "") -> NapoBenchError:
-    """The error for a name that is none of the choices; the nearest ones are named, and all of them if they are few.
+    """The error for a name that is none of the choices. The error names the nearest choices, or all choices if they are
+    few.
 
     Args:
-        kind: What is named: "benchmark", "recipe".
-        name: What the user gave.
-        choices: What there is.
-        where: File or option that gives the name.
+        kind: Kind of the name: "benchmark", "recipe".
+        name: Name that the user gave.
+        choices: Valid names.
+        where: File or option with the name.
     """
     there = list(choices)
     near = nearest(name, there)

@@ -1,4 +1,4 @@
-"""Read and write files so that every failure is one clear message and no write is ever half done.
+"""Read and write files: every failure is one clear message, and no write is left incomplete.
 
 A leaf: `benchmarks` and `trainers` use it too, and it imports only the leaves `disk` and `errors`.
 """
@@ -18,7 +18,8 @@ from typing import Any
 from napo_bench.core import disk
 from napo_bench.core.errors import NapoBenchError
 
-# Every escape of a JSON text, a whole surrogate pair as one, so that the backslash of "\\ud83d" begins no other.
+# Every escape of a JSON text. A whole surrogate pair is one escape, so the backslash of "\\ud83d" begins no other
+# escape.
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u[dD][89a-fA-F]..|.)", re.DOTALL)
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -33,7 +34,7 @@ def require_file(path: Path, hint: str = "") -> Path:
 
 
 def read_text(path: Path, hint: str = "") -> str:
-    """The file's UTF-8 text (a byte order mark is dropped). Raises NapoBenchError where it cannot be read."""
+    """The file's UTF-8 text (a byte order mark is dropped). Raises NapoBenchError if the file cannot be read."""
     require_file(path, hint)
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -44,7 +45,7 @@ def read_text(path: Path, hint: str = "") -> str:
 
 
 def read_json(path: Path, hint: str = "") -> Any:
-    """The value of a JSON file. Raises NapoBenchError that names line and column where it is truncated or not JSON."""
+    """The value of a JSON file. Raises NapoBenchError with line and column if the file is truncated or not JSON."""
     text = read_text(path, hint)
     try:
         value = json.loads(text)
@@ -60,7 +61,7 @@ def read_json(path: Path, hint: str = "") -> Any:
 
 
 def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; blank lines are passed over. Raises NapoBenchError that names the line."""
+    """The objects of a JSON-lines file; blank lines are skipped. Raises NapoBenchError that names the line."""
     rows: list[dict[str, Any]] = []
     lines = read_text(path, hint).split("\n")
     for number, line in enumerate(lines, start=1):
@@ -81,10 +82,10 @@ def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
 
 
 def whole_characters(encoded: bytes) -> bytes:
-    """JSON text whose strings can be written again: U+FFFD replaces half surrogate pairs and bytes that are not UTF-8.
+    """JSON text whose strings can be written again: U+FFFD replaces half surrogate pairs and bytes that are no UTF-8.
 
     Args:
-        encoded: JSON text as another program sent it.
+        encoded: JSON text of another program.
     """
 
     def whole(escape: re.Match[bytes]) -> bytes:
@@ -98,9 +99,9 @@ def field(row: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any
 
     Args:
         row: One decoded JSON value; an object is expected.
-        name: The field's name.
-        kind: The type or types that the value may have (bool never counts as a number).
-        where: What the row is, for the message: "responses.json, row 3".
+        name: Name of the field.
+        kind: Type or types that the value may have (bool never counts as a number).
+        where: Name of the row in the message: "responses.json, row 3".
 
     Raises:
         NapoBenchError: the row is not an object, or the field is missing or of another type.
@@ -118,8 +119,10 @@ def field(row: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any
 
 
 def _refuse_half_pairs(text: str, value: Any, where: str) -> None:
-    """Raise NapoBenchError if a string of the value holds half of a surrogate pair; no file could take that string."""
-    # A file in UTF-8 can hold one as an escape only.
+    """Raise NapoBenchError if a string of the value contains half of a surrogate pair: no file can contain that
+    string.
+    """
+    # A file in UTF-8 can contain half a pair only as an escape.
     if "\\ud" not in text and "\\uD" not in text:
         return
     for place, string in _strings(value):
@@ -132,7 +135,7 @@ def _refuse_half_pairs(text: str, value: Any, where: str) -> None:
 
 
 def _strings(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every string of a JSON value, names of fields included, each behind its place: ", row 3, field 'response'"."""
+    """Every string of a JSON value, names of fields included, each with its position: ", row 3, field 'response'"."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, list):
@@ -152,10 +155,10 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary path that replaces `path` when the block succeeds, and that is deleted when the block fails.
 
     Raises:
-        NapoBenchError: the folder cannot be written, or the disk is full; what stood at `path` stays as it was.
+        NapoBenchError: the folder cannot be written, or the disk is full. The file at `path` stays unchanged.
     """
     temporary: Path | None = None
     try:
@@ -182,7 +185,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, indented, keys in the order given."""
+    """Write a JSON file atomically, indented, with keys in the given order."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 

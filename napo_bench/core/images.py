@@ -1,4 +1,4 @@
-"""Open an image in 8-bit RGB: the one way, for evaluation, training rows, biased negatives and the explorer.
+"""Open an image in 8-bit RGB. Evaluation, training rows, biased negatives and the explorer all use this module.
 
 A leaf: `benchmarks` and `trainers` use it too, and it imports only `napo_bench.core.errors`.
 """
@@ -18,26 +18,26 @@ from napo_bench.core.errors import NapoBenchError
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
-# What Pillow raises for bytes that are no image, or a damaged one.
+# Exceptions of Pillow for bytes that are no image, or a damaged image.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class UnreadableImageError(NapoBenchError):
-    """The image does not decode, or nothing says which grey level its numbers mean; the text is the reason."""
+    """The image cannot be decoded, or the range of its grey levels is unknown. The text is the reason."""
 
 
 def open_rgb(source: bytes | Path) -> Image.Image:
     """The image of a file, or of a file's bytes, in RGB.
 
     Raises:
-        UnreadableImageError: there is no such file, it does not decode, or the range of its grey levels is unknown.
+        UnreadableImageError: the file does not exist, cannot be decoded, or has grey levels of an unknown range.
     """
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches it on for the whole process
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches this on for the whole process
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return to_rgb(image)
     except _UNREADABLE as error:
-        # Pillow names the stream by its address in memory; only the words before the address are of use.
+        # Pillow names the stream by its address in memory. Only the words before the address are useful.
         raise UnreadableImageError(str(error).partition(" <")[0]) from None
 
 
@@ -47,12 +47,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """An image of 16-bit or floating-point grey levels in 8 bits; every other image as it is.
+    """An image of 16-bit or floating-point grey levels in 8 bits; every other image unchanged.
 
-    Pillow's own conversion cuts such levels at 255, so that a 16-bit image is white and a floating-point one black.
+    Pillow's own conversion cuts such levels at 255: a 16-bit image becomes white, and a floating-point image black.
 
     Raises:
-        UnreadableImageError: nothing says which level is white.
+        UnreadableImageError: the level of white is unknown.
     """
     if image.mode not in _DEEP_MODES:
         return image
@@ -64,7 +64,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image, levels: NDArray[np.float32]) -> float:
-    """The level that stands for white."""
+    """The level of white."""
     low, high = float(levels.min()), float(levels.max())
     if image.mode == "F":
         white, known = 1.0, "from 0 to 1"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: both end a command in the same way, and both can wait until the work of the moment is safe.
+"""Ctrl-C and SIGTERM: both end a command in the same way, and both can wait until the current work is safe.
 
 A leaf: `trainers` uses it too, and it imports nothing of the project.
 """
@@ -23,7 +23,7 @@ class Interrupted(KeyboardInterrupt):
 
     Args:
         signum: The signal's number.
-        kept: One sentence about what was made safe first; "" where nothing had to be.
+        kept: One sentence about what was saved first; "" if nothing was saved.
     """
 
     def __init__(self, signum: int, kept: str = "") -> None:
@@ -45,13 +45,13 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], int]]:
-    """Let a first SIGINT or SIGTERM only be noted in this block.
+    """In this block, only note a first SIGINT or SIGTERM.
 
     A second signal raises `Interrupted` at once. Signals within a second of the first are the same request: launchers
     and terminals often send the signal twice.
 
     Yields:
-        A function that returns the number of the first signal, 0 while there is none.
+        A function that returns the number of the first signal, or 0 before a signal.
     """
     first, since = 0, 0.0
 
@@ -67,23 +67,23 @@ def deferred() -> Iterator[Callable[[], int]]:
 
 
 def cause(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interrupt behind an exception, if there is one."""
+    """The interrupt that caused an exception, if there is one."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
 
 
 def leave_signals_to_parent(*_: Any) -> None:
-    """In a process that loads data: survive a signal that is sent to the whole group, so that the parent can finish.
+    """In a process that loads data: survive a signal to the whole process group, so that the parent can finish.
 
-    The second SIGTERM ends the process: the parent sends one to a process that does not end by itself.
+    The second SIGTERM ends the process: the parent sends a SIGTERM to a process that does not end alone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def keep_interrupt(ignored: sys.UnraisableHookArgs) -> None:
-    """Ask for an interrupt again that came while an object was finalized: Python ignores whatever is raised there."""
+    """Repeat an interrupt that came while an object was finalized, because Python ignores exceptions there."""
     if issubclass(ignored.exc_type, KeyboardInterrupt):
         signum = getattr(ignored.exc_value, "signum", signal.SIGINT)
         main = threading.main_thread().ident  # a signal to another thread would not wake it

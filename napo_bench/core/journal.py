@@ -1,9 +1,9 @@
-"""Crash-safe store of responses and judge replies: what is in it is never generated, and never asked, twice.
+"""Crash-safe store of responses and judge replies: a stored value is never generated or requested twice.
 
 One SQLite file. The key is a hash of everything that determines the value (checkpoint fingerprint, prompt, image,
-generation settings; or judge model and message), so a change of any of them misses, and a value never goes stale.
-Several processes may share the file; every `put` is one transaction, on disk when it returns. Each entry carries a
-digest of its key and value. An entry that does not match its digest counts as absent, so that its value is made again.
+generation settings; or judge model and message), so a change of any of them is a new key, and a value is never stale.
+Several processes may share the file; every `put` is one transaction, on disk when it returns. Each entry contains a
+digest of its key and value. An entry that does not match its digest counts as absent, so its value is made again.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ class Journal:
     """A mapping from `journal_key` to a JSON value, on disk.
 
     Args:
-        path: The SQLite file; made, with its folder, where it does not exist. A file without digests gets them.
+        path: The SQLite file. The file and its folder are made if they do not exist. A file without digests gets
+            digests.
 
     Attributes:
         damaged: Keys of the entries that `get` found damaged.
 
     Raises:
-        NapoBenchError: the file is no journal, or the folder cannot be written.
+        NapoBenchError: the file is no journal, or its folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +70,7 @@ class Journal:
             raise self._failure(error) from None
 
     def get(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The stored values among `keys`. A key without a value, or with a damaged one, is absent.
+        """The stored values of `keys`. A key without a value, or with a damaged value, is absent.
 
         Warns:
             DamagedEntryWarning: an entry does not match its digest.
@@ -93,7 +94,7 @@ class Journal:
         return found
 
     def put(self, values: Mapping[str, Any]) -> None:
-        """Store JSON values; all of them are on disk when this returns. A value that is there is replaced."""
+        """Store JSON values; all of them are on disk when this returns. An existing value is replaced."""
         texts = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
         rows = [(key, text, _digest(key, text.encode())) for key, text in texts.items()]
         try:
@@ -133,7 +134,7 @@ class Journal:
         return ("digest",) in columns
 
     def _add_digests(self) -> None:
-        """Give the entries of an older napo-bench the digests of what they hold now."""
+        """Give the entries of an older napo-bench digests of their current values."""
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             if self._has_digests():  # another process was first

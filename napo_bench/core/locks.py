@@ -1,6 +1,6 @@
-"""One command at a time in an output folder: who works there is written in its lock file.
+"""One command at a time in an output folder: the folder's lock file names the command.
 
-A leaf: `trainers` uses it too. The lock is the system's own, so it ends with its process, however that ends.
+The lock is a lock of the operating system, so the lock ends with its process, however the process ends.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _held: dict[str, int] = {}
 
 
 class NoLocksWarning(UserWarning):
-    """A disk has no file locks."""
+    """The disk has no file locks."""
 
 
 @contextmanager
 def output_folder(out: Path) -> Iterator[None]:
-    """Make an output folder, and keep every other process out of it in this block.
+    """Make an output folder, and in this block keep every other process out of the folder.
 
-    Under torchrun the first process does so for all. In a folder that this process has already, nothing happens. A
-    folder that is made here and in which nothing is written vanishes again.
+    Under torchrun the first process locks the folder for all. A folder that this process has locked already is left as
+    it is. A folder that is made here and stays empty is deleted again.
 
     Raises:
         NapoBenchError: the folder cannot be made or written, or another process works in it.
@@ -63,7 +63,7 @@ def output_folder(out: Path) -> Iterator[None]:
 
 
 def _acquire(out: Path) -> int:
-    """The descriptor of the folder's lock file, locked, with this process in it as the owner."""
+    """The descriptor of the folder's lock file, locked, with this process as the owner."""
     path = out / LOCK_NAME
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -76,7 +76,7 @@ def _acquire(out: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its owner ended, and took the file away, after it was opened here
+        os.close(descriptor)  # the owner ended and deleted the file after the file was opened here
 
 
 def _lock(descriptor: int, out: Path) -> None:
@@ -111,7 +111,7 @@ def _owner() -> dict[str, Any]:
 
 
 def _read(descriptor: int) -> dict[str, Any] | None:
-    """The owner in a lock file; None if that was not written, or not to its end."""
+    """The owner in a lock file; None if the owner was not written, or only in part."""
     try:
         owner = json.loads(os.pread(descriptor, 1 << 16, 0))
     except ValueError:
@@ -120,7 +120,7 @@ def _read(descriptor: int) -> dict[str, Any] | None:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's count: another process with a used number has another one."""
+    """Start of a process in the kernel's count, which differs between processes with the same number."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -128,7 +128,7 @@ def _started(pid: int) -> str | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the path still names the open file."""
+    """Whether the path is still that of the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -136,7 +136,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _close_in_child() -> None:
-    """A forked process that outlives its parent must not keep the parent's folders."""
+    """A forked process that lives longer than its parent must not keep the parent's folders locked."""
     for descriptor in _held.values():
         os.close(descriptor)
     _held.clear()

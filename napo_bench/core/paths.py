@@ -1,4 +1,4 @@
-"""Where benchmark data, caches and the files of the project are. No other module names the cache folder."""
+"""The folders of benchmark data, caches and the project's files. No other module names the cache folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DATA_DIR_VARIABLE = "NAPO_BENCH_DATA"
 
 
 def data_dir(option: Path | None = None) -> Path:
-    """The data dir: the option, else the environment variable NAPO_BENCH_DATA, else `data` in the cache folder.
+    """The data folder: the option, else the environment variable NAPO_BENCH_DATA, else `data` in the cache folder.
 
     The folder need not exist.
     """
@@ -23,17 +23,17 @@ def data_dir(option: Path | None = None) -> Path:
 
 
 def cache_dir() -> Path:
-    """The project's folder in the user's cache: everything in it can be made again. It need not exist."""
+    """The project's folder in the user's cache. Its content can be made again. The folder need not exist."""
     import platformdirs
 
     return platformdirs.user_cache_path("napo-bench", appauthor=False)
 
 
 def results_dir() -> Path:
-    """The folder `results`: beside the package in a checkout, inside it in an installed wheel.
+    """The folder `results`: beside the package in a checkout, inside the package in an installed wheel.
 
     Raises:
-        NapoBenchError: it is in neither place.
+        NapoBenchError: neither folder exists.
     """
     package = Path(__file__).parents[1]
     for folder in (package / "_results", package.parent / "results"):

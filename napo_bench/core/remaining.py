@@ -1,8 +1,8 @@
-"""How long the rest of a plan takes: one estimate, from what the plan knows and what was measured so far.
+"""The time that the rest of a plan takes: one estimate, from the plan and from measured rates.
 
 A piece of work has a kind and an amount, both known from the plan. The rate of a kind is measured on the pieces that
-were really computed; pieces that turn out to be done already say nothing about it. A kind that has not been met yet
-has its usual rate, times how much slower than usual the others were.
+were computed. Pieces that are done already do not count. A kind without a measurement has its usual rate, times the
+slowdown of the other kinds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STAGES: Mapping[Kind, Mapping[str, tuple[float, float]]] = {
 """Kind -> stage -> the part of a piece's time that the stage takes."""
 
 _LEAST_PART = 0.1
-"""Of a piece, before its pace is believed: the first moments are those of loading."""
+"""Part of a piece that is done before its rate counts, because the first moments are spent on loading."""
 
 _SHARD = re.compile(r"Shard (\d+) of (\d+), (language|vision)")
 
@@ -45,7 +45,7 @@ class Work:
 
     Attributes:
         kind: What is computed.
-        amount: Rows, rows times responses, or questions, by kind.
+        amount: Number of rows, rows times responses, or questions, depending on the kind.
     """
 
     kind: Kind
@@ -56,8 +56,8 @@ class Remaining:
     """The time that the rest of a plan takes.
 
     Args:
-        plan: The pieces, in their order.
-        clock: Seconds.
+        plan: Pieces, in their order.
+        clock: Function that returns seconds.
     """
 
     def __init__(self, plan: Sequence[Work], clock: Callable[[], float] = time.monotonic) -> None:
@@ -80,7 +80,7 @@ class Remaining:
         self._told, self._done, self._skipped = False, 0.0, 0.0
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """How far a stage of the current piece is."""
+        """Note the progress of a stage of the current piece."""
         span = _span(self._plan[self._current].kind, stage)
         if span is None or not total:
             return
@@ -91,17 +91,17 @@ class Remaining:
         self._done = max(self._done, place)
 
     def seconds(self) -> float:
-        """Seconds that the rest takes; 0 when nothing is left."""
+        """Seconds that the rest takes; 0 at the end."""
         rest = self._rest_of_current()
         return rest + sum(self._expected(piece) for piece in self._plan[self._current + 1 :])
 
     def share(self) -> float:
-        """The share of the whole time that is over, in [0, 1]."""
+        """Share of the whole time that has passed, in [0, 1]."""
         over, rest = self._clock() - self._began, self.seconds()
         return over / (over + rest) if over + rest else 1.0
 
     def _evidence(self) -> dict[Kind, tuple[float, float]]:
-        """Kind -> seconds and amount of what was computed, the current piece as far as it is done."""
+        """Kind -> seconds and amount of the computed work, including the finished part of the current piece."""
         found = dict(self._measured)
         part = self._part()
         if part > 0:
@@ -123,12 +123,16 @@ class Remaining:
         return piece.amount * self._rate(piece.kind, self._evidence())
 
     def _part(self) -> float:
-        """How much of what the current piece had left when it began is done, in [0, 1]; 0 until it has a pace."""
+        """Finished share of the work that the current piece had at its beginning, in [0, 1]; 0 until its rate
+        counts.
+        """
         part = (self._done - self._skipped) / (1 - self._skipped) if self._told and self._skipped < 1 else 0.0
         return part if part >= _LEAST_PART else 0.0
 
     def _rest_of_current(self) -> float:
-        """From what the piece was expected to take and from its own pace, which counts more the further it is."""
+        """Estimate from the expected time of the piece and from its own rate. The rate's weight grows with the
+        progress.
+        """
         if not 0 <= self._current < len(self._plan):
             return 0.0
         piece, part = self._plan[self._current], self._part()

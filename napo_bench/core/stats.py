@@ -28,12 +28,12 @@ _NO_WIDTH = 1e-3  # AMBER's denominators start at 0.001, so a constant 100% stil
 
 @dataclass(frozen=True)
 class Span:
-    """What bounds a metric where all samples agree and a resample cannot vary.
+    """Bounds of a metric, for the case that all samples agree and a resample cannot vary.
 
     Attributes:
-        low: The lowest value that the metric can take.
-        high: The highest value.
-        n: Samples that the metric speaks of.
+        low: Lowest value of the metric.
+        high: Highest value of the metric.
+        n: Number of samples that the metric covers.
     """
 
     low: float
@@ -54,7 +54,7 @@ def bootstrap_sums(counts: Array, resamples: int, seed: int) -> Array:
     Args:
         counts: `[N, K]`, one row a sample (the unit that is drawn with replacement).
         resamples: B.
-        seed: Of the generator; the same seed gives the same sums.
+        seed: Seed of the generator; the same seed gives the same sums.
 
     Returns:
         `[B, K]`.
@@ -73,17 +73,17 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Bias-corrected and accelerated (BCa) bootstrap intervals of metrics that share their samples.
 
-    Where all samples agree (0% or 100%), every resample is alike and a bootstrap interval has no width. For a metric
-    with a span the interval then reaches as far as a proportion's exact bound after n equal outcomes: the share of
-    samples of another kind is at most 1 - tail^(1/n), and they may stand at the metric's lowest or highest value.
+    If all samples agree (0% or 100%), every resample is equal and a bootstrap interval has no width. For a metric with
+    a span the interval is then the exact bound of a proportion after n equal outcomes: the share of different samples
+    is at most 1 - tail^(1/n), and these samples may have the metric's lowest or highest value.
 
     Args:
-        rows: One mapping of counts a sample.
+        rows: Counts of each sample.
         metrics: Name -> function of the summed counts; it must accept arrays `[B]` as sums.
         resamples: Number of resamples.
         seed: Of the generator.
         level: Coverage, a fraction.
-        spans: Bounds of metrics, by name; a metric without them keeps an interval without width.
+        spans: Bounds of metrics, by name; a metric without bounds keeps an interval without width.
 
     Returns:
         Name -> (low, high), in the metric's unit.
@@ -130,7 +130,7 @@ def paired_intervals(
         spans: Bounds of the metrics (not of their differences), by name.
 
     Returns:
-        Name -> (low, high), in the metric's unit; empty where there are no samples.
+        Name -> (low, high), in the metric's unit; empty if there are no samples.
     """
     pairs = [
         {f"candidate {name}": value for name, value in new.items()}
@@ -158,7 +158,7 @@ def permutation_p_values(
         candidate: Counts of each sample of the candidate.
         baseline: Counts of the same samples, in the same order, of the baseline.
         metrics: Name -> function of the summed counts.
-        permutations: Their number.
+        permutations: Number of permutations.
         seed: Of the generator.
 
     Returns:
@@ -210,7 +210,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def unseen_share(n: float, tail: float) -> float:
-    """The largest share of a kind of sample that n samples without one still allow, at one-sided error `tail`."""
+    """The largest share of a kind of sample that is possible after n samples without that kind, at one-sided error
+    `tail`.
+    """
     return float(1 - tail ** (1 / n)) if n > 0 else 1.0
 
 
@@ -256,7 +258,7 @@ def _values(metric: MetricFunction, sums: Array, names: Sequence[str]) -> Array:
 def _bca(value: float, resampled: Array, level: float) -> tuple[float, float]:
     """Efron's BCa interval; the acceleration is a sixth of the skewness of the resampled metric `[B]`.
 
-    For sums that is the jackknife's acceleration, and unlike the jackknife it bears metrics rounded to a digit.
+    For sums this equals the jackknife's acceleration. Unlike the jackknife, this also works for rounded metrics.
     """
     normal = NormalDist()
     below = np.mean(resampled < value - _ROUNDING) + np.mean(np.abs(resampled - value) <= _ROUNDING) / 2

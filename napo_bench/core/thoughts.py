@@ -1,7 +1,7 @@
-"""Thoughts that a reasoning model writes before its answer, told apart by the marks around them.
+"""Thoughts that a reasoning model writes before its answer, recognised by the marks around them.
 
-The one place that knows what is a thought: answers of every model, stored responses and replies of a judge go through
-`split_thoughts`. It imports nothing of the project but its exception.
+Only this module knows what a thought is: answers of every model, stored responses and replies of a judge go through
+`split_thoughts`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections.abc import Sequence
 from napo_bench.core.errors import NapoBenchError
 
 Marks = tuple[tuple[str, str], ...]
-"""(opening, closing) marks of thoughts."""
+"""The (opening, closing) marks of thoughts."""
 
 DEFAULT_MARKS: Marks = (("<think>", "</think>"),)
 NEVER_ENDS = "cut off inside its thoughts"
-"""Why a text that opens a thought and never closes it is no answer."""
+"""Reason why a text with an unclosed thought is no answer."""
 
 _NONE = "none"
 
 
 def split_thoughts(text: str, marks: Marks = DEFAULT_MARKS) -> tuple[str, str | None]:
-    """(thoughts, answer) of a model's text.
+    """The thoughts and the answer of a model's text.
 
-    The answer is what follows the last closing mark, without white space around it. The opening mark may be missing,
-    because some chat templates put it into the prompt. A text without marks is an answer as it is.
+    The answer is the text after the last closing mark, without white space around it. The opening mark may be missing,
+    because some chat templates put the mark into the prompt. A text without marks is an answer.
 
     Args:
-        text: As the model wrote it.
-        marks: What encloses thoughts.
+        text: Text of the model.
+        marks: Marks around thoughts.
 
     Returns:
         The thoughts with their marks, "" if there are none; the answer, None if a thought is opened and never closed.
@@ -44,7 +44,7 @@ def read_marks(options: Sequence[str] | None) -> Marks:
     """The marks of an option's values.
 
     Args:
-        options: Each "OPENING,CLOSING", or only "none"; DEFAULT_MARKS if there are none.
+        options: Values "OPENING,CLOSING", or only "none"; DEFAULT_MARKS if there are no values.
 
     Raises:
         NapoBenchError: a value is no pair of marks.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo_bench.benchmarks.metrics import METRICS
+from napo_bench.benchmarks.benchmark import Metric
 from napo_bench.benchmarks.result import MetricValue
 from napo_bench.benchmarks.unanswered import unanswered_note
 from napo_bench.core import files, stats
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from napo_bench.engines.judge import Judge
 
 Row = dict[str, Any]
-Metrics = Mapping[str, tuple[Callable[[stats.Sums], Any], str]]
-"""Metric -> (function of the summed counts, the count whose sum is the metric's n)."""
 
 BOOTSTRAP_SEED = 0
 
@@ -174,11 +172,10 @@ def replaced_note(rows: Iterable[Row]) -> list[str]:
     return [f"{count} {noun} U+FFFD in place of a character that could not be read"] if count else []
 
 
-def measure(benchmark: str, counts: Sequence[Mapping[str, float]], metrics: Metrics) -> dict[str, MetricValue]:
+def measure(counts: Sequence[Mapping[str, float]], metrics: Iterable[Metric]) -> dict[str, MetricValue]:
     """Values, 95% bootstrap intervals and n of metrics that share their samples; nothing where there are no samples.
 
     Args:
-        benchmark: Whose metrics they are.
         counts: The counts of each sample.
         metrics: What to compute.
     """
@@ -186,17 +183,13 @@ def measure(benchmark: str, counts: Sequence[Mapping[str, float]], metrics: Metr
         return {}
     names = {name for row in counts for name in row}
     sums = {name: math.fsum(row.get(name, 0.0) for row in counts) for name in names}
-    known = {name: METRICS.get(f"{benchmark}.{name}") for name in metrics}
-    spans = {
-        name: span
-        for name, (_, count) in metrics.items()
-        if (metric := known[name]) is not None and (span := metric.span(sums[count])) is not None
-    }
-    functions = {name: function for name, (function, _) in metrics.items()}
+    wanted = {metric.name: metric for metric in metrics}
+    spans = {name: span for name, metric in wanted.items() if (span := metric.span(sums[metric.count])) is not None}
+    functions = {name: metric.function for name, metric in wanted.items()}
     intervals = stats.bootstrap_intervals(counts, functions, seed=BOOTSTRAP_SEED, spans=spans)
     return {
-        name: MetricValue(float(function(sums)), intervals[name], round(sums[count]))
-        for name, (function, count) in metrics.items()
+        name: MetricValue(float(metric.function(sums)), intervals[name], round(sums[metric.count]))
+        for name, metric in wanted.items()
     }
 
 

@@ -13,27 +13,22 @@ from typing import Any
 
 from napo_bench.core.thoughts import NEVER_ENDS, Marks, split_thoughts
 
-_TEXT_FIELDS = {
-    "vlind": ("text",),
-    "object_halbench": ("text", "answer"),
-    "amber": ("response",),
-    "mmhal": ("response", "model_answer"),
-}
-"""Where each benchmark's rows have the answer: the first of these fields that is there."""
-
 _REASONS_SHOWN = 3
 
 
-def answer_rows(benchmark: str, rows: Sequence[Mapping[str, Any]], marks: Marks) -> list[dict[str, Any]]:
+def answer_rows(rows: Sequence[Mapping[str, Any]], fields: Sequence[str], marks: Marks) -> list[dict[str, Any]]:
     """The rows with answers in place of the model's texts; malformed rows stay, for the benchmark's reader to name.
 
-    VLind-Bench's samples, which hold several rows as `responses`, become these rows.
+    Args:
+        rows: Response rows. A sample that holds several rows as `responses` becomes these rows.
+        fields: The answer is in the first of these fields that a row has.
+        marks: What encloses thoughts.
     """
     single: list[Any] = []
     for row in rows:
-        inner = row.get("responses") if benchmark == "vlind" else None
+        inner = row.get("responses")
         single += inner if isinstance(inner, list) else [row]
-    return [_answer_row(row, _TEXT_FIELDS[benchmark], marks) if isinstance(row, dict) else row for row in single]
+    return [_answer_row(row, fields, marks) if isinstance(row, dict) else row for row in single]
 
 
 def reason(row: Mapping[str, Any]) -> str:

@@ -21,11 +21,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from napo_bench.benchmarks.amber import ANSWER_METRICS, DESCRIPTION_METRICS
 from napo_bench.benchmarks.amber import score as amber
+from napo_bench.benchmarks.mmhal import BENCHMARK as MMHAL
 from napo_bench.benchmarks.mmhal import score as mmhal
+from napo_bench.benchmarks.object_halbench import BENCHMARK as OBJECT_HALBENCH
 from napo_bench.benchmarks.object_halbench import score as object_halbench
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import measure
+from napo_bench.benchmarks.vlind import BENCHMARK as VLIND
 from napo_bench.benchmarks.vlind import score as vlind
 from napo_bench.runs.result import RunResult
 
@@ -156,10 +160,10 @@ def rated(rng: np.random.Generator, index: int) -> dict[str, Any]:
 
 
 PARTS: dict[str, tuple[Callable[[np.random.Generator, int], dict[str, Any]], dict[str, Any]]] = {
-    "vlind": (instance, vlind.METRICS),
-    "object_halbench": (answer, object_halbench.METRICS),
-    "amber": (description, amber.DESCRIPTION_METRICS),
-    "mmhal": (rated, mmhal.METRICS),
+    "vlind": (instance, VLIND.metrics),
+    "object_halbench": (answer, OBJECT_HALBENCH.metrics),
+    "amber": (description, DESCRIPTION_METRICS),
+    "mmhal": (rated, MMHAL.metrics),
 }
 
 
@@ -207,9 +211,9 @@ def bootstrap() -> tuple[float, float, float]:
     answers = [question(rng, index)["counts"] for index in range(AMBER_QUESTIONS)]
     instances = [instance(rng, index)["counts"] for index in range(VLIND_INSTANCES)]
     began, busy = time.perf_counter(), time.process_time()
-    measure("amber", descriptions, amber.DESCRIPTION_METRICS)
-    measure("amber", answers, amber.ANSWER_METRICS)
-    measure("vlind", instances, vlind.METRICS)
+    measure(descriptions, DESCRIPTION_METRICS)
+    measure(answers, ANSWER_METRICS)
+    measure(instances, VLIND.metrics)
     seconds, processor = time.perf_counter() - began, time.process_time() - busy
     return seconds, processor, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napo_bench.benchmarks.amber import official
+from napo_bench.benchmarks.amber import ANSWER_METRICS, BENCHMARK, DESCRIPTION_METRICS, official
 from napo_bench.benchmarks.amber.official import AmberData, Annotation
 from napo_bench.benchmarks.amber.score import (
-    ANSWER_METRICS,
-    DESCRIPTION_METRICS,
+    ATTRIBUTE_TYPES,
     DIMENSIONS,
-    GROUP_METRICS,
     READINGS,
     SIMILARITY_THRESHOLD,
+    accuracy,
+    f1,
+    precision,
+    recall,
     score_answer,
     score_description,
 )
+from napo_bench.benchmarks.benchmark import Metric
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.benchmarks.text import TextPipeline, open_pipeline
 from napo_bench.benchmarks.unanswered import kept_thoughts, reason
 from napo_bench.core.errors import NapoBenchError
 
-SPACY_MODEL = "en_core_web_lg"
 _EXAMPLE_LENGTH = 40
 
 
@@ -63,7 +66,7 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     descriptions: list[Row] = []
     if described:
         words = set(data.associates).union(*data.associates.values())
-        text = open_pipeline(options.pipeline, words, options.spacy_model or SPACY_MODEL)
+        text = open_pipeline(options.pipeline, words, options.spacy_model or BENCHMARK.spacy_models["words"])
         settings["text_pipeline"] = text.description
         similar = text.similar(words, SIMILARITY_THRESHOLD)
         descriptions = [_description(annotation, response, data, text, similar) for annotation, response in described]
@@ -78,18 +81,18 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
 
     counts = [sample["counts"] for sample in answers]
     groups = {
-        group: asked for group in GROUP_METRICS if (asked := [row for row in counts if f"{group}_questions" in row])
+        group: asked
+        for group in (*DIMENSIONS, *ATTRIBUTE_TYPES)
+        if (asked := [row for row in counts if f"{group}_questions" in row])
     }
     unasked = {f"{dimension}_f1" for dimension in DIMENSIONS if dimension not in groups}
     return BenchmarkResult(
         metrics={
-            **measure("amber", [sample["counts"] for sample in descriptions], DESCRIPTION_METRICS),
-            **measure("amber", counts, {name: m for name, m in ANSWER_METRICS.items() if name not in unasked}),
+            **measure([sample["counts"] for sample in descriptions], DESCRIPTION_METRICS),
+            **measure(counts, [metric for metric in ANSWER_METRICS if metric.name not in unasked]),
         },
         breakdown={
-            f"{'dimension' if group in DIMENSIONS else 'attribute'}/{group}": measure(
-                "amber", asked, GROUP_METRICS[group]
-            )
+            f"{'dimension' if group in DIMENSIONS else 'attribute'}/{group}": measure(asked, group_metrics(group))
             for group, asked in groups.items()
         },
         complete=not match.notes,
@@ -103,6 +106,16 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         unanswered=match.unanswered,
         samples=[*descriptions, *answers],
     )
+
+
+def group_metrics(group: str) -> list[Metric]:
+    """The metrics of one dimension or attribute type."""
+    functions = {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1}
+    return [
+        replace(metric, function=functions[metric.name](group), count=f"{group}_questions")
+        for metric in ANSWER_METRICS
+        if metric.name in functions
+    ]
 
 
 def _expected_ids(data: AmberData, given: set[int]) -> list[int]:

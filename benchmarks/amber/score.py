@@ -16,7 +16,7 @@ import numpy as np
 SIMILARITY_THRESHOLD = 0.8
 
 Sums = Mapping[str, Any]
-Metric = tuple[Callable[[Sums], Any], str]
+MetricFunction = Callable[[Sums], Any]
 
 ATTRIBUTE_TYPES = ("state", "number", "action")
 DIMENSIONS = ("existence", "attribute", "relation")
@@ -155,44 +155,42 @@ def _percent(sums: Sums, numerator: str, denominator: str, counters: int = 1) ->
     return _rounded(sums[numerator] / (sums[denominator] + 0.001 * counters) * 100)
 
 
-def _answer_metrics(group: str) -> dict[str, Metric]:
-    # The script keeps one counter a question type, so the attribute dimension adds 0.001 three times.
-    counters = len(ATTRIBUTE_TYPES) if group == "attribute" else 1
+def rate(numerator: str, denominator: str) -> MetricFunction:
+    """Percent of a denominator that starts at 0.001."""
+    return lambda sums: _percent(sums, numerator, denominator)
+
+
+def hal(sums: Sums) -> Any:
+    """Percent of descriptions with a hallucinated mention."""
+    return _rounded(100 - sums["clean"] / (sums["responses"] + 0.001) * 100)
+
+
+def accuracy(group: str) -> MetricFunction:
+    """Percent of a group's questions that are answered right. A group is "all", a dimension or an attribute type."""
+    return lambda sums: _percent(sums, f"{group}_correct", f"{group}_questions", _counters(group))
+
+
+def precision(group: str) -> MetricFunction:
+    """Percent of a group's answers No that are right."""
+    return lambda sums: _percent(sums, f"{group}_right_no", f"{group}_answered_no", _counters(group))
+
+
+def recall(group: str) -> MetricFunction:
+    """Percent of a group's questions with the truth no that are answered No."""
+    return lambda sums: _percent(sums, f"{group}_right_no", f"{group}_truth_no", _counters(group))
+
+
+def f1(group: str) -> MetricFunction:
+    """Harmonic mean of the rounded precision and recall of a group, in percent."""
     floor = 0.001 if group == "existence" else 0.0001
 
-    def accuracy(sums: Sums) -> Any:
-        return _percent(sums, f"{group}_correct", f"{group}_questions", counters)
-
-    def precision(sums: Sums) -> Any:
-        return _percent(sums, f"{group}_right_no", f"{group}_answered_no", counters)
-
-    def recall(sums: Sums) -> Any:
-        return _percent(sums, f"{group}_right_no", f"{group}_truth_no", counters)
-
-    def f1(sums: Sums) -> Any:
-        p, r = precision(sums) / 100, recall(sums) / 100
+    def function(sums: Sums) -> Any:
+        p, r = precision(group)(sums) / 100, recall(group)(sums) / 100
         return _rounded(2 * p * r / (p + r + floor) * 100)
 
-    count = f"{group}_questions"
-    return {
-        "accuracy": (accuracy, count),
-        "precision": (precision, count),
-        "recall": (recall, count),
-        "f1": (f1, count),
-    }
+    return function
 
 
-DESCRIPTION_METRICS: dict[str, Metric] = {
-    "chair": (lambda sums: _percent(sums, "hallucinated", "mentions"), "responses"),
-    "cover": (lambda sums: _percent(sums, "covered", "truth_words"), "responses"),
-    "hal": (lambda sums: _rounded(100 - sums["clean"] / (sums["responses"] + 0.001) * 100), "responses"),
-    "cog": (lambda sums: _percent(sums, "hit", "hallu_words"), "responses"),
-}
-GROUP_METRICS: dict[str, dict[str, Metric]] = {
-    group: _answer_metrics(group) for group in (*DIMENSIONS, *ATTRIBUTE_TYPES)
-}
-ANSWER_METRICS: dict[str, Metric] = {
-    **_answer_metrics("all"),
-    **{f"{dimension}_f1": GROUP_METRICS[dimension]["f1"] for dimension in DIMENSIONS},
-}
-METRICS: dict[str, Metric] = {**DESCRIPTION_METRICS, **ANSWER_METRICS}
+def _counters(group: str) -> int:
+    # The script keeps one counter a question type, so the attribute dimension adds 0.001 three times.
+    return len(ATTRIBUTE_TYPES) if group == "attribute" else 1

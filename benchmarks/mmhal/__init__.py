@@ -1,0 +1,91 @@
+"""MMHal-Bench: score, hallucination rate and informativeness, rated by an LLM judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.mmhal.score import mean
+from napo_bench.data.sources import HubFolder, WebFile
+
+if TYPE_CHECKING:
+    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.result import BenchmarkResult
+    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+    from napo_bench.engines.judge import Judge
+
+_RLHF_V = "https://raw.githubusercontent.com/RLHF-V/RLHF-V/3d35a91568b237fcc9d884463d9279fd7ae10350/eval"
+METRICS = (
+    Metric("score", "Score", "higher", mean("rating"), "questions", high=6.0, unit="", decimals=2, in_table=True),
+    Metric(
+        "hal_rate",
+        "HalRate",
+        "lower",
+        mean("hallucinated"),
+        "questions",
+        high=1.0,
+        unit="",
+        decimals=2,
+        in_table=True,
+        pass_fail=True,
+        decides=True,
+    ),
+    Metric("informativeness", "Informativeness", "higher", mean("informativeness", 100 / 3), "questions"),
+)
+
+SOURCES = (
+    WebFile(
+        "mmhal/template.json",
+        f"{_RLHF_V}/data/mmhal-bench_answer_template.json",
+        "28ed24e19ffef292597c35f1dad37760b2e0a088b3b40ca3b50f105fc1b951bb",
+    ),
+    WebFile(
+        "mmhal/judge_template.txt",
+        f"{_RLHF_V}/eval_gpt_mmhal.py",
+        "2c73d8c50f1740d000fae62cfeed103c2f7a5bcfa904b27e6e09900e7ce600cc",
+        constant="template",
+    ),
+    HubFolder(
+        "mmhal/images",
+        "Shengcao1006/MMHal-Bench",
+        "f5f49a938f45ed99e235b8519ba28f76832a2add",
+        "images",
+        (("*.jpg", 96),),
+    ),
+)
+
+
+def _units(folder: Path) -> list[list[Question]]:
+    from napo_bench.benchmarks.mmhal.task import load_units
+
+    return load_units(folder)
+
+
+def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+    from napo_bench.benchmarks.mmhal.result import score_mmhal
+
+    return score_mmhal(rows, data_dir, options)
+
+
+def _try_judge(judge: Judge, data_dir: Path) -> None:
+    from napo_bench.benchmarks.mmhal.result import try_judge
+
+    try_judge(judge, data_dir)
+
+
+BENCHMARK = Benchmark(
+    name="mmhal",
+    label="MMHal-Bench",
+    metrics=METRICS,
+    tasks=(Task("mmhal", _units, tuple(metric.name for metric in METRICS), typical_units=96),),
+    score=_score,
+    text_fields=("response", "model_answer"),
+    responses="json",
+    sources=SOURCES,
+    data_files=("template.json", "judge_template.txt"),
+    needs=frozenset({"judge"}),
+    try_judge=_try_judge,
+    place=4,
+)

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from napo_bench.benchmarks.mmhal import METRICS
 from napo_bench.benchmarks.mmhal.official import Answer, Question, load_judge_template, load_questions, read_answers
-from napo_bench.benchmarks.mmhal.score import METRICS, parse_rating, question_counts
+from napo_bench.benchmarks.mmhal.score import parse_rating, question_counts
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.benchmarks.unanswered import kept_thoughts, reason, unanswered_note
@@ -86,8 +87,8 @@ def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
         samples.append(sample | _judged(reply) | {"counts": counts})
         groups.setdefault(f"question_type/{question.question_type}", []).append(counts)
     return BenchmarkResult(
-        metrics=measure("mmhal", [sample["counts"] for sample in samples], METRICS),
-        breakdown={group: measure("mmhal", counts, METRICS) for group, counts in groups.items()},
+        metrics=measure([sample["counts"] for sample in samples], METRICS),
+        breakdown={group: measure(counts, METRICS) for group, counts in groups.items()},
         complete=not match.notes and not refused,
         notes=[*notes, tokens_note(replies)],
         doubts=doubts,

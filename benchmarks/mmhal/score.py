@@ -62,13 +62,6 @@ def question_counts(rating: int | None) -> dict[str, float]:
     }
 
 
-def _mean(count: str, scale: float = 1.0) -> tuple[Callable[[Mapping[str, Any]], Any], str]:
-    return lambda sums: scale * sums[count] / sums["questions"], "questions"
-
-
-METRICS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], str]] = {
-    "score": _mean("rating"),
-    "hal_rate": _mean("hallucinated"),
-    "informativeness": _mean("informativeness", 100 / 3),
-}
-"""Metric (score 0-6, hal_rate a fraction, informativeness percent) -> (function of the summed counts, its n)."""
+def mean(count: str, scale: float = 1.0) -> Callable[[Mapping[str, Any]], Any]:
+    """Scale * count / questions on sums of counts, numbers or arrays `[B]`."""
+    return lambda sums: scale * sums[count] / sums["questions"]

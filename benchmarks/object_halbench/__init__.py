@@ -1,0 +1,104 @@
+"""Object HalBench: CHAIRs and CHAIRi over the COCO objects that answers mention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.object_halbench.score import ratio
+from napo_bench.data.sources import WebArchive, WebFile
+
+if TYPE_CHECKING:
+    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.result import BenchmarkResult
+    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+
+_RLHF_V = "https://raw.githubusercontent.com/RLHF-V/RLHF-V/3d35a91568b237fcc9d884463d9279fd7ae10350/eval"
+_RLAIF_V = "https://raw.githubusercontent.com/RLHF-V/RLAIF-V/83d917b2e8118ca8e7877a796d72af9bb3e6b356/eval"
+METRICS = (
+    Metric(
+        "chair_s",
+        "CHAIRs",
+        "lower",
+        ratio("answers_with_hallucination", "answers"),
+        "answers",
+        in_table=True,
+        pass_fail=True,
+        decides=True,
+    ),
+    Metric("chair_i", "CHAIRi", "lower", ratio("hallucinated", "mentions"), "answers_with_objects", in_table=True),
+    Metric(
+        "chair_s_refine",
+        "CHAIRs (refined)",
+        "lower",
+        ratio("answers_with_hallucination", "answers_with_objects"),
+        "answers_with_objects",
+    ),
+    Metric("recall", "Object recall", "higher", ratio("recalled", "image_objects"), "answers"),
+    Metric("mean_words", "Mean words", None, ratio("words", "answers", unit=1.0), "answers", high=None, unit=""),
+)
+
+SOURCES = (
+    WebFile(
+        "object_halbench/questions.jsonl",
+        f"{_RLAIF_V}/data/obj_halbench_300_with_image.jsonl",
+        "e89c705f3cdebc35b7863878e059c88a97506767b87ad17014d58428ce6547a7",
+    ),
+    WebFile(
+        "object_halbench/synonyms_refine.txt",
+        f"{_RLHF_V}/data/synonyms_refine.txt",
+        "681041d2958d7871ed6fa69c3108f34aa6a0a354eb53ed4c5a425e65f86bc72a",
+    ),
+    WebFile(
+        "object_halbench/extractor_template.txt",
+        f"{_RLHF_V}/eval_gpt_obj_halbench.py",
+        "9d732f9b73a3cc965bee6eb163b8e5248e58bd9d382eb583e9ece59933e2b580",
+        constant="prompt_template",
+    ),
+    WebArchive(
+        "object_halbench/annotations",
+        "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+        "annotations_trainval2014.zip",
+        r"(instances|captions)_(train|val)2014\.json",
+        4,
+        "https://cocodataset.org/#download (2014 Train/Val annotations)",
+        md5="0a379cfc70b0e71301e0f377548639bd",
+    ),
+)
+
+
+def _units(folder: Path) -> list[list[Question]]:
+    from napo_bench.benchmarks.object_halbench.task import load_units
+
+    return load_units(folder)
+
+
+def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+    from napo_bench.benchmarks.object_halbench.result import score_object_halbench
+
+    return score_object_halbench(rows, data_dir, options)
+
+
+BENCHMARK = Benchmark(
+    name="object_halbench",
+    label="Object HalBench",
+    metrics=METRICS,
+    tasks=(Task("object_halbench", _units, tuple(metric.name for metric in METRICS), typical_units=300),),
+    score=_score,
+    text_fields=("text", "answer"),
+    sources=SOURCES,
+    data_files=(
+        "questions.jsonl",
+        "synonyms_refine.txt",
+        "extractor_template.txt",
+        "annotations/instances_train2014.json",
+        "annotations/instances_val2014.json",
+        "annotations/captions_train2014.json",
+        "annotations/captions_val2014.json",
+    ),
+    needs=frozenset({"words", "extractor"}),
+    spacy_models={"extractor": "en_core_web_trf"},
+    place=2,
+)

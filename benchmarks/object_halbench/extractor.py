@@ -10,7 +10,6 @@ from napo_bench.benchmarks.object_halbench.score import Synonyms, find_pairs
 from napo_bench.benchmarks.text import NOUN_TAGS
 from napo_bench.core import files
 
-SPACY_MODEL = "en_core_web_trf"
 SPACY_UNUSED = ("parser", "ner", "senter")
 _SHORT_ANSWER = 3
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from napo_bench.benchmarks.object_halbench import coco, extractor, official
-from napo_bench.benchmarks.object_halbench.score import METRICS, Synonyms, find_mentions, objects_of_terms, score_answer
+from napo_bench.benchmarks.object_halbench import BENCHMARK, METRICS, coco, extractor, official
+from napo_bench.benchmarks.object_halbench.score import Synonyms, find_mentions, objects_of_terms, score_answer
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import IdMatch, Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.benchmarks.text import TextPipeline, load_spacy, open_pipeline, spacy_model_name
@@ -64,7 +64,7 @@ def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOpt
         if item.sample_id in mentions
     ]
     return BenchmarkResult(
-        metrics=measure("object_halbench", [sample["counts"] for sample in samples], METRICS),
+        metrics=measure([sample["counts"] for sample in samples], METRICS),
         complete=not match.notes and len(samples) == len(items),
         notes=notes,
         doubts=empty_doubt(item.answer for item in items),
@@ -165,7 +165,7 @@ def _extract(
     assert options.extractor is not None
     if options.pipeline != "official":
         raise NapoBenchError("The extractor's objects are tagged by spaCy.", "Use it with --pipeline official.")
-    nlp = load_spacy(options.spacy_model or extractor.SPACY_MODEL, exclude=extractor.SPACY_UNUSED)
+    nlp = load_spacy(options.spacy_model or BENCHMARK.spacy_models["extractor"], exclude=extractor.SPACY_UNUSED)
     template = official.load_extractor_template(folder / "extractor_template.txt")
     long = [item for item in items if not extractor.is_short(item.answer)]
     prompts = [extractor.extractor_prompt(template, item.question, item.answer) for item in long]

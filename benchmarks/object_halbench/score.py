@@ -144,15 +144,7 @@ def _without_toilet_seats(spans: list[tuple[str, int, int]]) -> list[tuple[str, 
     return [span for span in spans if span[0] != "seat"]
 
 
-def _ratio(numerator: str, denominator: str, unit: float = 100.0) -> Callable[[Sums], Any]:
+def ratio(numerator: str, denominator: str, unit: float = 100.0) -> Callable[[Sums], Any]:
+    """Unit * numerator / denominator on sums of counts, numbers or arrays `[B]`; 0 where the denominator is 0."""
     # Counts are whole, so a denominator below 1 is 0, and so is its numerator.
     return lambda sums: unit * sums[numerator] / np.maximum(sums[denominator], 1)
-
-
-METRICS: dict[str, tuple[Callable[[Sums], Any], str]] = {
-    "chair_s": (_ratio("answers_with_hallucination", "answers"), "answers"),
-    "chair_i": (_ratio("hallucinated", "mentions"), "answers_with_objects"),
-    "chair_s_refine": (_ratio("answers_with_hallucination", "answers_with_objects"), "answers_with_objects"),
-    "recall": (_ratio("recalled", "image_objects"), "answers"),
-    "mean_words": (_ratio("words", "answers", unit=1.0), "answers"),
-}

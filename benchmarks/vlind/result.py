@@ -9,10 +9,11 @@ from typing import Any
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
 from napo_bench.benchmarks.unanswered import kept_thoughts, reason
+from napo_bench.benchmarks.vlind import METRICS
 from napo_bench.benchmarks.vlind.instance import Instance
 from napo_bench.benchmarks.vlind.official import AnswerKey, data_files, load_instances, read_answers
 from napo_bench.benchmarks.vlind.prompts import Question, questions
-from napo_bench.benchmarks.vlind.score import METRICS, STYLES, instance_counts, parse_answer, passes
+from napo_bench.benchmarks.vlind.score import STYLES, instance_counts, parse_answer, passes
 from napo_bench.core.errors import NapoBenchError
 
 Passed = dict[tuple[str, str], bool]
@@ -61,8 +62,8 @@ def score_vlind(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     if unclear := sum(parse_answer(text) == "NA" for text in texts.values()):
         notes.append(f"{unclear} of {len(texts)} answers are neither True nor False and pass nothing")
     return BenchmarkResult(
-        metrics=measure("vlind", [sample["counts"] for sample in samples], METRICS),
-        breakdown={group: measure("vlind", groups[group], METRICS) for group in sorted(groups)},
+        metrics=measure([sample["counts"] for sample in samples], METRICS),
+        breakdown={group: measure(groups[group], METRICS) for group in sorted(groups)},
         complete=not match.notes,
         notes=notes,
         doubts=empty_doubt(texts.values()),

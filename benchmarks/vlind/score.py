@@ -73,22 +73,11 @@ def instance_counts(ck: bool, vp: bool, cb: bool, lp: Mapping[str, bool]) -> dic
     }
 
 
-def _percent(part: str, whole: str) -> tuple[Callable[[Mapping[str, Any]], Any], str]:
+def percent(part: str, whole: str) -> Callable[[Mapping[str, Any]], Any]:
     """100 * part / whole on sums of counts, numbers or arrays `[B]`; 0 where whole is 0."""
 
     def metric(sums: Mapping[str, Any]) -> Any:
         divisor = np.asarray(sums[whole], dtype=np.float64)
         return 100 * np.divide(sums[part], divisor, out=np.zeros_like(divisor), where=divisor != 0)
 
-    return metric, whole
-
-
-METRICS: dict[str, tuple[Callable[[Mapping[str, Any]], Any], str]] = {
-    "ck": _percent("ck", "instances"),
-    "vp": _percent("vp", "instances"),
-    "cb": _percent("ck_and_cb", "ck"),
-    "lp": _percent("lp_share", "lp_eligible"),
-    "cb_accuracy": _percent("cb", "instances"),
-    "lp_accuracy": _percent("lp", "instances"),
-}
-"""Metric (percent) -> (function of the summed counts, the count whose sum is its n)."""
+    return metric

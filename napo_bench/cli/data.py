@@ -46,16 +46,15 @@ def fetch(
 
     What is there already is checked and left alone.
     """
+    from napo_bench.benchmarks import benchmark_named
     from napo_bench.core.paths import data_dir as resolve_data_dir
-    from napo_bench.data.fetch import benchmark_name
-    from napo_bench.data.sources import SOURCES
 
     root = resolve_data_dir(data_dir)
     if _is_micro(root):
         raise NapoBenchError(f"{root} is the micro world; official data would mix with it.", "Give another --data-dir.")
     failed = []
-    names = [benchmark_name(text) for text in benchmarks]
-    for source in [source for name in names for source in SOURCES[name]]:
+    named = [benchmark_named(text) for text in benchmarks]
+    for source in [source for benchmark in named for source in benchmark.sources]:
         try:
             state = "fetched" if _fetch(source, root, base_url) else "have   "
         except NapoBenchError as error:
@@ -81,20 +80,19 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Say what is there and what is missing, with the command that gets it."""
+    from napo_bench.benchmarks import all_benchmarks, benchmark_named
     from napo_bench.core.paths import data_dir as resolve_data_dir
-    from napo_bench.data.fetch import benchmark_name
-    from napo_bench.data.sources import SOURCES
 
-    names = [benchmark_name(text) for text in benchmarks or []]
+    named = [benchmark_named(text) for text in benchmarks or []]
     root = resolve_data_dir(data_dir)
     table = Table(title=f"Data dir: {escape(str(root))}", title_justify="left", box=None, show_header=False)
     commands: list[str] = []
     if _is_micro(root):
         table.add_row("the micro world, all four benchmarks", _THERE)
     else:
-        for name, sources in SOURCES.items():
-            there = [source.is_there(root) for source in sources]
-            for source, state in zip(sources, there, strict=True):
+        for name, benchmark in all_benchmarks().items():
+            there = [source.is_there(root) for source in benchmark.sources]
+            for source, state in zip(benchmark.sources, there, strict=True):
                 table.add_row(source.target, _THERE if state else _MISSING)
             if not all(there):
                 commands.append(f"napo-bench data fetch {name.replace('_', '-')}{_same_dir(data_dir)}")
@@ -104,7 +102,7 @@ def show(
         console.out.print("\n[bold]Next:[/bold]")
     for command in commands:
         console.out.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
-    for source in [source for name in names for source in SOURCES[name] if not source.is_there(root)]:
+    for source in [source for benchmark in named for source in benchmark.sources if not source.is_there(root)]:
         steps = source.by_hand(root).replace("\n", "\n  ")
         console.out.print(f"\n{source.target}\n  {steps}", markup=False, highlight=False, soft_wrap=True)
 
@@ -141,10 +139,10 @@ def micro(
     seed: Annotated[int, typer.Option(help="Of the world; the same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write the micro world's benchmarks in the official formats, to look at or to give as --data-dir."""
-    from napo_bench.data.sources import SOURCES
+    from napo_bench.benchmarks import benchmark_names
     from napo_bench.micro.data import write_data
 
-    if not _is_micro(out) and any((out / name).exists() for name in SOURCES):
+    if not _is_micro(out) and any((out / name).exists() for name in benchmark_names()):
         raise NapoBenchError(f"{out} holds benchmark data that is not of the micro world.", "Give another --out.")
     context.with_resource(output_folder(out))
     with console.err.status("Drawing the micro world ..."):
@@ -216,8 +214,8 @@ def _add_text_resources(table: Table) -> list[str]:
 
     import nltk
 
+    from napo_bench.benchmarks import all_benchmarks
     from napo_bench.benchmarks.text import NLTK_RESOURCES
-    from napo_bench.data.sources import SPACY_MODEL
 
     missing = []
     for name, place in NLTK_RESOURCES.items():
@@ -228,9 +226,12 @@ def _add_text_resources(table: Table) -> list[str]:
                 missing.append(name)
         table.add_row(f"NLTK {name}", _MISSING if name in missing else _THERE)
     commands = [f"python -m nltk.downloader {' '.join(missing)}"] if missing else []
-    has_vectors = find_spec(SPACY_MODEL) is not None
-    table.add_row(f"spaCy {SPACY_MODEL}", _THERE if has_vectors else _MISSING)
-    return commands if has_vectors else [*commands, f"python -m spacy download {SPACY_MODEL}"]
+    prescribed = [one.spacy_models["words"] for one in all_benchmarks().values() if "words" in one.spacy_models]
+    for model in dict.fromkeys(prescribed):
+        is_there = find_spec(model) is not None
+        table.add_row(f"spaCy {model}", _THERE if is_there else _MISSING)
+        commands += [] if is_there else [f"python -m spacy download {model}"]
+    return commands
 
 
 def _is_zipped(place: str) -> bool:

@@ -259,9 +259,10 @@ def _score(
 
 def print_benchmark(name: str, result: BenchmarkResult) -> None:
     """Print one benchmark's metrics with their intervals, its breakdown, and its notes."""
-    from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS
+    from napo_bench.benchmarks import benchmark_named
 
-    known = {metric: METRICS[f"{name}.{metric}"] for metric in result.metrics}
+    benchmark = benchmark_named(name)
+    known = {metric.name: metric for metric in benchmark.metrics if metric.name in result.metrics}
     part = "" if result.complete else " (over a part of the benchmark)"
     table = Table()
     table.add_column("metric")
@@ -272,7 +273,7 @@ def print_benchmark(name: str, result: BenchmarkResult) -> None:
         table.add_row(
             f"{metric} {known[metric].arrow}", known[metric].format(value.value), f"{low} - {high}", str(value.n)
         )
-    console.out.print(f"[bold]{BENCHMARKS[name]}[/bold]{part}", highlight=False)
+    console.out.print(f"[bold]{benchmark.label}[/bold]{part}", highlight=False)
     if result.metrics:
         console.out.print(table)
     if result.breakdown:

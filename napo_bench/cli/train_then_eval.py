@@ -96,10 +96,11 @@ def train_then_eval(
     folder = out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else ""))
     context.with_resource(output_folder(folder))
     begin(f"Training from {ckpt} and evaluating, into {folder}")
+    from napo_bench.benchmarks import default_suite
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_request_fields, read_share
     from napo_bench.engines.judge import configured_judge, judge_journal
-    from napo_bench.runs.evaluate import DEFAULT_SUITE, EvalOptions, suite_named
+    from napo_bench.runs.evaluate import EvalOptions, suite_named
     from napo_bench.runs.score import ScoreOptions
     from napo_bench.studies.experiment import (
         MICRO_RECIPES,
@@ -117,7 +118,7 @@ def train_then_eval(
             "For example --recipe llava-1.5-7b-dpo --recipe llava-1.5-7b-napo",
         )
     recipes = named_recipes(recipe or MICRO_RECIPES, overrides or [])
-    members = suite_named(suite or (MICRO if micro else ",".join(DEFAULT_SUITE)))
+    members = suite_named(suite or (MICRO if micro else ",".join(default_suite())))
     is_micro_suite = members == [MICRO]
     rows = data or _common_data([found.data for found in recipes.values()])
     judge, marks = None, read_marks(thinking_marks)
@@ -211,8 +212,9 @@ def _report(experiment: Experiment) -> None:
 
 def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seeds: int) -> None:
     """Print our rows of Table 1, a column each, with what each method changed against the base."""
-    from napo_bench.benchmarks.metrics import BENCHMARKS
+    from napo_bench.benchmarks import benchmark_labels
 
+    label_of = benchmark_labels()
     changes = {(method, row.metric): row for method, rows in verdicts.items() for row in rows}
     shown = Table(box=None, pad_edge=False, show_edge=False)
     shown.add_column("")
@@ -221,7 +223,7 @@ def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seed
         shown.add_column(escape(row.name), justify="right")
     for metric in entry.metrics:
         cells = [_number(metric, row.cells.get(metric.key), changes.get((row.name, metric))) for row in rows]
-        shown.add_row(f"{BENCHMARKS[metric.benchmark]} {metric.label} {metric.arrow}", *cells)
+        shown.add_row(f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}", *cells)
     console.out.print(shown)
     over = "samples" if seeds == 1 else f"{seeds} trainings"
     console.out.print(

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 
 from napo_bench.core import disk, files
-from napo_bench.core.errors import NapoBenchError, unknown_name
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import SILENT, Progress
-from napo_bench.data.sources import SOURCES, HubFolder, Source, WebArchive, WebFile
+from napo_bench.data.sources import HubFolder, Source, WebArchive, WebFile
 
 LOCK_NAME = "sources.lock.json"
 _PARTIAL = ".partial"
@@ -28,18 +28,6 @@ _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 30.0
 _RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
-
-
-def benchmark_name(text: str) -> str:
-    """The benchmark that a user means: a key of SOURCES, hyphens allowed.
-
-    Raises:
-        NapoBenchError: there is no such benchmark; the nearest name is given.
-    """
-    name = text.replace("-", "_")
-    if name not in SOURCES:
-        raise unknown_name("benchmark", text, SOURCES)
-    return name
 
 
 def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: Progress = SILENT) -> bool:

@@ -13,7 +13,7 @@ from lmms_eval.api.task import ConfigurableTask
 from loguru import logger
 from PIL import Image
 
-from napo_bench.benchmarks.metrics import METRICS
+from napo_bench.benchmarks.metrics import all_metrics
 from napo_bench.benchmarks.question import Question
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core.errors import NapoBenchError
@@ -68,7 +68,8 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         names = [entry["metric"] for entry in self.config.metric_list]
         self._metric_fn_list = dict.fromkeys(names)
         self._aggregation_list = {name: partial(self._metric, name) for name in names}
-        self._higher_is_better = {name: METRICS[f"{self.benchmark}.{name}"].better == "higher" for name in names}
+        known = all_metrics()
+        self._higher_is_better = {name: known[f"{self.benchmark}.{name}"].better == "higher" for name in names}
 
     def override_metric(self, metric_name: str) -> None:
         """lmms-eval's `predict_only`: responses are gathered, nothing is scored."""

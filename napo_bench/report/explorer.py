@@ -12,7 +12,8 @@ from typing import Any
 
 import jinja2
 
-from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS, Metric, sample_values
+from napo_bench.benchmarks import all_benchmarks, benchmark_labels
+from napo_bench.benchmarks.metrics import Metric, sample_values
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
@@ -62,7 +63,7 @@ def to_html(
             {"name": run.name, "color": colour_of(index), "pattern": pattern_of(index)}
             for index, run in enumerate(runs)
         ],
-        "benchmarks": [{"key": key, "label": label} for key, label in BENCHMARKS.items()],
+        "benchmarks": [{"key": key, "label": label} for key, label in benchmark_labels().items()],
         "items": list(items.values()),
     }
     script = (_PAGE / "explorer.js").read_text(encoding="utf-8")
@@ -77,7 +78,7 @@ def to_html(
         runs=[(run.name, colour_of(index), pattern_of(index), _about(run)) for index, run in enumerate(runs)],
         tables=[(table, _columns(table)) for table in tables],
         figures=[(figure, _inline(figure.svg())) for figure in figures],
-        benchmarks=BENCHMARKS,
+        benchmarks=benchmark_labels(),
         intervals=intervals,
         style=(_PAGE / "explorer.css").read_text(encoding="utf-8"),
         script=script,
@@ -105,9 +106,10 @@ def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
         "Command": [str(provenance.get("command", ""))],
         "Versions": [", ".join(f"{name} {version}" for name, version in versions.items())],
     }
+    label_of = benchmark_labels()
     for benchmark, result in run.run.benchmarks.items():
         settings = [f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in result.settings.items()]
-        lines[BENCHMARKS.get(benchmark, benchmark)] = [*settings, *result.doubts, *result.notes]
+        lines[label_of.get(benchmark, benchmark)] = [*settings, *result.doubts, *result.notes]
     return [(heading, kept) for heading, found in lines.items() if (kept := [line for line in found if line])]
 
 
@@ -187,8 +189,8 @@ def _outcomes(benchmark: str, samples: Sequence[Mapping[str, Any]]) -> list[bool
     """Right, wrong or unknown (None), for each sample."""
     outcomes: list[bool | None] = [None] * len(samples)
     rows = [sample.get("counts", {}) for sample in samples]
-    for metric in METRICS.values():
-        if metric.benchmark == benchmark and metric.decides and metric.high is not None:
+    for metric in all_benchmarks()[benchmark].metrics:
+        if metric.decides and metric.high is not None:
             for index, value in enumerate(sample_values(metric, rows)):
                 if value is not None:
                     share = value / metric.high

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS
+from napo_bench.benchmarks import benchmark_labels
+from napo_bench.benchmarks.metrics import table_1_metrics
 from napo_bench.benchmarks.result import MetricValue
 from napo_bench.core import files
 from napo_bench.report.runs import NamedRun
@@ -205,7 +206,8 @@ def _metrics_over(
     """
     points = [values for line in lines.values() for values in line.values()]
     at = sorted({x for line in lines.values() for x in line})
-    keys = [key for key in METRICS if METRICS[key].in_table and all(key in values for values in points)]
+    metrics, label_of = {metric.key: metric for metric in table_1_metrics()}, benchmark_labels()
+    keys = [key for key in metrics if all(key in values for values in points)]
 
     def panel(axes: Axes, key: str) -> None:
         for label, line in lines.items():
@@ -225,9 +227,9 @@ def _metrics_over(
                 color=INK if index is None else colour_of(index),
                 label=_short(label, _NAME),
             )
-        metric = METRICS[key]
-        shared = [METRICS[other].label for other in keys].count(metric.label) > 1
-        axes.set_title(f"{metric.label} {metric.arrow}" + (f", {BENCHMARKS[metric.benchmark]}" if shared else ""))
+        metric = metrics[key]
+        shared = [metrics[other].label for other in keys].count(metric.label) > 1
+        axes.set_title(f"{metric.label} {metric.arrow}" + (f", {label_of[metric.benchmark]}" if shared else ""))
         if logarithmic:
             axes.set_xscale("log")
         axes.set_xticks(at, [f"{x:g}" for x in at])

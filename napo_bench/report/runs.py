@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from napo_bench.benchmarks.metrics import BENCHMARKS
+from napo_bench.benchmarks import all_benchmarks
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.data.sources import SOURCES, WebFile
+from napo_bench.data.sources import WebFile
 from napo_bench.engines.chat import NOT_SENT
 from napo_bench.micro import MICRO
 from napo_bench.report.names import name_and_path, run_names
@@ -25,12 +25,6 @@ from napo_bench.trainers.recipe import Recipe
 
 _DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # the names in `napo_bench.trainers.run`, which imports torch
 MICRO_WORLD = "The micro world, not the published data."
-_PINNED = {
-    source.target: source.sha256
-    for sources in SOURCES.values()
-    for source in sources
-    if isinstance(source, WebFile) and source.sha256
-}
 _PUBLISHED_JUDGE = re.compile(r"gpt-4(-\d{4})?")
 
 
@@ -78,7 +72,7 @@ def deviations(run: RunResult) -> dict[str, list[str]]:
     """Benchmark with numbers -> differences from the published protocol, one sentence each."""
     return {
         name: ([MICRO_WORLD] if is_micro(run) else _other_data(run, name)) + _deviations(name, run.benchmarks[name])
-        for name in BENCHMARKS
+        for name in all_benchmarks()
         if name in run.benchmarks and run.benchmarks[name].metrics
     }
 
@@ -128,7 +122,12 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
 
 def _other_data(run: RunResult, benchmark: str) -> list[str]:
     digests = _hashes(run, benchmark)
-    other = [name for name, digest in digests.items() if _PINNED.get(name, digest) != digest]
+    pinned = {
+        source.target: source.sha256
+        for source in all_benchmarks()[benchmark].sources
+        if isinstance(source, WebFile) and source.sha256
+    }
+    other = [name for name, digest in digests.items() if pinned.get(name, digest) != digest]
     return [f"Other data than the published: {', '.join(other)}."] if other else []
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS, TABLE_1, Metric
+from napo_bench.benchmarks import benchmark_labels
+from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
 from napo_bench.core.paths import results_dir
 from napo_bench.report.runs import NamedRun, comparable, deviations, is_micro
 from napo_bench.trainers.recipe import Recipe, load_recipe
@@ -125,8 +126,16 @@ def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
         runs: Runs of the user.
         paper: Show the paper's rows; None shows them unless every run was measured in the micro world.
     """
-    published = _published_groups("table1.csv", TABLE_1) if _shows_paper(runs, paper) else []
-    return _table(1, TABLE_1, published, [(run.name, run) for run in runs])
+    metrics = _columns(runs)
+    published = _published_groups("table1.csv", metrics) if _shows_paper(runs, paper) else []
+    return _table(1, metrics, published, [(run.name, run) for run in runs])
+
+
+def _columns(runs: Sequence[NamedRun]) -> list[Metric]:
+    """The paper's columns, and those of further benchmarks that a run was measured on."""
+    published = _read_rows("table1.csv")[0]
+    measured = {name for run in runs for name in run.run.benchmarks}
+    return [metric for metric in table_1_metrics() if metric.key in published or metric.benchmark in measured]
 
 
 def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> list[Table]:
@@ -140,10 +149,10 @@ def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> li
     """
     paper = _shows_paper(runs, paper)
     common = {objective(load_recipe(f"llava-1.5-7b-{name}")) for name in ("dpo", "mdpo", "napo")}
-    tables = []
+    tables, known = [], all_metrics()
     for number in range(2, 7):
         rows = _read_rows(f"table{number}.csv")
-        metrics = [METRICS[key] for key in rows[0] if key in METRICS]
+        metrics = [known[key] for key in rows[0] if key in known]
         variants = [(row["name"], objective(load_recipe(row["recipe"]))) for row in rows]
         ours = [
             (f"{name} ({run.name})", run)
@@ -186,7 +195,8 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
         lines.append([f"*{_markdown(label)}*", *("" for _ in table.metrics)])
         for row in rows:
             lines.append([_markdown(row.name) + _sup(row.marks), *_cells(table, row, cell_text, "–")])
-    heads = [f"{BENCHMARKS[metric.benchmark]} {metric.label} {metric.arrow}" for metric in table.metrics]
+    label_of = benchmark_labels()
+    heads = [f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}" for metric in table.metrics]
     frame = _frame(lines, ["Model", *heads])
     body = frame.to_markdown(index=False, disable_numparse=True, colalign=["left", *("right" for _ in heads)])
     notes = "".join(f"\n<sup>{mark}</sup> {_markdown(text)}<br>" for mark, text in table.footnotes.items())
@@ -209,7 +219,8 @@ def to_latex(table: Table, *, intervals: bool = False) -> str:
         for _, rows in table.groups
         for row in rows
     ]
-    columns = [("", "Model"), *((BENCHMARKS[m.benchmark], _tex_head(m)) for m in table.metrics)]
+    label_of = benchmark_labels()
+    columns = [("", "Model"), *((label_of[m.benchmark], _tex_head(m)) for m in table.metrics)]
     styler = _frame(lines, columns).style.hide(axis="index")
     latex: str = styler.to_latex(
         column_format="l" + "r" * len(table.metrics),
@@ -263,6 +274,7 @@ def _table(
 
 def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], letters: dict[str, str]) -> list[Row]:
     """The rows of the user's runs. A footnote of every row is at the rows' names, any other footnote at its numbers."""
+    label_of = benchmark_labels()
     shown = {metric.benchmark for metric in metrics}
     found = [{name: texts for name, texts in deviations(run.run).items() if name in shown} for _, run in ours]
     at_names: dict[str, str] = {}
@@ -270,21 +282,21 @@ def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], l
         where = [[name for name, texts in by_name.items() if text in texts] for by_name in found]
         if all(names == where[0] for names in where):
             everywhere = all(names == list(by_name) for names, by_name in zip(where, found, strict=True))
-            at_names[text] = text if everywhere else f"{', '.join(BENCHMARKS[name] for name in where[0])}: {text}"
+            at_names[text] = text if everywhere else f"{', '.join(label_of[name] for name in where[0])}: {text}"
 
     def letter(text: str) -> str:
         return letters.setdefault(text, _letter(len(letters)))
 
     rows = []
     for (name, run), by_name in zip(ours, found, strict=True):
-        measured = {key: run.run.benchmarks[key] for key in BENCHMARKS if key in shown and key in run.run.benchmarks}
+        measured = {key: run.run.benchmarks[key] for key in label_of if key in shown and key in run.run.benchmarks}
         on_all = _common([result.remarks for result in measured.values()])
         name_marks = tuple(letter(text) for text in [*at_names.values(), *on_all])
         cells: dict[str, Cell] = {}
         for benchmark, result in measured.items():
             remarks = [remark for remark in result.remarks if remark not in on_all]
             texts = [text for text in by_name.get(benchmark, []) if text not in at_names]
-            texts += [f"{BENCHMARKS[benchmark]}: {remark}." for remark in remarks]
+            texts += [f"{label_of[benchmark]}: {remark}." for remark in remarks]
             marks = tuple(map(letter, texts))
             values = result.metrics
             if not values:
@@ -308,6 +320,7 @@ def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) 
     """Mark the best of each column that has two numbers or more, measured in one way."""
     rows = list(rows)
     best: dict[str, str] = {}
+    known = {metric.key: metric for metric in metrics}
     for metric in metrics:
         values = [metric.format(row.cells[metric.key].value) for row in rows if metric.key in row.cells]
         if len(values) > 1 and metric.benchmark not in mixed:
@@ -316,7 +329,7 @@ def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) 
         Row(
             row.name,
             {
-                key: Cell(cell.value, cell.interval, cell.marks, METRICS[key].format(cell.value) == best.get(key))
+                key: Cell(cell.value, cell.interval, cell.marks, known[key].format(cell.value) == best.get(key))
                 for key, cell in row.cells.items()
             },
             row.marks,
@@ -333,7 +346,7 @@ def _published_groups(name: str, metrics: Sequence[Metric]) -> list[tuple[str, l
 
 
 def _published(row: dict[str, str], metrics: Sequence[Metric]) -> Row:
-    return Row(row["name"], {metric.key: Cell(float(row[metric.key])) for metric in metrics if row[metric.key]})
+    return Row(row["name"], {metric.key: Cell(float(row[metric.key])) for metric in metrics if row.get(metric.key)})
 
 
 def _read_rows(name: str) -> list[dict[str, str]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from napo_bench.benchmarks.metrics import METRICS, Metric, metric_functions, sample_values
+from napo_bench.benchmarks import benchmark_named
+from napo_bench.benchmarks.metrics import Metric, sample_values
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core import stats
 from napo_bench.core.errors import NapoBenchError
@@ -215,12 +216,13 @@ def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: 
 
 def require_stated_values(benchmark: str, result: BenchmarkResult, where: str) -> None:
     """Raise a NapoBenchError where a result's metrics are not those of its samples (edited, or of another run)."""
-    functions = metric_functions(benchmark)
+    known = benchmark_named(benchmark)
     sums = _sums([sample["counts"] for sample in result.samples])
     for name, stated in result.metrics.items():
-        if name not in functions or functions[name][1] not in sums:
+        metric = known.metric(name)
+        if metric is None or metric.count not in sums:
             continue
-        value = float(functions[name][0](sums))
+        value = float(metric.function(sums))
         if abs(value - stated.value) > _STATED_WITHIN:
             raise NapoBenchError(
                 f"{where}: {benchmark}.{name} says {stated.value:g}, but its samples give {value:g}.",
@@ -232,8 +234,8 @@ def shared_metrics(benchmark: str, candidate: BenchmarkResult, baseline: Benchma
     """The metrics that both results have, in the order of Table 1."""
     return [
         metric
-        for metric in METRICS.values()
-        if metric.benchmark == benchmark and metric.name in candidate.metrics and metric.name in baseline.metrics
+        for metric in benchmark_named(benchmark).metrics
+        if metric.name in candidate.metrics and metric.name in baseline.metrics
     ]
 
 
@@ -245,21 +247,20 @@ def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95)
         pairs: The shared samples.
         level: Coverage of the intervals.
     """
-    functions = {metric.key: metric_functions(metric.benchmark)[metric.name] for metric in metrics}
     new, old = _sums(pairs.candidate), _sums(pairs.baseline)
-    n = {key: min(new.get(count, 0.0), old.get(count, 0.0)) for key, (_, count) in functions.items()}
+    n = {metric.key: min(new.get(metric.count, 0.0), old.get(metric.count, 0.0)) for metric in metrics}
     intervals = stats.paired_intervals(
         pairs.candidate,
         pairs.baseline,
-        {key: function for key, (function, _) in functions.items()},
+        {metric.key: metric.function for metric in metrics},
         level=level,
         spans={metric.key: span for metric in metrics if (span := metric.span(n[metric.key])) is not None},
     )
     return [
         PairedMetric(
             metric,
-            float(functions[metric.key][0](new)),
-            float(functions[metric.key][0](old)),
+            float(metric.function(new)),
+            float(metric.function(old)),
             intervals[metric.key],
             round(n[metric.key]),
         )
@@ -307,9 +308,7 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
 
 def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, float]]:
     """Metric key -> (test, p-value)."""
-    permuted = {
-        metric.key: metric_functions(metric.benchmark)[metric.name][0] for metric in metrics if not metric.pass_fail
-    }
+    permuted = {metric.key: metric.function for metric in metrics if not metric.pass_fail}
     p_values = stats.permutation_p_values(pairs.candidate, pairs.baseline, permuted)
     found = {key: ("permutation", p_value) for key, p_value in p_values.items()}
     for metric in metrics:

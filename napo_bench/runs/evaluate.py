@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napo_bench.benchmarks as benchmarks
+from napo_bench.benchmarks import all_tasks, benchmark_named, default_suite
+from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.benchmarks.text import PIPELINES
 from napo_bench.core import files, locks
 from napo_bench.core.errors import NapoBenchError, unknown_name
@@ -35,22 +37,7 @@ if TYPE_CHECKING:
     from napo_bench.engines.hf import NapoHF
     from napo_bench.lmms.task import BenchmarkTask
 
-TASKS = {
-    "vlind": "vlind/napo_vlind.yaml",
-    "object_halbench": "object_halbench/napo_object_halbench.yaml",
-    "amber": "amber/napo_amber.yaml",
-    "amber_discriminative": "amber/napo_amber_discriminative.yaml",
-    "mmhal": "mmhal/napo_mmhal.yaml",
-}
-"""Member of a suite -> its lmms-eval task, below `benchmarks/`."""
-
-DEFAULT_SUITE = ("vlind", "object_halbench", "amber", "mmhal")
-"""What the paper's Table 1 needs; AMBER's discriminative half is not in it."""
-
-PROFILES = ("greedy", "paper")
 SEED = 0
-
-_JSON_LINES = ("vlind", "object_halbench")
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,7 @@ class EvalOptions:
     """How a checkpoint is evaluated.
 
     Attributes:
-        suite: Of TASKS.
+        suite: Names of tasks.
         data_dir: Holds a folder a benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
         profile: Of PROFILES; "paper" is 3 beams at temperature 0.2 as in its released script, VLind-Bench greedy.
         batch_size: Prompts in one forward.
@@ -73,7 +60,7 @@ class EvalOptions:
         scoring: How responses are scored, and what encloses thoughts.
     """
 
-    suite: Sequence[str] = DEFAULT_SUITE
+    suite: Sequence[str] = field(default_factory=default_suite)
     data_dir: Path | None = None
     profile: str = "greedy"
     batch_size: int = BATCH_SIZE
@@ -219,7 +206,7 @@ def _is_final(out: Path, options: EvalOptions) -> bool:
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     judge, extractor = options.scoring.judge, options.scoring.extractor
     asks = options.api_base_url is not None or extractor is not None or (judge is not None and judge.model != MODEL)
-    written = all(_responses_file(out / "responses", TASKS[name].partition("/")[0]).is_file() for name in options.suite)
+    written = all(_responses_file(out / "responses", all_tasks()[name][0].name).is_file() for name in options.suite)
     if not alone or asks or not written or not (out / "journal.sqlite").is_file():
         return False
     with Journal(out / "journal.sqlite") as journal:
@@ -245,12 +232,12 @@ def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
         judge = Judge(MODEL, url, api_key=None, journal=journal, address="the micro world's oracle")
         scoring_options = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judge=judge)
         data_dir = options.data_dir or ensure_data()
-        yield dataclasses.replace(options, suite=tuple(TASKS), data_dir=data_dir, scoring=scoring_options)
+        yield dataclasses.replace(options, suite=tuple(all_tasks()), data_dir=data_dir, scoring=scoring_options)
 
 
 def _data_hashes(options: EvalOptions) -> dict[str, str]:
     folder = resolve_data_dir(options.data_dir)
-    read = dict.fromkeys(TASKS[name].partition("/")[0] for name in options.suite)
+    read = dict.fromkeys(all_tasks()[name][0].name for name in options.suite)
     return {name: digest for benchmark in read for name, digest in scoring.data_hashes(benchmark, folder).items()}
 
 
@@ -269,7 +256,7 @@ def _check(options: EvalOptions) -> None:
     if not options.suite:
         raise NapoBenchError(
             "The suite is empty.",
-            f"Name some of {', '.join(TASKS)}, separated by commas, or {MICRO}: --suite vlind,amber",
+            f"Name some of {', '.join(all_tasks())}, separated by commas, or {MICRO}: --suite vlind,amber",
         )
     if MICRO in options.suite:
         raise NapoBenchError(
@@ -277,8 +264,8 @@ def _check(options: EvalOptions) -> None:
             f"The micro world has its own data and judge: give --suite {MICRO} alone, or leave {MICRO} out.",
         )
     for name in options.suite:
-        if name not in TASKS:
-            raise unknown_name("benchmark", name, [*TASKS, MICRO], "--suite")
+        if name not in all_tasks():
+            raise unknown_name("benchmark", name, [*all_tasks(), MICRO], "--suite")
     if options.profile not in PROFILES:
         raise unknown_name("generation profile", options.profile, PROFILES)
     if options.scoring.pipeline not in PIPELINES:
@@ -302,7 +289,7 @@ def _open_tasks(options: EvalOptions, data_dir: Path, tell: Progress) -> list[Be
     root = Path(benchmarks.__file__).parent
     tasks = []
     for name in options.suite:
-        config = load_yaml_config(str(root / TASKS[name]), mode="full")
+        config = load_yaml_config(str(root / all_tasks()[name][0].name / f"napo_{name}.yaml"), mode="full")
         task: BenchmarkTask = config["class"](config, data_dir)
         task.config.generation_kwargs.update(task.profiles[options.profile])
         task.require_pictures(options.limit)
@@ -372,10 +359,11 @@ def reach_judge(options: EvalOptions) -> None:
     Raises:
         NapoBenchError: the judge cannot be reached, or refuses its key or model.
     """
-    if options.scoring.judge is not None and "mmhal" in options.suite:
-        from napo_bench.benchmarks.mmhal.result import try_judge
-
-        try_judge(options.scoring.judge, resolve_data_dir(options.data_dir))
+    if options.scoring.judge is None:
+        return
+    for benchmark in dict.fromkeys(all_tasks()[name][0] for name in options.suite):
+        if benchmark.try_judge is not None:
+            benchmark.try_judge(options.scoring.judge, resolve_data_dir(options.data_dir))
 
 
 def _rehearse(
@@ -435,7 +423,7 @@ def _cleaned_note(model: Any, tasks: Sequence[BenchmarkTask], limit: int | None)
 
 def _write_responses(folder: Path, benchmark: str, rows: Sequence[Row]) -> Path:
     path = _responses_file(folder, benchmark)
-    if benchmark in _JSON_LINES:
+    if benchmark_named(benchmark).responses == "jsonl":
         files.write_jsonl(path, rows)
     else:
         files.write_json(path, list(rows))
@@ -443,4 +431,4 @@ def _write_responses(folder: Path, benchmark: str, rows: Sequence[Row]) -> Path:
 
 
 def _responses_file(folder: Path, benchmark: str) -> Path:
-    return folder / f"{benchmark}.{'jsonl' if benchmark in _JSON_LINES else 'json'}"
+    return folder / f"{benchmark}.{benchmark_named(benchmark).responses}"

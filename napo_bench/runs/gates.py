@@ -8,13 +8,15 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 from xml.etree import ElementTree
 
 import msgspec
 
-from napo_bench.benchmarks.metrics import BENCHMARKS, Better, Metric, metric_named
+from napo_bench.benchmarks import all_benchmarks
+from napo_bench.benchmarks.metrics import Better, Metric, metric_named
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError, nearest
@@ -47,21 +49,24 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     better: Better | None = None
 
 
-class GatesFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A gates file.
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What stands at the top of a gates file; `_file_type` adds a table for each benchmark.
 
     Attributes:
-        confidence: One-sided, of every verdict about a regression.
+        confidence: One-sided confidence of every verdict about a regression.
         inconclusive: What a gate that cannot tell does: exit code 2 ("error"), 1 ("fail") or 0 ("pass").
-        vlind: Metric -> limits; the same for the other benchmarks.
     """
 
     confidence: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.95
     inconclusive: Inconclusive = "error"
-    vlind: dict[str, Limits] = {}
-    object_halbench: dict[str, Limits] = {}
-    amber: dict[str, Limits] = {}
-    mmhal: dict[str, Limits] = {}
+
+
+@cache
+def _file_type() -> type[Settings]:
+    """A gates file: the settings, and benchmark -> metric -> limits."""
+    tables: list[Any] = [(name, dict[str, Limits], msgspec.field(default_factory=dict)) for name in all_benchmarks()]
+    made = msgspec.defstruct("GatesFile", tables, bases=(Settings,), frozen=True, forbid_unknown_fields=True)
+    return cast(type[Settings], made)
 
 
 @dataclass(frozen=True)
@@ -261,10 +266,10 @@ def load_gates(path: Path) -> Gates:
     except tomllib.TOMLDecodeError as error:
         raise NapoBenchError(f"{path} is not valid TOML: {error}.", _FORM) from None
     try:
-        content = msgspec.convert(document, GatesFile)
+        content = msgspec.convert(document, _file_type())
     except msgspec.ValidationError as error:
         raise NapoBenchError(f"{path}: {error}.", _unknown_field_hint(str(error)) + _FORM) from None
-    tables: dict[str, dict[str, Limits]] = {name: getattr(content, name) for name in BENCHMARKS}
+    tables: dict[str, dict[str, Limits]] = {name: getattr(content, name) for name in all_benchmarks()}
     gates = [
         _gate(f"{benchmark}.{name}", limits, path)
         for benchmark, table in tables.items()
@@ -313,7 +318,7 @@ def _unknown_field_hint(error: str) -> str:
     found = re.search(r"unknown field `([^`]*)`", error)
     if found is None:
         return ""
-    kind = Limits if "$." in error else GatesFile
+    kind = Limits if "$." in error else _file_type()
     near = nearest(found[1], kind.__struct_fields__)
     return f"Did you mean {' or '.join(near)}? " if near else ""
 

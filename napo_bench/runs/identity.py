@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napo_bench.benchmarks import all_tasks
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.result import RunResult, package_versions
 
 if TYPE_CHECKING:
+    from napo_bench.benchmarks.benchmark import Benchmark, Need
     from napo_bench.runs.evaluate import EvalOptions
 
 Identity = dict[str, Any]
@@ -29,7 +31,6 @@ WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring"
 """Options that change no number, that the engine sets itself, or that another field stands for: the hashes of the data,
 the checkpoint."""
 
-_READ_AS_WORDS = {"amber", "object_halbench"}
 _SCORING = {"pipeline", "spacy_models", "judge", "extractor"}
 _HASH_SHOWN = 12
 _FIELDS_SHOWN = 3
@@ -44,7 +45,8 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
         data_hashes: Data file -> SHA-256.
     """
     scoring, suite = options.scoring, sorted(set(options.suite))
-    reads_words = bool(_READ_AS_WORDS & set(suite))
+    needs = suite_needs(suite)
+    reads_words = "words" in needs
     dtype = None if options.api_base_url is not None else _dtype(options)
     plain = {
         field.name: getattr(holder, field.name)
@@ -60,12 +62,17 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
         "batch_size": None if dtype in (None, "float32") else options.batch_size,
         "pipeline": scoring.pipeline if reads_words else None,
         "spacy_models": _spacy_models(options) if reads_words else {},
-        "judge": scoring.judge.identity if scoring.judge and "mmhal" in suite else None,
-        "extractor": scoring.extractor.identity if scoring.extractor and "object_halbench" in suite else None,
+        "judge": scoring.judge.identity if scoring.judge and "judge" in needs else None,
+        "extractor": scoring.extractor.identity if scoring.extractor and "extractor" in needs else None,
         "data": dict(data_hashes),
         "versions": package_versions(),
     }
     return dict(json.loads(json.dumps(identity)))
+
+
+def suite_needs(suite: Iterable[str]) -> frozenset[Need]:
+    """What scoring a suite needs."""
+    return frozenset(need for benchmark in _benchmarks(suite) for need in benchmark.needs)
 
 
 def held_run(out: Path) -> tuple[RunResult, Identity] | None:
@@ -144,6 +151,12 @@ def _shown(value: Any) -> str:
     return f"{text[:_HASH_SHOWN]}..." if len(text) == 64 and text.isalnum() else text
 
 
+def _benchmarks(suite: Iterable[str]) -> list[Benchmark]:
+    """The benchmarks of a suite's tasks, each once."""
+    tasks = all_tasks()
+    return list(dict.fromkeys(tasks[name][0] for name in suite if name in tasks))
+
+
 def _dtype(options: EvalOptions) -> str:
     if options.dtype != "auto":
         return options.dtype
@@ -155,14 +168,11 @@ def _dtype(options: EvalOptions) -> str:
 
 def _spacy_models(options: EvalOptions) -> dict[str, str]:
     """Name -> version of the spaCy models that the suite's text pipeline reads with."""
-    from napo_bench.benchmarks.amber.result import SPACY_MODEL as SIMILAR_WORDS
-    from napo_bench.benchmarks.object_halbench.extractor import SPACY_MODEL as TAGGER
-
     if options.scoring.pipeline != "official":
         return {}
-    prescribed = [SIMILAR_WORDS] if "amber" in options.suite else []
-    if options.scoring.extractor and "object_halbench" in options.suite:
-        prescribed.append(TAGGER)
+    used: list[Need] = ["words", "extractor"] if options.scoring.extractor else ["words"]
+    models = [benchmark.spacy_models for benchmark in _benchmarks(options.suite)]
+    prescribed = [named[need] for need in used for named in models if need in named]
     names = [options.scoring.spacy_model] if options.scoring.spacy_model and prescribed else prescribed
     return {name: _spacy_version(name) for name in names}
 

@@ -104,10 +104,11 @@ def _samples_hint(folder: Path) -> str:
 
 def _benchmark(name: str, entry: Any, where: str) -> BenchmarkResult:
     """A benchmark of a run's JSON file, without its samples."""
-    from napo_bench.benchmarks.metrics import BENCHMARKS
+    from napo_bench.benchmarks import all_benchmarks
 
-    if name not in BENCHMARKS:
-        raise NapoBenchError(f"{where}: there is no such benchmark.", f"The benchmarks are: {', '.join(BENCHMARKS)}.")
+    if name not in all_benchmarks():
+        known = ", ".join(all_benchmarks())
+        raise NapoBenchError(f"{where}: there is no such benchmark.", f"The benchmarks are: {known}.")
     metrics = _metrics(files.field(entry, "metrics", dict, where), where)
     breakdown = _optional(entry, "breakdown", dict, where)
     settings = _optional(entry, "settings", dict, where)

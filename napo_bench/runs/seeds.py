@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from napo_bench.benchmarks.metrics import METRICS, TABLE_1, Metric
+from napo_bench.benchmarks import benchmark_named
+from napo_bench.benchmarks.metrics import Metric, table_1_metrics
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.runs.compare import compare
 from napo_bench.runs.result import RunResult
@@ -74,7 +75,7 @@ def differences(base: RunResult, runs: Sequence[RunResult]) -> list[Difference]:
             paired = row.paired
             by_metric.setdefault(paired.metric.key, []).append((paired.baseline, paired.candidate, paired.interval))
     found = []
-    for metric in TABLE_1:
+    for metric in table_1_metrics():
         if metric.key in by_metric:
             bases, values, intervals = zip(*by_metric[metric.key], strict=True)
             gaps = [value - base for value, base in zip(values, bases, strict=True)]
@@ -98,7 +99,7 @@ def _means(benchmark: str, results: Sequence[BenchmarkResult]) -> dict[str, Metr
     for name, value in results[0].metrics.items():
         values = [result.metrics[name].value for result in results]
         low, high = t_interval(values)
-        metric = METRICS.get(f"{benchmark}.{name}")
+        metric = benchmark_named(benchmark).metric(name)
         top = metric.high if metric is not None and metric.high is not None else high
         means[name] = MetricValue(fmean(values), (max(low, 0.0), min(high, top)), value.n)
     return means

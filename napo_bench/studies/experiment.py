@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
+from napo_bench.benchmarks import all_tasks
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import Progress
 from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO, named_checkpoint
-from napo_bench.runs.evaluate import TASKS, EvalOptions, evaluate, identity_of, micro_world, try_evaluation
+from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, micro_world, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
@@ -34,10 +35,6 @@ BASE = "base"
 ROWS = Work("rows", MICRO_ROWS)
 TYPICAL_ROWS = 5000
 """Preference rows that were not drawn here, for the estimate of the time that is left."""
-
-TYPICAL_UNITS = {"vlind": 300, "object_halbench": 300, "amber": 1000, "amber_discriminative": 10000, "mmhal": 96}
-QUESTIONS_A_UNIT = {"vlind": 14}
-"""Benchmark -> how large it is, for the same estimate."""
 
 BIASED = frozenset({"language", "vision"})
 """The negatives that `build_bias` adds to rows."""
@@ -172,9 +169,11 @@ class Experiment:
 
     @property
     def _evaluation_work(self) -> Work:
-        limit = self.evaluation.limit or max(TYPICAL_UNITS.values())
-        names = TASKS if self.micro_suite else self.evaluation.suite
-        questions = [min(limit, TYPICAL_UNITS.get(name, limit)) * QUESTIONS_A_UNIT.get(name, 1) for name in names]
+        known = {name: task for name, (_, task) in all_tasks().items()}
+        names = known if self.micro_suite else self.evaluation.suite
+        tasks = [known[name] for name in names if name in known]
+        limit = self.evaluation.limit or max((task.typical_units for task in tasks), default=0)
+        questions = [min(limit, task.typical_units) * task.questions_a_unit for task in tasks]
         return Work("evaluation", sum(questions))
 
     def _drawn_rows(self) -> Iterator[tuple[str, Path]]:

@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napo_bench.benchmarks.amber import ANSWER_METRICS, BENCHMARK, DESCRIPTION_METRICS
 from napo_bench.benchmarks.amber.official import load_data
+from napo_bench.benchmarks.amber.result import group_metrics
 from napo_bench.benchmarks.amber.score import (
-    ANSWER_METRICS,
-    DESCRIPTION_METRICS,
-    GROUP_METRICS,
-    METRICS,
     score_answer,
     score_description,
 )
@@ -117,7 +115,7 @@ def values(metrics, rows):
     sums = Counter()
     for row in rows:
         sums.update(row)
-    return {name: function(sums) for name, (function, _) in metrics.items()}
+    return {metric.name: metric.function(sums) for metric in metrics}
 
 
 def test_denominators_of_descriptions_start_at_a_thousandth():
@@ -161,7 +159,7 @@ def test_f1_is_of_the_rounded_precision_and_recall():
 def test_f1_of_existence_has_a_larger_floor():
     def f1(kind, group):
         answers = [("no", "No"), ("no", "Yes"), ("yes", "No"), ("yes", "No")]
-        return values(GROUP_METRICS[group], [score_answer(kind, *answer) for answer in answers])["f1"]
+        return values(group_metrics(group), [score_answer(kind, *answer) for answer in answers])["f1"]
 
     # P = 33.3, R = 50.0: 2PR / (P + R) is 0.39976
     assert f1("discriminative-hallucination", "existence") == round(2 * 0.333 * 0.5 / (0.833 + 0.001) * 100, 1) == 39.9
@@ -170,8 +168,8 @@ def test_f1_of_existence_has_a_larger_floor():
 
 def test_attribute_denominators_start_at_a_thousandth_for_each_of_its_three_types():
     state = [score_answer("discriminative-attribute-state", "no", "No")]
-    assert values(GROUP_METRICS["attribute"], state)["accuracy"] == round(1 / 1.003 * 100, 1) == 99.7
-    assert values(GROUP_METRICS["state"], state)["accuracy"] == round(1 / 1.001 * 100, 1) == 99.9
+    assert values(group_metrics("attribute"), state)["accuracy"] == round(1 / 1.003 * 100, 1) == 99.7
+    assert values(group_metrics("state"), state)["accuracy"] == round(1 / 1.001 * 100, 1) == 99.9
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=60, max_size=60))
@@ -179,10 +177,10 @@ def test_metrics_of_arrays_are_those_of_numbers(numbers):
     names = [*describe("").counts, *score_answer("relation", "no", "No")]
     names += [f"{group}_{name}" for group in ("existence", "attribute") for name in ANSWER_COUNTS]
     sums = dict(zip(names, numbers, strict=False))
-    for function, _ in METRICS.values():
-        array = function({name: np.array([float(value), 1.0]) for name, value in sums.items()})
+    for metric in BENCHMARK.metrics:
+        array = metric.function({name: np.array([float(value), 1.0]) for name, value in sums.items()})
         assert array.shape == (2,)
-        assert array[0] == pytest.approx(function(sums), abs=0.1001)
+        assert array[0] == pytest.approx(metric.function(sums), abs=0.1001)
 
 
 ANSWER_COUNTS = ("questions", "correct", "truth_no", "answered_no", "right_no")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napo_bench.benchmarks.mmhal.score import METRICS, QUESTION_TYPES, judge_prompt, parse_rating, question_counts
+from napo_bench.benchmarks.mmhal import METRICS
+from napo_bench.benchmarks.mmhal.score import QUESTION_TYPES, judge_prompt, parse_rating, question_counts
 
 TEMPLATE_FILE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "mmhal" / "judge_template.txt"
 
@@ -71,7 +72,7 @@ def test_the_published_template_is_filled_as_str_format_fills_it() -> None:
 def metrics_of(ratings: list[int | None]) -> dict[str, float]:
     rows = [question_counts(rating) for rating in ratings]
     sums = {name: sum(row[name] for row in rows) for name in rows[0]}
-    return {name: float(function(sums)) for name, (function, _) in METRICS.items()}
+    return {metric.name: float(metric.function(sums)) for metric in METRICS}
 
 
 def test_scores_of_a_worked_example() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napo_bench.benchmarks.object_halbench import METRICS
 from napo_bench.benchmarks.object_halbench.score import (
-    METRICS,
     find_mentions,
     find_pairs,
     objects_of_terms,
@@ -111,7 +111,7 @@ def values(rows):
     sums = Counter()
     for row in rows:
         sums.update(row)
-    return {name: function(sums) for name, (function, _) in METRICS.items()}
+    return {metric.name: metric.function(sums) for metric in METRICS}
 
 
 def test_metrics_of_three_answers():

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napo_bench.benchmarks.vlind import METRICS
 from napo_bench.benchmarks.vlind.score import (
-    METRICS,
     STYLES,
     best_image,
     good_images,
@@ -61,7 +61,7 @@ def test_the_best_image_is_the_named_one_else_the_first_with_most_votes() -> Non
 
 def metrics_of(rows: list[dict[str, float]]) -> dict[str, float]:
     sums = {name: sum(row[name] for row in rows) for name in rows[0]}
-    return {name: float(function(sums)) for name, (function, _) in METRICS.items()}
+    return {metric.name: float(metric.function(sums)) for metric in METRICS}
 
 
 def test_scores_of_a_worked_example() -> None:
@@ -83,7 +83,7 @@ def test_a_conditional_score_without_instances_is_0() -> None:
 
 
 def test_n_is_the_number_of_instances_that_a_metric_speaks_of() -> None:
-    counted = {name: count for name, (_, count) in METRICS.items()}
+    counted = {metric.name: metric.count for metric in METRICS}
     row = instance_counts(ck=True, vp=False, cb=True, lp={"0": True})
     assert {name: row[count] for name, count in counted.items()} == {
         "ck": 1,
@@ -120,7 +120,7 @@ def test_scores_are_the_definitions_of_the_paper(outcomes: list[tuple[bool, bool
 def test_metrics_take_arrays_of_sums() -> None:
     rows = [instance_counts(True, True, True, {"0": True}), instance_counts(False, True, True, {"0": False})]
     columns = {name: np.array([rows[0][name], rows[1][name], rows[0][name] + rows[1][name]]) for name in rows[0]}
-    for name, (function, _) in METRICS.items():
+    for name, function in ((metric.name, metric.function) for metric in METRICS):
         assert list(function(columns)) == [
             metrics_of([rows[0]])[name],
             metrics_of([rows[1]])[name],

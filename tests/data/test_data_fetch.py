@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from napo_bench.benchmarks import all_benchmarks, benchmark_named
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import data_dir
 from napo_bench.data import fetch as fetching
 from napo_bench.data.fetch import LOCK_NAME, fetch
-from napo_bench.data.sources import SOURCES, WebArchive, WebFile
+from napo_bench.data.sources import WebArchive, WebFile
 
 BODY = bytes(range(256)) * 2000
 
@@ -370,7 +371,7 @@ def test_a_hub_folder_that_had_arrived_is_moved_into_place_without_the_network(t
     (staging / "VLind-Bench Dataset/images").mkdir(parents=True)
     (staging / "VLind-Bench Dataset/data.json").write_text("[]")
     (staging / "complete").write_text("c" * 40)
-    assert fetch(SOURCES["vlind"][0], tmp_path)
+    assert fetch(benchmark_named("vlind").sources[0], tmp_path)
     assert (tmp_path / "vlind/data.json").read_text() == "[]"
     assert not staging.exists()
 
@@ -437,13 +438,13 @@ def test_an_unknown_benchmark_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("typed", "meant"), [("ambr", "amber"), ("Object_Halbench", "object_halbench")])
 def test_a_mistyped_benchmark_gets_the_nearest_name(typed: str, meant: str) -> None:
     with pytest.raises(NapoBenchError) as caught:
-        fetching.benchmark_name(typed)
+        benchmark_named(typed)
     assert caught.value.hint.startswith(f"Did you mean {meant}?")
 
 
 @pytest.mark.parametrize("name", ["object_halbench", "object-halbench"])
 def test_a_benchmark_may_be_written_with_a_hyphen(name: str) -> None:
-    assert fetching.benchmark_name(name) == "object_halbench"
+    assert benchmark_named(name).name == "object_halbench"
 
 
 @pytest.mark.parametrize(
@@ -462,7 +463,7 @@ def test_a_benchmark_may_be_written_with_a_hyphen(name: str) -> None:
 )
 def test_the_pinned_digests_are_those_of_the_official_files(target: str, published: str, shared) -> None:
     official = shared(f"reference/{published}")
-    pinned = {source.target: source for sources in SOURCES.values() for source in sources}[target]
+    pinned = {source.target: source for benchmark in all_benchmarks().values() for source in benchmark.sources}[target]
     assert isinstance(pinned, WebFile)
     assert pinned.sha256 == sha256(official.read_bytes())
 
@@ -470,8 +471,8 @@ def test_the_pinned_digests_are_those_of_the_official_files(target: str, publish
 def test_every_source_but_vlind_is_pinned_to_a_commit_or_a_digest() -> None:
     loose = [
         source.target
-        for sources in SOURCES.values()
-        for source in sources
+        for benchmark in all_benchmarks().values()
+        for source in benchmark.sources
         if not (
             getattr(source, "sha256", "") or getattr(source, "md5", "") or len(getattr(source, "revision", "")) == 40
         )

@@ -13,11 +13,12 @@ import pytest
 from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, refusal
 from tiny_llava import ROOT, make_checkpoint, make_data
 
+from napo_bench.benchmarks import all_tasks
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
 from napo_bench.engines.judge import Judge
 from napo_bench.runs import score as scoring
-from napo_bench.runs.evaluate import TASKS, EvalOptions, evaluate, micro_world
+from napo_bench.runs.evaluate import EvalOptions, evaluate, micro_world
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.score import ScoreOptions
 
@@ -47,7 +48,7 @@ def damaged(data: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def options(data: Path) -> EvalOptions:
-    return EvalOptions(tuple(TASKS), data, batch_size=8, device="cpu", scoring=CLOSED)
+    return EvalOptions(tuple(all_tasks()), data, batch_size=8, device="cpu", scoring=CLOSED)
 
 
 @pytest.fixture(scope="module")
@@ -505,7 +506,7 @@ def test_plain_lmms_eval_prints_the_metrics_of_the_run(
     # The official text pipeline needs data that is not installed everywhere; a YAML of the user's own changes it.
     for name in ("amber", "amber_discriminative", "object_halbench"):
         (tmp_path / f"{name}.yaml").write_text(
-            f"include: {ROOT / 'benchmarks' / TASKS[name]}\n"
+            f"include: {ROOT / 'benchmarks' / all_tasks()[name][0].name / f'napo_{name}.yaml'}\n"
             f"task: closed_{name}\nscoring: {{pipeline: closed_vocabulary}}\n"
         )
     tasks = {
@@ -544,7 +545,7 @@ def test_two_processes_give_the_responses_of_one(
 ) -> None:
     console_script = str(Path(sys.executable).with_name("napo-bench"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", console_script]
-    command += ["eval", "--ckpt", checkpoint, "--data-dir", str(data), "--suite", ",".join(TASKS)]
+    command += ["eval", "--ckpt", checkpoint, "--data-dir", str(data), "--suite", ",".join(all_tasks())]
     command += ["--pipeline", "closed_vocabulary", "--out", str(tmp_path / "run"), "--device", "cpu"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

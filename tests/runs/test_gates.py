@@ -16,7 +16,7 @@ import pytest
 import yaml
 from synthetic_runs import invoke, make_run
 
-from napo_bench.benchmarks.object_halbench.score import METRICS
+from napo_bench.benchmarks.object_halbench import METRICS
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.core.paths import results_dir
@@ -41,7 +41,7 @@ def chair_run(hallucinated) -> RunResult:
             "image_objects": 4,
         }
         samples.append({"sample_id": str(index), "unit": "response", "counts": counts})
-    metrics = measure("object_halbench", [sample["counts"] for sample in samples], METRICS)
+    metrics = measure([sample["counts"] for sample in samples], METRICS)
     provenance = {"data": {"sha256": {"object_halbench/synonyms_refine.txt": "a" * 64}}}
     return RunResult({"object_halbench": BenchmarkResult(metrics, samples=samples)}, provenance)
 

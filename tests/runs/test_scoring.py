@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from napo_bench.benchmarks.amber.score import METRICS as AMBER_METRICS
+from napo_bench.benchmarks.amber import BENCHMARK as AMBER
 from napo_bench.benchmarks.scoring import empty_doubt, match_ids, measure
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.judge import Reply
@@ -90,7 +90,7 @@ def test_a_missing_response_file_is_named(tmp_path):
 
 def test_values_come_with_intervals_that_hold_them_and_with_n():
     counts = [{"responses": 1, "clean": int(i % 4 > 0)} for i in range(400)]
-    value = measure("amber", counts, {"hal": AMBER_METRICS["hal"]})["hal"]
+    value = measure(counts, [AMBER.metric("hal")])["hal"]
     assert value.value == 25.0 and value.n == 400
     # the normal approximation: 1.96 * sqrt(0.25 * 0.75 / 400) = 4.2
     assert value.ci95 == (pytest.approx(20.8, abs=0.5), pytest.approx(29.2, abs=0.5))
@@ -98,7 +98,7 @@ def test_values_come_with_intervals_that_hold_them_and_with_n():
 
 def test_an_interval_has_a_width_where_all_samples_agree():
     counts = [{"responses": 1, "clean": 1}] * 100
-    low, high = measure("amber", counts, {"hal": AMBER_METRICS["hal"]})["hal"].ci95
+    low, high = measure(counts, [AMBER.metric("hal")])["hal"].ci95
     # the exact bound of a proportion after 100 equal outcomes: 1 - 0.025 ** (1 / 100)
     assert low == pytest.approx(0, abs=0.01) and high == pytest.approx(3.62, abs=0.1)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from napo_bench.benchmarks.amber import score as amber
+from napo_bench.benchmarks import benchmark_named
+from napo_bench.benchmarks.amber import DESCRIPTION_METRICS
 from napo_bench.benchmarks.mmhal import score as mmhal
 from napo_bench.benchmarks.object_halbench import score as object_halbench
 from napo_bench.benchmarks.result import BenchmarkResult
@@ -42,11 +43,7 @@ def make_run(
     for benchmark, n in sizes.items():
         samples = makers[benchmark](skill, n, rng)
         counts = [sample["counts"] for sample in samples]
-        metrics = {"vlind": vlind, "object_halbench": object_halbench, "amber": amber, "mmhal": mmhal}[
-            benchmark
-        ].METRICS
-        if benchmark == "amber":
-            metrics = amber.DESCRIPTION_METRICS
+        metrics = DESCRIPTION_METRICS if benchmark == "amber" else benchmark_named(benchmark).metrics
         own = {
             "vlind": {},
             "object_halbench": {"text_pipeline": {"name": "official"}, "chair_definition": "llm:gpt-3.5-turbo"},
@@ -54,7 +51,7 @@ def make_run(
             "mmhal": {"judge": {"model": "gpt-4"}},
         }[benchmark]
         own = own | generation | (settings or {}).get(benchmark, {})
-        benchmarks[benchmark] = BenchmarkResult(measure(benchmark, counts, metrics), settings=own, samples=samples)
+        benchmarks[benchmark] = BenchmarkResult(measure(counts, metrics), settings=own, samples=samples)
     digests = {f"{benchmark}/data.json": hashlib.sha256(benchmark.encode()).hexdigest() for benchmark in sizes}
     provenance = {"data": {"path": str(data_dir or ""), "sha256": digests}}
     if name:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from napo_bench.benchmarks.metrics import METRICS
+from napo_bench.benchmarks.metrics import metric_named
 from napo_bench.core.paths import results_dir
 from napo_bench.studies.paper_claims.estimate import Estimate
 
@@ -129,7 +129,7 @@ def metric_claims() -> list[Claim]:
     claims = []
     for row in COMPARISONS:
         for key in COMPARED:
-            metric = METRICS[key]
+            metric = metric_named(key)
             numbers = [_published(row.table, name).get(key) for name in (row.method, row.other)]
             claims.append(
                 Claim(

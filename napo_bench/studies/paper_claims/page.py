@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from napo_bench.benchmarks.metrics import BENCHMARKS, METRICS
+from napo_bench.benchmarks import benchmark_labels
+from napo_bench.benchmarks.metrics import metric_named
 from napo_bench.benchmarks.result import MetricValue
 from napo_bench.core import files
 from napo_bench.report import table
@@ -202,7 +203,7 @@ def _runs(experiment: Experiment) -> dict[str, list[RunResult]]:
 
 
 def _metric(run: RunResult, key: str) -> MetricValue | None:
-    metric = METRICS[key]
+    metric = metric_named(key)
     return run.benchmarks[metric.benchmark].metrics.get(metric.name)
 
 
@@ -356,11 +357,13 @@ def _claims(found: Found) -> Iterator[Grid]:
         "Difference with its 95% interval over trainings, paired by seed; in brackets the paper's. Holds: the "
         "interval is on the side of 0 that the claim says; contradicted: on the other; open: it holds 0."
     )
-    about_metrics = [row for row in found.verdicts if row.claim.quantity in {METRICS[key].label for key in COMPARED}]
+    about_metrics = [
+        row for row in found.verdicts if row.claim.quantity in {metric_named(key).label for key in COMPARED}
+    ]
     by_claim: dict[tuple[str, str], dict[str, Verdict]] = {}
     for row in about_metrics:
         by_claim.setdefault((row.claim.where, row.claim.text), {})[row.claim.quantity] = row
-    labels = [METRICS[key].label for key in COMPARED]
+    labels = [metric_named(key).label for key in COMPARED]
     if by_claim:
         yield Grid(
             "What the paper claims, and what is found here: methods",
@@ -389,14 +392,14 @@ def _verdict(row: Verdict) -> str:
 
 
 def _heading(key: str) -> str:
-    metric = METRICS[key]
+    metric = metric_named(key)
     return f"{metric.label} {metric.arrow}".strip()
 
 
 def _value(value: MetricValue | None, key: str) -> str:
     if value is None:
         return "–"
-    write = METRICS[key].format
+    write = metric_named(key).format
     return f"{write(value.value)} [{write(value.ci95[0])}, {write(value.ci95[1])}]"
 
 
@@ -461,7 +464,7 @@ def _page(found: Found, grids: Sequence[Grid], figures: Sequence[DrawnFigure]) -
         "# The laboratory",
         "",
         f"{len(laboratory.seeds)} trainings of each recipe on {laboratory.rows} preference rows of the micro world, "
-        f"evaluated on {' and '.join(BENCHMARKS[name] for name in laboratory.evaluation.suite)} ({of_each}). "
+        f"evaluated on {' and '.join(benchmark_labels()[name] for name in laboratory.evaluation.suite)} ({of_each}). "
         f"Base: {found.base.provenance['checkpoint']['fingerprint'][:12]}."
         + (f" Every recipe with {', '.join(laboratory.overrides)}." if laboratory.overrides else ""),
         "",

@@ -1,0 +1,157 @@
+"""What a benchmark is: everything that the rest of the project knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.result import BenchmarkResult
+    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+    from napo_bench.core.stats import MetricFunction, Span
+    from napo_bench.data.sources import Source
+    from napo_bench.engines.judge import Judge
+
+Better = Literal["higher", "lower"]
+Need = Literal["judge", "extractor", "words", "yes_no"]
+
+LAST = 1000
+"""The place of a benchmark that names none."""
+
+PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"greedy": {}, "paper": {"num_beams": 3, "do_sample": True, "temperature": 0.2}}
+)
+"""Generation profile -> what it adds to a task's generation settings."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a benchmark.
+
+    Attributes:
+        name: Name in a run: "cb".
+        label: Label as the paper prints it.
+        better: The better direction; None if the metric has none.
+        function: Function of the summed counts of samples. It also takes arrays of sums, which is how intervals and
+            paired tests are computed.
+        count: The count whose sum is the metric's n.
+        high: The highest value, None if there is none; the lowest is 0.
+        unit: "%" or nothing.
+        decimals: Digits after the point, as published.
+        in_table: Whether the metric is a column of Table 1.
+        pass_fail: Whether each sample passes or fails, and the metric is the share of one of them.
+        decides: Whether a sample counts as right or wrong by this metric alone.
+        benchmark: Name of the benchmark, which `Benchmark` fills in.
+    """
+
+    name: str
+    label: str
+    better: Better | None
+    function: MetricFunction
+    count: str
+    high: float | None = 100.0
+    unit: str = "%"
+    decimals: int = 1
+    in_table: bool = False
+    pass_fail: bool = False
+    decides: bool = False
+    benchmark: str = ""
+
+    @property
+    def key(self) -> str:
+        """Benchmark and name: "vlind.cb"."""
+        return f"{self.benchmark}.{self.name}"
+
+    @property
+    def arrow(self) -> str:
+        """The better direction as an arrow."""
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
+    def span(self, n: float) -> Span | None:
+        """The metric's range over n samples, for `stats.bootstrap_intervals`; None if the metric has no end."""
+        from napo_bench.core.stats import Span
+
+        return None if self.high is None else Span(0.0, self.high, n)
+
+    def format(self, value: float) -> str:
+        """The value with the published number of digits."""
+        return f"{value:.{self.decimals}f}"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A part of a benchmark that a model is asked by itself.
+
+    Attributes:
+        name: Name in a suite.
+        units: Data folder -> the questions of each sampling unit. Raises NapoBenchError if data is missing.
+        metrics: Names of the metrics that the answers give.
+        max_new_tokens: The longest answer.
+        profiles: Generation profile -> what it adds to the generation settings.
+        is_default: Whether the default suite has the task.
+        typical_units: How many units the published data has, for estimates of time.
+        questions_a_unit: How many questions a unit has on average, for the same estimates.
+    """
+
+    name: str
+    units: Callable[[Path], list[list[Question]]]
+    metrics: tuple[str, ...]
+    max_new_tokens: int = 1024
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PROFILES)
+    is_default: bool = True
+    typical_units: int = 1000
+    questions_a_unit: int = 1
+
+    def generation(self, profile: str) -> dict[str, Any]:
+        """The generation settings of a profile."""
+        return {"max_new_tokens": self.max_new_tokens, "until": [], **self.profiles[profile]}
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        name: Name in runs and in entry points, and of the folder in the data dir.
+        label: Name in print.
+        metrics: The metrics, in the order in which they are printed.
+        tasks: What a model is asked.
+        score: Response rows, data dir, options -> result. Raises NapoBenchError if rows or data are missing, malformed
+            or incomplete.
+        text_fields: The fields of a response row that may hold the answer, the first one first.
+        responses: Format of a file of response rows.
+        sources: Where the data is published.
+        data_files: Globs below the benchmark's data folder of the files that can change a number, without pictures.
+        needs: What scoring needs beside the data. "judge": an LLM that rates answers. "extractor": an LLM that may list
+            the objects of answers. "words": a text pipeline. "yes_no": a reading of yes/no answers.
+        spacy_models: Need -> the spaCy model that the benchmark prescribes for it.
+        try_judge: Judge, data dir -> nothing: lets the judge rate an answer before answers are generated. Raises
+            NapoBenchError if the judge does not work.
+        place: Place in print; benchmarks of the same place are sorted by name.
+    """
+
+    name: str
+    label: str
+    metrics: tuple[Metric, ...]
+    tasks: tuple[Task, ...]
+    score: Callable[[Sequence[Row], Path, ScoreOptions], BenchmarkResult]
+    text_fields: tuple[str, ...]
+    responses: Literal["json", "jsonl"] = "jsonl"
+    sources: tuple[Source, ...] = ()
+    data_files: tuple[str, ...] = ()
+    needs: frozenset[Need] = frozenset()
+    spacy_models: Mapping[Need, str] = field(default_factory=dict)
+    try_judge: Callable[[Judge, Path], None] | None = None
+    place: int = LAST
+
+    def __post_init__(self) -> None:
+        named = tuple(replace(metric, benchmark=self.name) for metric in self.metrics)
+        object.__setattr__(self, "metrics", named)
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of a name, None if there is none."""
+        return next((metric for metric in self.metrics if metric.name == name), None)

@@ -15,7 +15,6 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from napo_bench.benchmarks.metrics import metric_functions
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.core.paths import results_dir
 from napo_bench.runs.gates import Gate, Gates, judge, load_gates
@@ -93,9 +92,8 @@ def checkpoint(shared: dict[str, Floats], shift: dict[str, float], gates: Gates,
         own = difficulty + rng.normal(0, OWN_NOISE, len(difficulty))
         rows = MODELS[name](own, shift, rng)
         sums = {count: sum(row[count] for row in rows) for count in rows[0]}
-        functions = metric_functions(name)
         metrics = {
-            gate.metric.name: MetricValue(float(functions[gate.metric.name][0](sums)), (0.0, 0.0), len(rows))
+            gate.metric.name: MetricValue(float(gate.metric.function(sums)), (0.0, 0.0), len(rows))
             for gate in gates.gates
             if gate.metric.benchmark == name
         }

@@ -36,7 +36,7 @@ def require_device(name: str | None) -> None:
     kind, number = _parsed(name)
     import torch
 
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     there = 1 if kind == "cpu" else 0
     if accelerator is not None and accelerator.type == kind:
         there = torch.accelerator.device_count()

@@ -454,10 +454,14 @@ def test_a_signal_to_the_whole_process_group_spares_the_processes_that_load_data
 
 
 class SignalGroupAt(SignalAt):
+    def __init__(self, step, *signums):
+        super().__init__(step, *signums)
+        self.before = set(multiprocessing.active_children())  # loaders of runs that a test ended, not yet collected
+
     def __call__(self, stage, done, total, values=NO_VALUES):
         if stage == "Training" and done == self.step:
             self.step = 0
-            loaders = multiprocessing.active_children()
+            loaders = list(set(multiprocessing.active_children()) - self.before)
             assert len(loaders) == 1
             for signum in (signal.SIGINT, signal.SIGTERM):
                 os.kill(loaders[0].pid, signum)

@@ -13,6 +13,7 @@ from typing import Any, Self
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.models import soundness
+from napo_bench.models.families import family_of
 from napo_bench.models.threads import choose_threads
 
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
@@ -135,8 +136,6 @@ class Checkpoint:
     def load_processor(self) -> Any:
         """The adapter's processor if it brings one, else the model's.
 
-        LLaVA's pictures are resized with PIL, as its reference does it; torchvision differs in the last bits.
-
         Raises:
             NapoBenchError: there is none.
         """
@@ -153,9 +152,9 @@ class Checkpoint:
         if not any(path for pattern in _TOKENIZER for path in folder.glob(pattern)):
             raise NapoBenchError(f"{folder} has no tokenizer (no tokenizer.json).", _COPY_PROCESSOR)
         config = self.load_config()
-        backend = {"backend": "pil"} if config.model_type == "llava" else {}
+        options = family_of(config).processor
         with _explained(folder, "processor", _COPY_PROCESSOR):
-            processor = from_pretrained(str(folder), trust_remote_code=self.trust_remote_code, **backend)
+            processor = from_pretrained(str(folder), trust_remote_code=self.trust_remote_code, **options)
         if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
             raise NapoBenchError(
                 f"{folder}: its processor, {type(processor).__name__}, lacks a tokenizer or an image processor.",

@@ -16,6 +16,7 @@ from PIL import Image
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import to_rgb
+from napo_bench.models.families import family_of
 
 VICUNA_V1_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -121,7 +122,7 @@ class Conversation:
 
         Args:
             processor: The checkpoint's processor.
-            config: The model's configuration; its `model_type` tells LLaVA from other architectures.
+            config: The model's configuration; its `model_type` names the family.
 
         Raises:
             NapoBenchError: the processor has no chat template, or the tokenizer no closing token.
@@ -132,7 +133,7 @@ class Conversation:
                 "The checkpoint's tokenizer has no eos_token, so an answer has no end.",
                 "Set eos_token in tokenizer_config.json.",
             )
-        square = _mean_colour(processor) if _is_llava_15(processor, config) else None
+        square = _mean_colour(processor) if _speaks_vicuna_v1(processor, config) else None
         template = _VICUNA_V1 if square else _own_template(processor)
         prompt = _render(processor, template, _PROBE, has_image=True)
         both = _render(processor, template, _PROBE, has_image=True, answer=_PROBE[::-1])
@@ -227,13 +228,13 @@ def _own_template(processor: Any) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _is_llava_15(processor: Any, config: Any) -> bool:
-    """Whether a LLaVA was trained on vicuna v1, as LLaVA-1.5 was.
+def _speaks_vicuna_v1(processor: Any, config: Any) -> bool:
+    """Whether a checkpoint was trained on vicuna v1, as LLaVA-1.5 was.
 
     The hub's LLaVA-1.5 has a template, or none, that says nothing of the system line and of the end of an answer. A
     template that closes its answers speaks for itself, unless it is vicuna v1 in full.
     """
-    if config.model_type != "llava":
+    if family_of(config).conversation != "vicuna_v1":
         return False
     if not processor.chat_template:
         return True

@@ -14,6 +14,7 @@ from typing import Any
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.models.families import family_of
 
 _SHOWN = 5
 _FETCH_AGAIN = "Fetch or save the checkpoint again."
@@ -174,9 +175,9 @@ def skeleton(folder: Path, config: Any) -> Any:
 
 
 def require_image_features(name: str, processor: Any, config: Any, base: Any) -> None:
-    """Compare the image tokens that the processor writes with the features that a LLaVA makes of the image.
+    """Compare the image tokens that the processor writes with the features that the model makes of the image.
 
-    Other families need the pixels themselves to count features, so only loading can tell there.
+    In a family whose features cannot be counted without weights, only an answer can tell.
 
     Args:
         name: Of the checkpoint, for messages.
@@ -190,7 +191,7 @@ def require_image_features(name: str, processor: Any, config: Any, base: Any) ->
     import torch
     from PIL import Image
 
-    if config.model_type != "llava":
+    if not family_of(config).counts_features:
         return
     token = str(processor.image_token)
     inputs = processor(text=token, images=Image.new("RGB", (48, 32)), return_tensors="pt")

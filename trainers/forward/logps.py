@@ -29,12 +29,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.models.families import family_of
 from napo_bench.trainers.forward.attention import TAKES_A_MASK, branch_mask, fastest_attention
 from napo_bench.trainers.forward.packing import PADDING, PackedRows
 
-PLAIN_POSITIONS = {"llava", "llava_next", "llava_onevision", "internvl"}
-MULTIMODAL_ROPE = {"qwen2_vl", "qwen2_5_vl"}
-TOKEN_TYPES = {"qwen2_vl": "mm_token_type_ids", "qwen2_5_vl": "mm_token_type_ids", "gemma3": "token_type_ids"}
 LOGITS_AT_A_TIME = 2**24
 
 logger = logging.getLogger(__name__)
@@ -115,7 +113,7 @@ def obstacle_to_sharing(model: nn.Module) -> str | None:
     """Why the responses of this model cannot share their prefix; None where they can."""
     config = _unwrapped(model).config
     text = config.get_text_config()
-    if config.model_type not in PLAIN_POSITIONS | MULTIMODAL_ROPE:
+    if family_of(config).positions is None:
         return f"how {config.model_type} merges images and numbers positions is not known here"
     layers = set(getattr(text, "layer_types", None) or {"full_attention"})
     if layers != {"full_attention"}:
@@ -193,7 +191,7 @@ def _positions(bare: Any, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
     """Positions of the prompt's tokens `[..., B, P]` and of the responses' tokens `[..., B, R, T]`."""
     prompt = batch.attention_mask
     following = prompt.sum(1)
-    if bare.config.model_type in MULTIMODAL_ROPE:
+    if family_of(bare.config).positions == "multimodal_rope":
         positions, shift = bare.model.get_rope_index(
             batch.input_ids,
             image_grid_thw=batch.images.get("image_grid_thw"),
@@ -210,7 +208,7 @@ def _positions(bare: Any, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
 
 def _token_types(bare: Any, input_ids: Tensor) -> dict[str, Tensor]:
     """The argument that tells image tokens (1) from text (0), for a family that asks for it."""
-    name = TOKEN_TYPES.get(bare.config.model_type)
+    name = family_of(bare.config).token_types
     return {name: (input_ids == bare.config.image_token_id).long()} if name else {}
 
 

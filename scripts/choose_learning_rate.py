@@ -2,11 +2,11 @@
 
     python scripts/choose_learning_rate.py --out runs/learning-rates
 
-Every recipe trains with every rate on the rows of train-then-eval, seed 0. The largest rate is chosen that leaves the
-chosen answers of held-out rows at least as likely, on average, as they are under the base. Preference losses can raise
-every margin while all answers, the chosen too, become unlikely: such a policy prefers well and says nothing of use. No
-benchmark is looked at, and no biased negative. The reward accuracy stands beside: the share of held-out original pairs
-(chosen, rejected) whose margin is above 0.
+Every recipe trains with every rate on the rows of train-then-eval, seed 0. The rule chooses the largest rate that
+leaves the chosen answers of held-out rows at least as likely, on average, as under the base. Preference losses can
+raise every margin while all answers become unlikely, also the chosen ones: such a policy prefers well and says nothing
+useful. The rule looks at no benchmark and at no biased negative. The script also prints the reward accuracy: the share
+of held-out original pairs (chosen, rejected) whose margin is above 0.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Does `napo-bench train-then-eval` come to the same table when it is killed again and again?
+"""Does `napo-bench train-then-eval` give the same table if the command is killed again and again?
 
     python scripts/kill_and_resume.py                      # --quick, five kills
     python scripts/kill_and_resume.py --full --kills 10
 
-It runs the command undisturbed, then in another folder with SIGKILL at random moments, each within a third of the
-undisturbed time, starting it again each time. Then it compares what came out: the tables, every metric, and every
-response, byte by byte. Exit code 1 where they differ.
+The script runs the command without interruption. In another folder the script starts the command again and again, and
+kills the command with SIGKILL at random moments, each within a third of the uninterrupted time. Then the script
+compares the results: the tables, every metric, and every response, byte by byte. The exit code is 1 if they differ.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import time
 from pathlib import Path
 
 VOLATILE = ("provenance",)
-"""Parts of run.json that name paths and times."""
+"""Parts of run.json with paths and times."""
 
 
 def start(out: Path, arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start the command in a session of its own, with a cache of its own, so that nothing is shared between runs."""
+    """Start the command in its own session, with its own cache, so that runs share nothing."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(out.parent / f"{out.name}-cache")}
     command = [str(Path(sys.executable).with_name("napo-bench")), "train-then-eval", "--out", str(out), *arguments]
     with log.open("ab") as stream:
@@ -34,7 +34,7 @@ def start(out: Path, arguments: list[str], log: Path) -> subprocess.Popen[bytes]
 
 
 def finish(out: Path, arguments: list[str], log: Path) -> float:
-    """Run the command to its end; the seconds it took."""
+    """Run the command to its end, and return the seconds that it took."""
     begun = time.monotonic()
     if start(out, arguments, log).wait():
         sys.exit(f"The command failed; see {log}")
@@ -42,7 +42,9 @@ def finish(out: Path, arguments: list[str], log: Path) -> float:
 
 
 def kill_at(out: Path, arguments: list[str], log: Path, moment: float) -> bool:
-    """Start the command and kill it and its children after `moment` seconds; False where it had ended by then."""
+    """Start the command, and kill the command and its children after `moment` seconds; False if the command had already
+    ended.
+    """
     process = start(out, arguments, log)
     try:
         process.wait(moment)
@@ -56,7 +58,7 @@ def kill_at(out: Path, arguments: list[str], log: Path, moment: float) -> bool:
 
 
 def outcome(out: Path) -> dict[str, bytes]:
-    """What came out: path in the folder -> content, without what names paths and times."""
+    """Results: path in the folder -> content, without paths and times."""
     found = {name: (out / name).read_bytes() for name in ("table.md", "table.tex")}
     for run in sorted(out.rglob("eval/run.json")):
         result = {key: value for key, value in json.loads(run.read_text()).items() if key not in VOLATILE}

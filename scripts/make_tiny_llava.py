@@ -1,10 +1,11 @@
-"""Make a tiny LLaVA with random weights, and a tiny data dir in the four benchmarks' official formats.
+"""Make a tiny LLaVA with random weights, and a tiny data folder in the four benchmarks' official formats.
 
     python scripts/make_tiny_llava.py tiny-llava tiny-data
     napo-bench eval --ckpt tiny-llava --data-dir tiny-data --pipeline closed_vocabulary
 
-Its answers mean nothing. It has the parts of a real checkpoint (LLaVA-1.5's chat template and processor, safetensors),
-so it shows in seconds that an installation works, and measures the harness rather than the model.
+The model's answers mean nothing. The checkpoint has the parts of a real checkpoint (LLaVA-1.5's chat template and
+processor, safetensors). So the checkpoint shows in seconds that an installation works, and measures the harness and not
+the model.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ QUESTION_TYPES = (
 
 
 def make_checkpoint(folder: Path, seed: int = 0, hidden: int = 64, layers: int = 2, image_size: int = 56) -> None:
-    """Write a LLaVA of about 0.3 M parameters with its processor, all as safetensors and JSON."""
+    """Write a LLaVA of about 0.3 M parameters with its processor, as safetensors and JSON."""
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -71,7 +72,7 @@ def make_checkpoint(folder: Path, seed: int = 0, hidden: int = 64, layers: int =
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    # Random weights have not learnt to speak in words, or to stop after about ten of them.
+    # A model with random weights has not learnt to write words, or to stop after about ten words.
     for token, index in tokenizer.get_vocab().items():
         if token.lstrip("▁").casefold() not in _WORDS:
             model.lm_head.weight.data[index] *= 0.3
@@ -81,7 +82,7 @@ def make_checkpoint(folder: Path, seed: int = 0, hidden: int = 64, layers: int =
 
 
 def make_data(folder: Path, size: int = 4, seed: int = 0) -> None:
-    """Write `size` instances, pictures or questions of each benchmark."""
+    """Write `size` instances, images or questions of each benchmark."""
     dice = random.Random(seed)
     _make_vlind(folder / "vlind", size, dice)
     _make_object_halbench(folder / "object_halbench", size, dice)
@@ -90,7 +91,7 @@ def make_data(folder: Path, size: int = 4, seed: int = 0) -> None:
 
 
 def picture(dice: random.Random) -> Image.Image:
-    """A picture of its own: coloured boxes on a coloured ground, wide or tall."""
+    """A unique image: coloured boxes on a coloured ground, wide or tall."""
     width, height = dice.choice([(96, 64), (64, 96), (80, 80)])
     image = Image.new("RGB", (width, height), tuple(dice.randrange(256) for _ in range(3)))
     draw = ImageDraw.Draw(image)

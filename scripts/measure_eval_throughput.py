@@ -1,8 +1,9 @@
-"""Measure how many samples a second `napo_hf` answers with batches of 16, against one at a time, on a tiny LLaVA.
+"""Measure how many samples a second `napo_hf` answers in batches of 16 and in batches of 1, with a tiny LLaVA.
 
     python scripts/measure_eval_throughput.py
 
-Prints both rates, their ratio, and whether the responses are the same. Fails where they are not.
+The script prints both rates, their ratio, and whether the responses are the same. The script fails if the responses
+differ.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What a report costs: four runs of 2,000 samples, a page of 1,000 pictures, the bootstrap of AMBER and VLind-Bench.
+"""Measure what a report costs: four runs of 2,000 samples, a page of 1,000 images, the bootstrap of AMBER and
+VLind-Bench.
 
     python scripts/measure_report.py [--chromium /usr/bin/chromium]
 
-Everything is generated; pictures have the size and the detail of photographs. With --chromium the slowest of a series
-of searches is timed in the page.
+All data is generated. Images have the size and the detail of photographs. With --chromium the script also measures the
+slowest of a series of searches in the page.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def report(arguments: Sequence[str]) -> tuple[float, float, float]:
 
 
 def bootstrap() -> tuple[float, float, float]:
-    """The same of every metric of a full AMBER and VLind-Bench run, 10,000 resamples."""
+    """The same for every metric of a full AMBER and VLind-Bench run, with 10,000 resamples."""
     rng = np.random.default_rng(0)
     descriptions = [description(rng, index)["counts"] for index in range(AMBER_DESCRIPTIONS)]
     answers = [question(rng, index)["counts"] for index in range(AMBER_QUESTIONS)]
@@ -219,7 +220,7 @@ def bootstrap() -> tuple[float, float, float]:
 
 
 def slowest_filter(page_path: Path, chromium: str) -> float:
-    """Milliseconds of the slowest of a series of searches, each the best of five times."""
+    """Milliseconds of the slowest of a series of searches. Each search counts with the best of five times."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,9 +1,10 @@
-"""Measure what scoring costs: AMBER and CHAIR beside NLTK's own work on the same texts, COCO at its real size.
+"""Measure what scoring costs: AMBER and CHAIR, NLTK's own work on the same texts, and COCO at its real size.
 
     python scripts/measure_scoring.py --shared ../shared
 
-Every row is a process of its own: its CPU seconds from start to end, imports and models included, and its peak memory;
-below it the CPU seconds of the work alone. The COCO files are generated in a temporary folder, and so is the index.
+Every row is a process of its own, with the process's CPU seconds (imports and models included) and its peak memory. The
+line below a row has the CPU seconds of the work alone. The COCO files and the index are generated in a temporary
+folder.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ STEPS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
 
 
 def peak_gigabytes() -> float:
-    """Peak resident memory of this process; unlike getrusage, without what it was forked from."""
+    """Peak resident memory of this process. Unlike getrusage, the figure does not include the parent's memory."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 

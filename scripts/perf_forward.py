@@ -1,13 +1,14 @@
-"""Measure a training step: shared prefix beside the usual concatenation and TRL's DPOTrainer, and how it grows.
+"""Measure a training step: the shared prefix, the usual concatenation and TRL's DPOTrainer, and how the step grows.
 
     python scripts/perf_forward.py
     python scripts/perf_forward.py --rounds 5 --layers 8 --width 512
 
-The model has LLaVA-1.5's shape, scaled to the CPU: 576 image tokens, a Llama text model, a CLIP tower; prompts of 35
-words, responses of 90 to 120 tokens, batches of two rows, float32. Every contender is a process of its own with the
-same weights and rows. They take turns, one step a round, so that a slow moment of the machine meets all of them; the
-tables give medians over the rounds. A step is forward, loss and backward. Peak memory is the process's largest resident
-set, also less what it held when the model was loaded. TRL's rows need `pip install trl` in the same environment.
+The model has LLaVA-1.5's shape, scaled down for the CPU: 576 image tokens, a Llama text model, a CLIP tower; prompts of
+35 words, responses of 90 to 120 tokens, batches of two rows, float32. Every contender is a process of its own with the
+same weights and rows. The contenders take turns, one step a round, so that a slow moment of the machine affects all of
+them. The tables give medians over the rounds. A step is forward, loss and backward. Peak memory is the process's
+largest resident set. A second figure is the peak minus the memory after the model was loaded. TRL's rows need `pip
+install trl` in the same environment.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ IMAGE_SIZE, PATCH, IMAGE_TOKENS = 336, 14, 576
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows of a batch: how many negatives, tokens of a response (EOS included), words of a prompt."""
+    """Rows of a batch: number of negatives, tokens of a response (EOS included), words of a prompt."""
 
     negatives: int = 3
     shortest: int = 90
@@ -118,7 +119,7 @@ def build_model(layers: int, width: int) -> Any:
 
 
 def perturb(model: Any) -> Any:
-    """Take the policy a small step away from its reference, so that margins are not all zero."""
+    """Move the policy a small step away from its reference, so that not all margins are zero."""
     import torch
 
     generator = torch.Generator().manual_seed(1)
@@ -129,7 +130,7 @@ def perturb(model: Any) -> Any:
 
 
 def rows_of(shape: Shape, batch: int) -> list[dict[str, Any]]:
-    """The same two rows for every contender: a picture, a prompt, responses."""
+    """The same two rows for every contender: an image, a prompt, responses."""
     import numpy as np
     from PIL import Image
 
@@ -154,7 +155,7 @@ def rows_of(shape: Shape, batch: int) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def timed() -> Iterator[dict[str, float]]:
-    """Wall and CPU seconds of the block; the second hardly feels what else the machine does."""
+    """Wall and CPU seconds of the block. CPU seconds hardly depend on the other work of the machine."""
     took: dict[str, float] = {}
     wall, cpu = time.perf_counter(), time.process_time()
     yield took
@@ -286,7 +287,7 @@ def trl_steps(layers: int, width: int, **options: Any) -> Step:
         train_dataset=datasets.Dataset.from_list(preferences(Shape(negatives=1), 0)),
     )
 
-    trainer.current_gradient_accumulation_steps = 1  # as its training loop sets it
+    trainer.current_gradient_accumulation_steps = 1  # as TRL's training loop does
 
     def step(what: str, shape: Shape, number: int) -> dict[str, float]:
         inputs = trainer.data_collator(preferences(shape, number))
@@ -303,7 +304,7 @@ def peak_megabytes() -> float:
 
 
 def serve(contender: Contender, layers: int, width: int) -> None:
-    """Answer requests on stdin, one JSON a line, until it closes."""
+    """Answer requests on stdin, one JSON a line, until stdin closes."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     logging.disable(logging.WARNING)
@@ -321,7 +322,7 @@ def serve(contender: Contender, layers: int, width: int) -> None:
 
 
 class Process:
-    """A contender at work."""
+    """The process of a contender."""
 
     def __init__(self, name: str, layers: int, width: int) -> None:
         self.name, self.shape = name, CONTENDERS[name].shape
@@ -357,7 +358,7 @@ class Process:
 
 @contextlib.contextmanager
 def running(names: Iterable[str], layers: int, width: int) -> Iterator[dict[str, Process]]:
-    """Processes of the contenders named; one that misses a package is left out, and said."""
+    """Processes of the named contenders. A contender that misses a package is left out and named."""
     processes = {name: Process(name, layers, width) for name in names}
     for name, process in processes.items():
         if process.missing:
@@ -373,7 +374,7 @@ Steps = dict[str, list[dict[str, float]]]
 
 
 def in_turn(jobs: dict[str, Callable[[int], dict[str, float]]], rounds: int) -> Steps:
-    """`rounds` steps of each job, one after the other, after one of each to warm up."""
+    """`rounds` steps of each job in turns, after one step of each job to warm up."""
     for job in jobs.values():
         job(0)
     steps: Steps = {name: [] for name in jobs}

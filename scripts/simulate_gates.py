@@ -2,9 +2,9 @@
 
     python scripts/simulate_gates.py --trials 300
 
-Two checkpoints answer the same samples. A sample's difficulty is shared, and each checkpoint adds its own noise, so
-that a third of the outcomes differ between two equally good checkpoints (a quarter on AMBER). The candidate is then
-made worse by a shift of the log-odds that moves the metric by a known number of points.
+Two checkpoints answer the same samples. Both have the same difficulty of a sample, and each has its own noise, so a
+third of the outcomes differ between two equally good checkpoints (a quarter on AMBER). A shift of the log-odds then
+makes the candidate worse by a known number of points.
 """
 
 from __future__ import annotations

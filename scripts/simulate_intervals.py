@@ -2,8 +2,8 @@
 
     python scripts/simulate_intervals.py --trials 2000
 
-Each trial draws a benchmark of the stated size from a known population, makes the interval, and looks whether the
-population's value is in it.
+Each trial draws a benchmark of the stated size from a known population, computes the interval, and checks whether the
+interval contains the population's value.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def rating(rng: np.random.Generator, n: int) -> Rows:
 
 
 def answers(rng: np.random.Generator, n: int) -> Rows:
-    """Yes/no answers of which F1 is taken."""
+    """Yes/no answers for F1."""
     truth = rng.random(n) < 0.6
     given = np.where(truth, rng.random(n) < 0.7, rng.random(n) < 0.2)
     return [{"both": float(t and g), "given": float(g), "truth": float(t)} for t, g in zip(truth, given, strict=True)]

@@ -5,8 +5,8 @@
     python scripts/try_versions.py lowest          # every direct dependency at the lower bound of pyproject.toml
 
 Each command runs in a fresh clone of the last commit, in a temporary folder that is removed afterwards. The main job
-runs with --quick and the tests are a part of a few minutes; `--full` runs both whole. `newest` also turns each
-deprecation warning of transformers into an error. Exit code 1 if a command fails.
+runs with --quick, and the tests are a selection that takes a few minutes. `--full` runs the whole main job and all
+tests. `newest` also turns each deprecation warning of transformers into an error. Exit code 1 if a command fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ FEW_TESTS = (
     "tests/report/test_report_figures.py",
     "tests/report/test_report_table.py",
 )
-"""At least one user of every dependency, and of what transformers changes most often."""
+"""Tests that use every dependency, and the parts of transformers that change most often."""
 DEPRECATIONS = (
     "error::FutureWarning:transformers",
     "error::DeprecationWarning:transformers",
@@ -73,7 +73,7 @@ def lower_bounds() -> Iterator[str]:
 
 
 def environment_of(work: Path, versions: str) -> dict[str, str]:
-    """The environment of a new user: no active environment, empty caches; pip alone keeps its own."""
+    """The environment of a new user: no active environment, and empty caches except pip's."""
     inherited = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     pip_cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pip"
     fresh = {"PIP_CACHE_DIR": str(pip_cache), **inherited, "XDG_CACHE_HOME": str(work / "cache")}
@@ -83,7 +83,7 @@ def environment_of(work: Path, versions: str) -> dict[str, str]:
 
 
 def run(command: str, folder: Path, environment: dict[str, str]) -> bool:
-    """Run the parts of a command one after the other, with what each takes; False if one fails."""
+    """Run the parts of a command one after the other, and print the time of each part; False if a part fails."""
     for part in command.split(" && "):
         print(f"$ {part}", flush=True)
         begun = time.monotonic()
@@ -100,7 +100,7 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> bool:
 
 
 def attempt(command: str, versions: str) -> bool:
-    """Run one command in a clone of its own, and name the versions that it got."""
+    """Run one command in its own clone, and print the installed versions."""
     with tempfile.TemporaryDirectory(prefix="napo-bench-versions-") as work:
         clone = Path(work) / "napo-bench"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)

@@ -1,9 +1,9 @@
-"""Write constraints.txt: the versions of everything that napo-bench and its tests need, as installed here.
+"""Write constraints.txt: the installed versions of all packages that napo-bench and its tests need.
 
     .ci/run && .ci/venv/bin/python scripts/write_constraints.py
 
-Run it in an environment in which the tests have just passed. Only what the extras `dev` and `test` need is listed,
-directly or through another package. Packages that the environment also contains are left out.
+Run the script in an environment in which the tests have just passed. Only what the extras `dev` and `test` need is
+listed, directly or through another package. Packages that the environment also contains are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADER = """\
 
 
 def needed(requirement: Requirement) -> dict[str, str]:
-    """Version of each distribution that a requirement needs, by canonical name; its own is not among them."""
+    """Version of each distribution that a requirement needs, by canonical name, without napo-bench's own version."""
     found: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [requirement]

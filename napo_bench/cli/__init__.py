@@ -1,4 +1,6 @@
-"""The command line: one module a command, each imported only for its signature; the work is imported when it runs."""
+"""The command line: one module a command. A module is imported for its signature; the code for the work is imported
+when the command runs.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning of ours as a note, any other as Python does."""
+    """Print a warning of napo-bench as a note, and any other warning as Python does."""
     if category.__module__.startswith("napo_bench."):
         console.err.print(f"[yellow]note[/yellow] {escape(str(message))}", highlight=False)
     else:
@@ -60,7 +62,9 @@ def _show_warning(
 
 
 def main() -> None:
-    """Run the command line; a NapoBenchError becomes one panel and exit code 2, Ctrl-C exit code 130, SIGTERM 143."""
+    """Run the command line. A NapoBenchError becomes one panel and exit code 2; the exit code is 130 after Ctrl-C and
+    143 after SIGTERM.
+    """
     sys.unraisablehook = interrupts.keep_interrupt
     warnings.showwarning = _show_warning
     try:
@@ -87,7 +91,7 @@ def main() -> None:
 
 
 def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:
-    """Say what was kept and how to go on, and end as a process that the signal has ended."""
+    """Print what was kept and how to continue, and end as a process that the signal has ended."""
     asked = interrupt if isinstance(interrupt, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)
     code = 128 + asked.signum
     if processes.is_first():
@@ -96,7 +100,7 @@ def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:
         resumed = [*arguments, "--resume"] if arguments[:1] == ["train"] and "--resume" not in arguments else arguments
         command = shlex.join(["napo-bench", *resumed])
         launched = " (through the same launcher)" if not processes.is_alone() else ""
-        text = f"Interrupted by {signal.Signals(asked.signum).name}. {kept} To go on{launched}: {command}"
+        text = f"Interrupted by {signal.Signals(asked.signum).name}. {kept} To continue{launched}: {command}"
         console.err.print(text, markup=False, highlight=False, soft_wrap=True)
     if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""How a long command begins: with one line that says what it does, before anything that takes long is imported."""
+"""Beginning of a long command: one line says what the command does, before any slow import."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from napo_bench.cli import console
 from napo_bench.core import processes
 
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-"""Environment variables that libraries read when they are imported; a user's own setting wins."""
+"""Environment variables that libraries read when they are imported. The user's own setting is kept."""
 
 
 def begin(what: str) -> None:
-    """Print what the command does, in the first process, and keep the terminal free of the libraries' own lines.
+    """Print in the first process what the command does, and keep the libraries' own lines off the terminal.
 
     Args:
-        what: One line.
+        what: Line that says what the command does.
     """
     quiet_libraries()
     if processes.is_first():
@@ -27,7 +27,7 @@ def begin(what: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Leave the terminal to our own lines: no bars of transformers, no warnings about the libraries' insides."""
+    """Show only napo-bench's own lines: no bars of transformers, and no warnings about internals of libraries."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore", FutureWarning)

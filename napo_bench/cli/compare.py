@@ -24,7 +24,7 @@ def compare(
     baseline: Annotated[Path, typer.Argument(help="The run to compare with: its JSON file or its folder.")],
     candidate: Annotated[Path, typer.Argument(help="The run that may differ from it.")],
     json_out: Annotated[
-        Path | None, typer.Option("--json", help="Write everything here, every changed sample too.")
+        Path | None, typer.Option("--json", help="Write the whole comparison here, with every changed sample.")
     ] = None,
 ) -> None:
     """Compare two runs sample by sample.
@@ -70,7 +70,7 @@ def _print(comparison: Comparison) -> None:
         )
     console.print_whole(table)
     console.out.print(
-        f"p: exact McNemar where every sample passes or fails, else permutation; adjusted by Holm's rule for the "
+        f"p: exact McNemar if every sample passes or fails, else permutation; adjusted by Holm's rule for the "
         f"{len(comparison.metrics)} metrics. Coloured: below {_ALPHA}.",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""The two consoles of the command line, results on stdout and everything else on stderr, and the error panel."""
+"""The two consoles of the command line (results on stdout, everything else on stderr), and the error panel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _WIDEST = 400
 
 
 def print_whole(table: Table) -> None:
-    """Print a table on stdout as wide as its cells are: in a narrow terminal lines wrap, and no number is cut."""
+    """Print a table on stdout in the width of its cells. In a narrow terminal lines wrap, and no number is cut."""
     table.width = Measurement.get(out, out.options.update(max_width=_WIDEST), table).maximum
     out.print(table, crop=False, soft_wrap=True)
 
 
 def print_error(error: NapoBenchError) -> None:
-    """Print what is wrong and the next step on stderr as one panel; each further process of a launch prints a line."""
+    """Print the error and the next step on stderr as one panel. Every other process of a launch prints one line."""
     if not processes.is_first():
         err.print(f"process {processes.rank()}: {error.message}", markup=False, highlight=False)
         return

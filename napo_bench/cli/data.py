@@ -1,4 +1,4 @@
-"""`napo-bench data`: fetch benchmark data, say what is missing, build biased negatives, write the micro world."""
+"""`napo-bench data`: fetch benchmark data, list missing data, build biased negatives, write the micro world."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ data_app = typer.Typer(help="Benchmark data and preference data.", no_args_is_he
 app.add_typer(data_app, name="data")
 
 DataDir = Annotated[
-    Path | None, typer.Option(help="Holds a folder a benchmark. Default: $NAPO_BENCH_DATA, else the user cache folder.")
+    Path | None,
+    typer.Option(
+        help="Folder with one folder for each benchmark. Default: $NAPO_BENCH_DATA, else the user cache folder."
+    ),
 ]
 
 
@@ -39,12 +42,15 @@ def fetch(
     benchmarks: Annotated[list[str], typer.Argument(help="Any of vlind, object-halbench, amber, mmhal.")],
     data_dir: DataDir = None,
     base_url: Annotated[
-        str | None, typer.Option(help="A mirror: a web server over a data dir. Hub data sets follow $HF_ENDPOINT.")
+        str | None,
+        typer.Option(
+            help="A mirror: a web server that serves a data folder. Data sets of the hub follow $HF_ENDPOINT."
+        ),
     ] = None,
 ) -> None:
     """Fetch the official data of benchmarks: pinned, checked, resumable.
 
-    What is there already is checked and left alone.
+    A file that already exists is checked and stays unchanged.
     """
     from napo_bench.benchmarks import benchmark_named
     from napo_bench.core.paths import data_dir as resolve_data_dir
@@ -75,11 +81,11 @@ def fetch(
 @data_app.command("show")
 def show(
     benchmarks: Annotated[
-        list[str] | None, typer.Argument(help="Say also how to get the missing data of these by hand.")
+        list[str] | None, typer.Argument(help="Also print how to get the missing data of these benchmarks by hand.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Say what is there and what is missing, with the command that gets it."""
+    """List the data that is there and the data that is missing, with the command that fetches the missing data."""
     from napo_bench.benchmarks import all_benchmarks, benchmark_named
     from napo_bench.core.paths import data_dir as resolve_data_dir
 
@@ -110,16 +116,20 @@ def show(
 @data_app.command("build-bias")
 def build_bias(
     context: typer.Context,
-    ckpt: Annotated[str, typer.Option(help="Writes the negatives: checkpoint or adapter, folder or hub name.")],
-    data: Annotated[str, typer.Option(help="RLAIF-V rows: parquet file, folder of them, or data set on the hub.")],
+    ckpt: Annotated[
+        str, typer.Option(help="Model that writes the negatives: checkpoint or adapter, folder or hub name.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="RLAIF-V rows: parquet file, folder of parquet files, or data set on the hub.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the result.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; default: the best that is there.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best device.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32, bfloat16 or float16.")] = "auto",
 ) -> None:
-    """Add a model's own biased negatives to preference rows, as RLAIF-V-Bias has them.
+    """Add a model's own biased negatives to preference rows, as in RLAIF-V-Bias.
 
-    Several processes share the work under torchrun; the same command goes on after an interruption.
+    Under torchrun several processes share the work. The same command continues after an interruption.
     """
     context.with_resource(output_folder(out))
     begin(f"Writing biased negatives for {data} with {ckpt}, into {out}")
@@ -135,10 +145,10 @@ def build_bias(
 @data_app.command("micro")
 def micro(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder to write: a data dir with all four benchmarks.")],
-    seed: Annotated[int, typer.Option(help="Of the world; the same seed gives the same bytes.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write: a data folder with all four benchmarks.")],
+    seed: Annotated[int, typer.Option(help="Seed of the world; the same seed gives the same bytes.")] = 0,
 ) -> None:
-    """Write the micro world's benchmarks in the official formats, to look at or to give as --data-dir."""
+    """Write the micro world's benchmarks in the official formats, for example for --data-dir."""
     from napo_bench.benchmarks import benchmark_names
     from napo_bench.micro.data import write_data
 
@@ -153,7 +163,7 @@ def micro(
 @data_app.command("micro-rows")
 def micro_rows(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
-    rows: Annotated[int, typer.Option(min=1, help="How many rows; train-then-eval draws 1,500.")] = 1500,
+    rows: Annotated[int, typer.Option(min=1, help="Number of rows; train-then-eval draws 1,500.")] = 1500,
     seed: Annotated[int, typer.Option(help="Seed of the draw; the same seed gives the same rows.")] = 0,
 ) -> None:
     """Draw the micro world's preference rows, for train --data and build-bias --data."""
@@ -209,7 +219,7 @@ def _is_micro(root: Path) -> bool:
 
 
 def _add_text_resources(table: Table) -> list[str]:
-    """Add what the official text pipelines read to the table; returns the commands that get what is missing."""
+    """Add the data of the official text pipelines to the table, and return the commands that fetch missing data."""
     from importlib.util import find_spec
 
     import nltk

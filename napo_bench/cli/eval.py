@@ -52,7 +52,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 on CUDA.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best that is there.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best device.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
     ] = False,
@@ -72,7 +72,7 @@ def evaluate(
     max_refused: MaxRefused = "1%",
     thinking_marks: ThinkingMarks = None,
 ) -> None:
-    """Evaluate a checkpoint. The same command goes on where an earlier one was stopped.
+    """Evaluate a checkpoint. The same command continues where an earlier command stopped.
 
     Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench eval --ckpt ...
     """

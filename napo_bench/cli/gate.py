@@ -1,4 +1,4 @@
-"""`napo-bench gate`: does a run keep up with its baseline? Exit code 0: yes, 1: no, 2: nobody can say."""
+"""`napo-bench gate`: is a run as good as its baseline? Exit code 0: yes, 1: no, 2: could not judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STYLES = {"passed": "green", "regressed": "red", "inconclusive": "yellow"}
 @app.command("gate")
 def gate(
     run: Annotated[Path, typer.Argument(help="The candidate's run: its JSON file or its folder.")],
-    baseline: Annotated[Path, typer.Option(help="The run that it must keep up with.")],
+    baseline: Annotated[Path, typer.Option(help="The run that the candidate is compared with.")],
     gates: Annotated[
         Path | None, typer.Option(help="Gates file. Default: the gates of napo-bench, on CHAIR, CB and LP.")
     ] = None,

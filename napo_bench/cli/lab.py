@@ -45,14 +45,14 @@ def lab(
         ),
     ] = None,
     rows: Annotated[int | None, typer.Option(min=2, help="Preference rows. Default: those of train-then-eval.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many units of each benchmark.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of every recipe; repeatable.")
     ] = None,
 ) -> None:
-    """Put the paper's claims to the test in the micro world: variants, margins, alpha, and changed rows.
+    """Test the paper's claims in the micro world: variants, margins, alpha, and changed rows.
 
-    The same command goes on where an earlier one was stopped.
+    The same command continues where an earlier command stopped.
     """
     context.with_resource(output_folder(out))
     begin(f"Testing the method's claims in the micro world over {seeds} seeds, into {out}")
@@ -96,7 +96,7 @@ def lab(
 
 
 def _show(grid: Grid) -> None:
-    """Print a table with as many columns as fit without cutting a word; the page has them all."""
+    """Print as many columns of a table as fit without cutting a word. The page has all columns."""
     rows = [[_interval_below(cell) for cell in row] for row in grid.rows]
     columns = list(zip(grid.head, *rows, strict=True))
     widths = [max(map(len, columns[0])), *(max(map(_least_width, column)) for column in columns[1:])]
@@ -114,7 +114,7 @@ def _show(grid: Grid) -> None:
 
 
 def _interval_below(cell: str) -> str:
-    """A number's interval in a line of its own."""
+    """A number with its interval in a second line."""
     return cell if cell[:1].isalpha() else cell.replace(" [", "\n[")
 
 

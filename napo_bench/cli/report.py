@@ -21,22 +21,25 @@ def report(
     format: Annotated[
         str, typer.Option(help="md, tex or csv: the tables. html: tables, figures, every sample.")
     ] = "md",
-    out: Annotated[Path | None, typer.Option(help="Write here. Default: the terminal; for html report.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: the terminal, and report.html for html.")
+    ] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="Print 95% intervals.")] = False,
     paper: Annotated[
         bool | None,
         typer.Option(
-            "--paper/--no-paper", help="Show the paper's rows above ours. Default: yes, except for micro runs."
+            "--paper/--no-paper", help="Show the paper's rows above the runs. Default: yes, except for micro runs."
         ),
     ] = None,
     figures: Annotated[Path | None, typer.Option(help="Write the figures into this folder, as SVG and PNG.")] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where the pictures of the explorer are. Default: where the runs found them.")
+        Path | None,
+        typer.Option(help="Folder with the images of the explorer. Default: the folder that each run used."),
     ] = None,
 ) -> None:
     """Put runs into the paper's tables, draw their figures, and browse their samples.
 
-    Numbers that are not comparable with the paper's carry a footnote that says why.
+    A number that is not comparable with the paper's has a footnote with the reason.
     """
     from napo_bench.core import files
     from napo_bench.report import explorer, table
@@ -53,7 +56,7 @@ def report(
         disk.try_folder(figures)
     loaded = load_runs(runs, samples=format == "html" or figures is not None)
     if lacking := "; ".join(f"{run.name}: {run.lacks}" for run in loaded if run.lacks):
-        _note(f"What training left is missing, so curves or rows of Tables 2-6 are left out. {lacking}.")
+        _note(f"Files of the training are missing, so curves or rows of Tables 2-6 are left out. {lacking}.")
     tables = [table.table_1(loaded, paper=paper), *table.variant_tables(loaded, paper=paper)]
     drawn = draw_figures(loaded) if format == "html" or figures is not None else []
     if figures is not None:

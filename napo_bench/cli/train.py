@@ -41,7 +41,9 @@ SUMMARY = {
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Option(help="A recipe of the package (llava-1.5-7b-napo, ...) or a YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="Where the checkpoint goes; needed but for --dry-run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the trained checkpoint; needed except with --dry-run.")
+    ] = None,
     ckpt: Annotated[str | None, typer.Option(help="The checkpoint to start from. Default: the recipe's base.")] = None,
     data: Annotated[
         str | None, typer.Option(help="Preference rows: parquet file, folder or hub name. Default: the recipe's data.")
@@ -52,9 +54,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show recipe, rows, tokens, memory and time; train nothing.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     cache: Annotated[
-        Path | None, typer.Option(help="For reference log-probs and mapped rows. Default: the user's cache folder.")
+        Path | None,
+        typer.Option(help="Folder for reference log-probs and mapped rows. Default: the user's cache folder."),
     ] = None,
 ) -> None:
     """Train a checkpoint on preference rows with DPO, mDPO or NaPO.
@@ -76,7 +79,9 @@ def train(
             "(napo-bench train-then-eval does all of it).",
         )
     if out is None and not dry_run:
-        raise NapoBenchError("train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to look first.")
+        raise NapoBenchError(
+            "train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to see the plan first."
+        )
     from napo_bench.trainers.run import default_cache, open_inputs
     from napo_bench.trainers.run import train as run_training
 

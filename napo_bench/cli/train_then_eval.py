@@ -43,12 +43,14 @@ _STYLES = {"better": "green", "worse": "red", "open": "default"}
 @app.command("train-then-eval")
 def train_then_eval(
     context: typer.Context,
-    ckpt: Annotated[str, typer.Option(help="The base: folder or hub name. micro is the one that comes along.")] = MICRO,
+    ckpt: Annotated[
+        str, typer.Option(help="The base: folder or hub name. micro is the base that ships with napo-bench.")
+    ] = MICRO,
     recipe: Annotated[
         list[str] | None, typer.Option(help="Name or YAML file; repeatable. Default with micro: DPO, mDPO and NaPO.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Preference rows, with biased negatives or without. Default: the recipe's.")
+        str | None, typer.Option(help="Preference rows, with or without biased negatives. Default: the recipe's.")
     ] = None,
     suite: Annotated[
         str | None,
@@ -61,7 +63,7 @@ def train_then_eval(
     out: Annotated[Path | None, typer.Option(help="Folder of the experiment. Default: runs/NAME.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each recipe, with the seeds 0, 1, ...")] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Few rows, a part of the benchmarks: does all of it work?")
+        bool, typer.Option("--quick", help="Few rows and a part of the benchmarks, to try the whole experiment.")
     ] = False,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for every recipe; repeatable.")
@@ -70,12 +72,13 @@ def train_then_eval(
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first N units of each benchmark.")] = None,
     dtype: Annotated[
-        str, typer.Option(help="Of evaluations and negatives: float32, bfloat16, float16, or auto: bfloat16 on CUDA.")
+        str,
+        typer.Option(help="Dtype of evaluations and negatives: float32, bfloat16, float16, or auto: bfloat16 on CUDA."),
     ] = "auto",
     device: Annotated[
         str | None,
         typer.Option(
-            help="Of evaluations and negatives: cpu, cuda, cuda:1. Default: the best that is there. A training takes "
+            help="Device of evaluations and negatives: cpu, cuda, cuda:1. Default: the best device. A training takes "
             "the GPU that CUDA_VISIBLE_DEVICES names."
         ),
     ] = None,
@@ -90,8 +93,8 @@ def train_then_eval(
 ) -> None:
     """Train checkpoints against modality bias, evaluate them beside their base, and print one table.
 
-    With no arguments: the micro world, nothing downloaded, minutes on two cores. The same command goes on where an
-    earlier one was stopped. Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench train-then-eval ...
+    Without arguments: the micro world, nothing downloaded, minutes on two cores. The same command continues where an
+    earlier command stopped. Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench train-then-eval ...
     """
     folder = out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else ""))
     context.with_resource(output_folder(folder))
@@ -167,7 +170,7 @@ def _common_data(named: Sequence[str]) -> str:
 
 
 def run_steps(steps: Sequence[Step]) -> None:
-    """Do every step under one progress display, with one estimate of the time that is left."""
+    """Do every step under one progress display, with one estimate of the time left."""
     from napo_bench.cli.train import SHOWN
     from napo_bench.core.progress import Bars
 
@@ -179,7 +182,7 @@ def run_steps(steps: Sequence[Step]) -> None:
 
 
 def _report(experiment: Experiment) -> None:
-    """Write the tables and the HTML page, and print what came out."""
+    """Write the tables and the HTML page, and print the results."""
     from napo_bench.core import files
     from napo_bench.report import explorer, table
     from napo_bench.report.figures import draw_figures
@@ -211,7 +214,7 @@ def _report(experiment: Experiment) -> None:
 
 
 def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seeds: int) -> None:
-    """Print our rows of Table 1, a column each, with what each method changed against the base."""
+    """Print Table 1 of the experiment with one column for each checkpoint, and each method's difference to the base."""
     from napo_bench.benchmarks import benchmark_labels
 
     label_of = benchmark_labels()
@@ -228,7 +231,7 @@ def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seed
     over = "samples" if seeds == 1 else f"{seeds} trainings"
     console.out.print(
         f"\nBold: the best. Second line: 95% interval over {over}. In brackets: against the base, "
-        "[green]better[/green] or [red]worse[/red] where the paired interval leaves out 0.",
+        "[green]better[/green] or [red]worse[/red] if the paired interval excludes 0.",
         highlight=False,
     )
     for mark, text in entry.footnotes.items():

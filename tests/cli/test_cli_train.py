@@ -68,7 +68,7 @@ def test_sigterm_names_the_step_that_is_saved_and_the_command_that_goes_on(comma
     assert (code, out) == (143, "")
     (said,) = [line for line in err.splitlines() if line.startswith("Interrupted")]
     assert said.startswith(
-        "Interrupted by SIGTERM. Step 3 of 4 is saved in trained. To go on: napo-bench train --recipe"
+        "Interrupted by SIGTERM. Step 3 of 4 is saved in trained. To continue: napo-bench train --recipe"
     )
     assert said.endswith(" --out trained --set epochs=2 --set per_device_batch_size=5 --resume")
     assert "Traceback" not in err

@@ -45,7 +45,7 @@ def test_sigterm_ends_any_command_as_ctrl_c_does_but_with_code_143(monkeypatch, 
     code, out, err = invoke(["data", "show", "amber"], monkeypatch, capsys)
     assert (code, out) == (143, "")
     assert err.splitlines() == [
-        "Interrupted by SIGTERM. What was finished is on disk. To go on: napo-bench data show amber"
+        "Interrupted by SIGTERM. What was finished is on disk. To continue: napo-bench data show amber"
     ]
     assert time.monotonic() - began < 10
     assert signal.getsignal(signal.SIGTERM) is before

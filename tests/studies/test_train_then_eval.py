@@ -102,7 +102,7 @@ def test_an_interrupt_that_comes_while_an_object_is_finalized_is_obeyed(command,
     monkeypatch.setattr(experiment, "evaluate", evaluates_for_long)
     code, _, err = command(*METHODS)
     assert code == 130
-    assert "Interrupted by SIGINT. What was finished is on disk. To go on: napo-bench train-then-eval" in err
+    assert "Interrupted by SIGINT. What was finished is on disk. To continue: napo-bench train-then-eval" in err
 
 
 def test_other_weights_at_the_same_path_are_evaluated_anew(command, tmp_path, world):

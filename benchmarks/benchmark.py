@@ -118,6 +118,8 @@ class Benchmark:
     Attributes:
         name: Name in runs and in entry points, and of the folder in the data dir.
         label: Name in print.
+        about: What the benchmark measures, in a sentence.
+        rows: What a file of responses contains, for the help of `napo-bench score`.
         metrics: The metrics, in the order in which they are printed.
         tasks: What a model is asked.
         score: Response rows, data dir, options -> result. Raises NapoBenchError if rows or data are missing, malformed
@@ -136,6 +138,8 @@ class Benchmark:
 
     name: str
     label: str
+    about: str
+    rows: str
     metrics: tuple[Metric, ...]
     tasks: tuple[Task, ...]
     score: Callable[[Sequence[Row], Path, ScoreOptions], BenchmarkResult]

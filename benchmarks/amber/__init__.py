@@ -90,6 +90,11 @@ def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> Benchm
 BENCHMARK = Benchmark(
     name="amber",
     label="AMBER",
+    about="CHAIR, Cover, Hal, Cog; accuracy and F1 of the discriminative questions.",
+    rows=(
+        "RESPONSES is a JSON list of {id, response}. Each half is complete on its own. The spaCy model is "
+        "en_core_web_lg if none is given."
+    ),
     metrics=(*DESCRIPTION_METRICS, *ANSWER_METRICS),
     tasks=(
         Task("amber", _descriptions, tuple(metric.name for metric in DESCRIPTION_METRICS)),

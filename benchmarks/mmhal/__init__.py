@@ -78,6 +78,12 @@ def _try_judge(judge: Judge, data_dir: Path) -> None:
 BENCHMARK = Benchmark(
     name="mmhal",
     label="MMHal-Bench",
+    about="score, hallucination rate and informativeness, rated by an LLM judge.",
+    rows=(
+        "RESPONSES is the template's JSON list with model_answer filled, or the samples of a judged "
+        "run.\n\nThe judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY. Its replies are kept and"
+        " not asked for again."
+    ),
     metrics=METRICS,
     tasks=(Task("mmhal", _units, tuple(metric.name for metric in METRICS), typical_units=96),),
     score=_score,

@@ -84,6 +84,11 @@ def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> Benchm
 BENCHMARK = Benchmark(
     name="object_halbench",
     label="Object HalBench",
+    about="CHAIRs and CHAIRi over the COCO objects that answers mention.",
+    rows=(
+        "RESPONSES is JSON lines of {image_id, question or prompt, text or answer}. A spaCy model "
+        "(en_core_web_trf if none is given) tags the objects that an extractor lists; words need none."
+    ),
     metrics=METRICS,
     tasks=(Task("object_halbench", _units, tuple(metric.name for metric in METRICS), typical_units=300),),
     score=_score,

@@ -52,6 +52,10 @@ def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> Benchm
 BENCHMARK = Benchmark(
     name="vlind",
     label="VLind-Bench",
+    about="CK, VP, CB and LP, by concept and by picture style.",
+    rows=(
+        "RESPONSES is JSON lines of {context_id, concept, test, statement, image_id, text}; statement 1 must be True."
+    ),
     metrics=METRICS,
     tasks=(
         Task(

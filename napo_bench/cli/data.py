@@ -15,6 +15,7 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
+from napo_bench.cli.listed import ListedCommand
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.progress import NO_VALUES, Silent
@@ -37,9 +38,9 @@ DataDir = Annotated[
 ]
 
 
-@data_app.command("fetch")
+@data_app.command("fetch", cls=ListedCommand)
 def fetch(
-    benchmarks: Annotated[list[str], typer.Argument(help="Any of vlind, object-halbench, amber, mmhal.")],
+    benchmarks: Annotated[list[str], typer.Argument(help="Any of {benchmarks}.")],
     data_dir: DataDir = None,
     base_url: Annotated[
         str | None,

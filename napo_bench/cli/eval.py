@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
+from napo_bench.cli.listed import ListedCommand
 from napo_bench.cli.score import (
     DataDir,
     JudgeBaseUrl,
@@ -30,7 +31,7 @@ from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
 
 
-@app.command("eval")
+@app.command("eval", cls=ListedCommand)
 def evaluate(
     context: typer.Context,
     ckpt: Annotated[
@@ -38,9 +39,9 @@ def evaluate(
         typer.Option(help="Folder or hub name of a model or a PEFT adapter; with --api-base-url, a model's name."),
     ],
     suite: Annotated[
-        str,
-        typer.Option(help="Of vlind, object_halbench, amber, amber_discriminative, mmhal, with commas; or micro."),
-    ] = "vlind,object_halbench,amber,mmhal",
+        str | None,
+        typer.Option(help="Of {tasks}, with commas; or micro. Default: {suite}."),
+    ] = None,
     data_dir: DataDir = None,
     out: Annotated[
         Path | None,
@@ -78,7 +79,8 @@ def evaluate(
     """
     folder = out or Path("runs") / Path(ckpt).resolve().name
     context.with_resource(output_folder(folder))
-    begin(f"Evaluating {ckpt} on {suite}, into {folder}")
+    begin(f"Evaluating {ckpt} on {suite or 'the default suite'}, into {folder}")
+    from napo_bench.benchmarks import default_suite
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_request_fields, read_share
     from napo_bench.engines.judge import configured_judge, judge_journal
@@ -90,7 +92,7 @@ def evaluate(
         raise NapoBenchError("--request is given, but no endpoint.", "Add --api-base-url.")
     marks = read_marks(thinking_marks)
     refusable = read_share(max_refused, "--max-refused")
-    members = suite_named(suite)
+    members = suite_named(",".join(default_suite()) if suite is None else suite)
     bars = Bars(console.err)
     options = EvalOptions(
         suite=members,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
@@ -20,13 +22,32 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import NO_VALUES, Silent
 
 if TYPE_CHECKING:
+    from napo_bench.benchmarks.benchmark import Benchmark
     from napo_bench.benchmarks.metrics import Metric
     from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
     from napo_bench.core.thoughts import Marks
     from napo_bench.engines.judge import Judge
     from napo_bench.runs.score import ScoreOptions
 
-score_app = typer.Typer(help="Score stored responses of any model.", no_args_is_help=True)
+
+class _Benchmarks(TyperGroup):
+    """One command for each benchmark, made when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the benchmarks, with hyphens."""
+        from napo_bench.benchmarks import all_benchmarks
+
+        return [_hyphened(name) for name in all_benchmarks()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a benchmark, whose name may have hyphens; None if there is no such benchmark."""
+        from napo_bench.benchmarks import benchmark_named, benchmark_names
+
+        is_there = cmd_name.replace("-", "_") in benchmark_names()
+        return _command(benchmark_named(cmd_name)) if is_there else None
+
+
+score_app = typer.Typer(cls=_Benchmarks, help="Score stored responses of any model.", no_args_is_help=True)
 app.add_typer(score_app, name="score")
 
 Responses = Annotated[Path, typer.Option(help="Responses in the benchmark's official format.")]
@@ -69,42 +90,25 @@ ThinkingMarks = Annotated[
 _status = console.err.status("")
 
 
-@score_app.command("amber")
-def amber(
-    responses: Responses,
-    data_dir: DataDir = None,
-    json_out: JsonOut = None,
-    allow_partial: AllowPartial = False,
-    pipeline: Pipeline = "official",
-    spacy_model: SpacyModel = None,
-    answers: Annotated[
-        str, typer.Option(help="Yes/no answers count if they are exact, as published; lenient reads the first word.")
-    ] = "exact",
-    thinking_marks: ThinkingMarks = None,
-) -> None:
-    """AMBER: CHAIR, Cover, Hal, Cog; accuracy and F1 of the discriminative questions.
-
-    RESPONSES is a JSON list of {id, response}. Each half is complete on its own. The spaCy model is en_core_web_lg
-    where none is given.
-    """
-    begin(f"Scoring {responses} by AMBER")
-    from napo_bench.core.thoughts import read_marks
-    from napo_bench.runs.score import ScoreOptions
-
-    options = ScoreOptions(
-        allow_partial=allow_partial,
-        pipeline=pipeline,
-        spacy_model=spacy_model,
-        answers=answers,
-        source=str(responses),
-        thinking_marks=read_marks(thinking_marks),
-    )
-    _score("amber", responses, data_dir, json_out, options)
+_NEEDED = {
+    "pipeline": {"words"},
+    "spacy_model": {"spacy"},
+    "extractor_model": {"extractor"},
+    "extractor_base_url": {"extractor"},
+    "extractor_max_requests": {"extractor"},
+    "extractor_request": {"extractor"},
+    "judge_model": {"judge"},
+    "judge_base_url": {"judge"},
+    "judge_max_requests": {"judge"},
+    "judge_request": {"judge"},
+    "max_refused": {"judge", "extractor"},
+    "answers": {"yes_no"},
+}
+"""Option of `_score` -> the needs of a benchmark that has it; every benchmark has the other options."""
 
 
-@score_app.command("object_halbench", hidden=True)
-@score_app.command("object-halbench")
-def object_halbench(
+def _score(
+    benchmark: str,
     responses: Responses,
     data_dir: DataDir = None,
     json_out: JsonOut = None,
@@ -114,95 +118,77 @@ def object_halbench(
         str | None, typer.Option(help="An LLM that lists each answer's objects. Default: the words of the answer.")
     ] = None,
     extractor_base_url: Annotated[
-        str | None, typer.Option(help="Its OpenAI-compatible endpoint. Default: as for the judge of mmhal.")
+        str | None, typer.Option(help="Its OpenAI-compatible endpoint. Default: as for a judge.")
     ] = None,
     extractor_max_requests: JudgeMaxRequests = None,
     extractor_request: JudgeRequest = None,
-    max_refused: MaxRefused = "1%",
-    spacy_model: SpacyModel = None,
-    thinking_marks: ThinkingMarks = None,
-) -> None:
-    """Object HalBench: CHAIRs and CHAIRi over the COCO objects that answers mention.
-
-    RESPONSES is JSON lines of {image_id, question or prompt, text or answer}. A spaCy model (en_core_web_trf where none
-    is given) tags the objects that an extractor lists; words need none.
-    """
-    begin(f"Scoring {responses} by Object HalBench")
-    from napo_bench.core.thoughts import read_marks
-    from napo_bench.engines.chat import read_request_fields, read_share
-    from napo_bench.runs.score import ScoreOptions
-
-    if extractor_model is None and (extractor_base_url is not None or spacy_model is not None or extractor_request):
-        raise NapoBenchError("An option of the extractor is given, but no extractor.", "Add --extractor-model.")
-    marks = read_marks(thinking_marks)
-    fields = read_request_fields(extractor_request or [], "--extractor-request")
-    refusable = read_share(max_refused, "--max-refused")
-    extractor = None
-    if extractor_model:
-        extractor = _judge(extractor_model, extractor_base_url, extractor_max_requests, fields, refusable, marks)
-    options = ScoreOptions(
-        allow_partial=allow_partial,
-        pipeline=pipeline,
-        spacy_model=spacy_model,
-        extractor=extractor,
-        source=str(responses),
-        thinking_marks=marks,
-    )
-    _score("object_halbench", responses, data_dir, json_out, options)
-
-
-@score_app.command("vlind")
-def vlind(
-    responses: Responses,
-    data_dir: DataDir = None,
-    json_out: JsonOut = None,
-    allow_partial: AllowPartial = False,
-    thinking_marks: ThinkingMarks = None,
-) -> None:
-    """VLind-Bench: CK, VP, CB and LP, by concept and by picture style.
-
-    RESPONSES is JSON lines of {context_id, concept, test, statement, image_id, text}; statement 1 must be True.
-    """
-    begin(f"Scoring {responses} by VLind-Bench")
-    from napo_bench.core.thoughts import read_marks
-    from napo_bench.runs.score import ScoreOptions
-
-    options = ScoreOptions(
-        allow_partial=allow_partial, source=str(responses), thinking_marks=read_marks(thinking_marks)
-    )
-    _score("vlind", responses, data_dir, json_out, options)
-
-
-@score_app.command("mmhal")
-def mmhal(
-    responses: Responses,
-    data_dir: DataDir = None,
-    json_out: JsonOut = None,
-    allow_partial: AllowPartial = False,
     judge_model: JudgeModel = None,
     judge_base_url: JudgeBaseUrl = None,
     judge_max_requests: JudgeMaxRequests = None,
     judge_request: JudgeRequest = None,
     max_refused: MaxRefused = "1%",
+    spacy_model: SpacyModel = None,
+    answers: Annotated[
+        str, typer.Option(help="Yes/no answers count if they are exact, as published; lenient reads the first word.")
+    ] = "exact",
     thinking_marks: ThinkingMarks = None,
 ) -> None:
-    """MMHal-Bench: score, hallucination rate and informativeness, rated by an LLM judge.
+    from napo_bench.benchmarks import benchmark_named
 
-    RESPONSES is the template's JSON list with model_answer filled, or the samples of a judged run.
-
-    The judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY. Its replies are kept and not asked for again.
-    """
-    begin(f"Scoring {responses} by MMHal-Bench")
+    scored = benchmark_named(benchmark)
+    begin(f"Scoring {responses} by {scored.label}")
     from napo_bench.core.thoughts import read_marks
-    from napo_bench.engines.chat import read_request_fields, read_share
     from napo_bench.runs.score import ScoreOptions
 
+    of_extractor = extractor_base_url is not None or spacy_model is not None or extractor_request
+    if "extractor" in scored.needs and extractor_model is None and of_extractor:
+        raise NapoBenchError("An option of the extractor is given, but no extractor.", "Add --extractor-model.")
     marks = read_marks(thinking_marks)
-    fields = read_request_fields(judge_request or [], "--judge-request")
-    refusable = read_share(max_refused, "--max-refused")
-    judge = _judge(judge_model, judge_base_url, judge_max_requests, fields, refusable, marks)
-    options = ScoreOptions(allow_partial=allow_partial, judge=judge, source=str(responses), thinking_marks=marks)
-    _score("mmhal", responses, data_dir, json_out, options)
+    judge = extractor = None
+    if scored.needs & {"judge", "extractor"}:
+        from napo_bench.engines.chat import read_request_fields, read_share
+
+        refusable = read_share(max_refused, "--max-refused")
+        if "judge" in scored.needs:
+            fields = read_request_fields(judge_request or [], "--judge-request")
+            judge = _judge(judge_model, judge_base_url, judge_max_requests, fields, refusable, marks)
+        fields = read_request_fields(extractor_request or [], "--extractor-request")
+        if extractor_model:
+            extractor = _judge(extractor_model, extractor_base_url, extractor_max_requests, fields, refusable, marks)
+    options = ScoreOptions(
+        allow_partial=allow_partial,
+        pipeline=pipeline,
+        spacy_model=spacy_model,
+        judge=judge,
+        extractor=extractor,
+        answers=answers,
+        source=str(responses),
+        thinking_marks=marks,
+    )
+    _write_score(benchmark, responses, data_dir, json_out, options)
+
+
+def _command(benchmark: Benchmark) -> Any:
+    """The command that scores a benchmark, with the options that it needs."""
+    needs = {*benchmark.needs, *(["spacy"] if benchmark.spacy_models else [])}
+    everything = inspect.signature(_score, eval_str=True)
+    chosen = [
+        option
+        for name, option in everything.parameters.items()
+        if name != "benchmark" and (name not in _NEEDED or _NEEDED[name] & needs)
+    ]
+
+    def command(**given: Any) -> None:
+        _score(benchmark.name, **given)
+
+    command.__signature__ = everything.replace(parameters=chosen)  # type: ignore[attr-defined]
+    one = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    one.command(_hyphened(benchmark.name), help=f"{benchmark.label}: {benchmark.about}\n\n{benchmark.rows}")(command)
+    return typer.main.get_command(one)
+
+
+def _hyphened(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _judge(
@@ -225,7 +211,7 @@ class _Judged(Silent):
         _status.update(f"{done} of {total} prompts judged")
 
 
-def _score(
+def _write_score(
     benchmark: str, responses: Path, data_dir: Path | None, json_out: Path | None, options: ScoreOptions
 ) -> None:
     from napo_bench.core.files import sha256_file

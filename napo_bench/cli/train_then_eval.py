@@ -12,6 +12,7 @@ from rich.table import Table
 
 from napo_bench.cli import app, console
 from napo_bench.cli.begin import begin
+from napo_bench.cli.listed import ListedCommand
 from napo_bench.cli.score import (
     DataDir,
     JudgeBaseUrl,
@@ -40,7 +41,7 @@ _WORDS = ("better", "worse")
 _STYLES = {"better": "green", "worse": "red", "open": "default"}
 
 
-@app.command("train-then-eval")
+@app.command("train-then-eval", cls=ListedCommand)
 def train_then_eval(
     context: typer.Context,
     ckpt: Annotated[
@@ -54,10 +55,7 @@ def train_then_eval(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(
-            help="micro, or of vlind, object_halbench, amber, amber_discriminative, mmhal, with commas. "
-            "Default: micro with micro, else the four of the paper."
-        ),
+        typer.Option(help="micro, or of {tasks}, with commas. Default: micro with micro, else {suite}."),
     ] = None,
     data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the experiment. Default: runs/NAME.")] = None,

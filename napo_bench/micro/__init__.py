@@ -5,6 +5,8 @@ from __future__ import annotations
 from napo_bench.micro.base import base_checkpoint
 
 MICRO = "micro"
+MICRO_TASKS = ("vlind", "object_halbench", "amber", "amber_discriminative", "mmhal")
+"""The tasks that the micro world has data for."""
 
 
 def named_checkpoint(name: str) -> str:

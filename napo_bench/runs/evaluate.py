@@ -24,7 +24,7 @@ from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import BATCH_SIZE
-from napo_bench.micro import MICRO
+from napo_bench.micro import MICRO, MICRO_TASKS
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.runs import score as scoring
@@ -232,7 +232,7 @@ def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
         judge = Judge(MODEL, url, api_key=None, journal=journal, address="the micro world's oracle")
         scoring_options = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judge=judge)
         data_dir = options.data_dir or ensure_data()
-        yield dataclasses.replace(options, suite=tuple(all_tasks()), data_dir=data_dir, scoring=scoring_options)
+        yield dataclasses.replace(options, suite=MICRO_TASKS, data_dir=data_dir, scoring=scoring_options)
 
 
 def _data_hashes(options: EvalOptions) -> dict[str, str]:

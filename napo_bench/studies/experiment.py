@@ -19,7 +19,7 @@ from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import Progress
 from napo_bench.core.remaining import Work
-from napo_bench.micro import MICRO, named_checkpoint
+from napo_bench.micro import MICRO, MICRO_TASKS, named_checkpoint
 from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, micro_world, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
 from napo_bench.trainers.recipe import Recipe, load_recipe
@@ -170,7 +170,7 @@ class Experiment:
     @property
     def _evaluation_work(self) -> Work:
         known = {name: task for name, (_, task) in all_tasks().items()}
-        names = known if self.micro_suite else self.evaluation.suite
+        names = MICRO_TASKS if self.micro_suite else self.evaluation.suite
         tasks = [known[name] for name in names if name in known]
         limit = self.evaluation.limit or max((task.typical_units for task in tasks), default=0)
         questions = [min(limit, task.typical_units) * task.questions_a_unit for task in tasks]

@@ -1,0 +1,27 @@
+"""Commands whose help names the benchmarks that are installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+
+class ListedCommand(TyperCommand):
+    """A command that fills {benchmarks}, {tasks} and {suite} in the help of its options when the help is shown."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; the benchmarks are listed here, so that no other start of the program waits for the list."""
+        from napo_bench.benchmarks import all_benchmarks, all_tasks, default_suite
+
+        lists = {
+            "{benchmarks}": ", ".join(name.replace("_", "-") for name in all_benchmarks()),
+            "{tasks}": ", ".join(all_tasks()),
+            "{suite}": ", ".join(default_suite()),
+        }
+        for parameter in self.params:
+            text = getattr(parameter, "help", None) or ""
+            for place, listed in lists.items():
+                text = text.replace(place, listed)
+            vars(parameter)["help"] = text
+        super().format_help(ctx, formatter)

@@ -32,6 +32,7 @@ from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.benchmarks.vlind import BENCHMARK as VLIND
 from napo_bench.benchmarks.vlind import score as vlind
+from napo_bench.runs.provenance import DataUsed, Provenance
 from napo_bench.runs.result import RunResult
 
 WORDS = (
@@ -176,7 +177,7 @@ def make_run(folder: Path, data: Path, sizes: dict[str, int], seed: int) -> None
         samples = [make(rng, index) for index in range(n)]
         values = measure(name, [sample["counts"] for sample in samples], metrics)
         benchmarks[name] = BenchmarkResult(values, samples=samples)
-    RunResult(benchmarks, {"data": {"path": str(data), "sha256": {}}}).save(folder / "run.json")
+    RunResult(benchmarks, Provenance(data=DataUsed(str(data)))).save(folder / "run.json")
 
 
 def draw_photographs(data: Path, sizes: dict[str, int]) -> None:

@@ -50,7 +50,6 @@ ARROWS: dict[str, set[str]] = {
 EXCEPTIONS = {
     ("runs", "lmms"): ["napo_bench/runs/evaluate.py"],
     ("runs", "micro"): ["napo_bench/runs/evaluate.py"],
-    ("report", "micro"): ["napo_bench/report/runs.py"],
 }
 
 

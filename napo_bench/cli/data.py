@@ -214,9 +214,9 @@ def _same_dir(option: Path | None) -> str:
 
 
 def _is_micro(root: Path) -> bool:
-    from napo_bench.micro.data import STAMP
+    from napo_bench.core.paths import MICRO_STAMP
 
-    return (root / STAMP).is_file()
+    return (root / MICRO_STAMP).is_file()
 
 
 def _add_text_resources(table: Table) -> list[str]:

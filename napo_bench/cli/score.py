@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -217,7 +215,8 @@ def _write_score(
     from napo_bench.core.files import sha256_file
     from napo_bench.core.paths import data_dir as resolve_data_dir
     from napo_bench.runs import score as scoring
-    from napo_bench.runs.result import RunResult, package_versions
+    from napo_bench.runs.provenance import DataUsed, Provenance, ResponsesUsed, given_command, package_versions
+    from napo_bench.runs.result import RunResult
 
     began = time.monotonic()
     if json_out is not None:
@@ -229,14 +228,14 @@ def _write_score(
         hashes = scoring.data_hashes(benchmark, folder)
     if not result.metrics:
         raise NapoBenchError(f"{responses}: {result.notes[-1]}")
-    provenance = {
-        "command": shlex.join(["napo-bench", *sys.argv[1:]]),
-        "responses": {"path": str(responses), "sha256": sha256_file(responses)},
-        "data": {"path": str(folder), "sha256": hashes},
-        "versions": package_versions(),
-        "bootstrap_seed": scoring.BOOTSTRAP_SEED,
-        "wall_seconds": round(time.monotonic() - began, 3),
-    }
+    provenance = Provenance(
+        command=given_command(),
+        responses=ResponsesUsed(str(responses), sha256_file(responses)),
+        data=DataUsed(str(folder), hashes),
+        versions=package_versions(),
+        bootstrap_seed=scoring.BOOTSTRAP_SEED,
+        wall_seconds=round(time.monotonic() - began, 3),
+    )
     print_benchmark(benchmark, result)
     if json_out is not None:
         RunResult({benchmark: result}, provenance).save(json_out)

@@ -11,11 +11,8 @@ from pathlib import Path
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.paths import cache_dir
+from napo_bench.core.paths import MICRO_STAMP, cache_dir
 from napo_bench.micro.benchmarks import SEED, write_amber, write_mmhal, write_object_halbench, write_vlind
-
-STAMP = "micro.json"
-"""File with the world's version and the seed of a data folder. The file is written last."""
 
 _SOURCES = ("world.py", "draw.py", "language.py", "lessons.py", "benchmarks.py")
 """The modules that the data comes from."""
@@ -62,7 +59,8 @@ def write_data(out: Path, seed: int = SEED) -> None:
         raise NapoBenchError(
             f"{out} cannot be written: {error.strerror or error}.", "Free space or choose another folder."
         ) from None
-    files.write_json(out / STAMP, {"world": world_version(), "seed": seed})
+    # The stamp is written last: a data dir that has one is whole.
+    files.write_json(out / MICRO_STAMP, {"world": world_version(), "seed": seed})
 
 
 def ensure_data() -> Path:
@@ -72,7 +70,7 @@ def ensure_data() -> Path:
         NapoBenchError: the cache folder cannot be written.
     """
     folder = cache_dir() / "micro" / world_version()
-    if not (folder / STAMP).is_file():
+    if not (folder / MICRO_STAMP).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
             written = Path(temporary) / "data"

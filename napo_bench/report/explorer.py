@@ -98,13 +98,12 @@ def _columns(table: Table) -> list[tuple[str, list[Metric]]]:
 def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
     """Heading and lines about the origin of a run's numbers."""
     provenance = run.run.provenance
-    checkpoint = provenance.get("checkpoint", {})
-    versions = provenance.get("versions", {})
+    checkpoint, responses = provenance.checkpoint, provenance.responses
     lines = {
-        "Checkpoint": [str(checkpoint.get("name", "")), str(checkpoint.get("fingerprint", ""))[:16]],
-        "Responses": [str(provenance.get("responses", {}).get("path", ""))],
-        "Command": [str(provenance.get("command", ""))],
-        "Versions": [", ".join(f"{name} {version}" for name, version in versions.items())],
+        "Checkpoint": [] if checkpoint is None else [checkpoint.name, checkpoint.fingerprint[:16]],
+        "Responses": [] if responses is None else [responses.path],
+        "Command": [provenance.command],
+        "Versions": [", ".join(f"{name} {version}" for name, version in provenance.versions.items())],
     }
     label_of = benchmark_labels()
     for benchmark, result in run.run.benchmarks.items():
@@ -225,7 +224,7 @@ def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir:
 
 def _data_dir(run: NamedRun) -> Path:
     """The folder in which a run's data is now."""
-    stored = str(run.run.provenance.get("data", {}).get("path", ""))
+    stored = run.run.provenance.data.path
     found = find_folder(stored, run.folder, Path.is_dir) if run.folder is not None else None
     return found or Path(stored)
 

@@ -74,8 +74,8 @@ def pair_names(paths: Sequence[Path], runs: Sequence[RunResult]) -> list[str]:
 
 
 def _checkpoint_name(run: RunResult, place: tuple[str, ...]) -> str:
-    checkpoint = run.provenance.get("checkpoint", {}).get("name")
-    return (Path(str(checkpoint)).name if checkpoint else "") or place[-1]
+    checkpoint = run.provenance.checkpoint
+    return (Path(checkpoint.name).name if checkpoint is not None else "") or place[-1]
 
 
 def _place(path: Path) -> tuple[str, ...]:

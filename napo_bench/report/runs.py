@@ -16,7 +16,6 @@ from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.data.sources import WebFile
 from napo_bench.engines.chat import NOT_SENT
-from napo_bench.micro import MICRO
 from napo_bench.report.names import name_and_path, run_names
 from napo_bench.report.places import find_folder
 from napo_bench.runs.compare import differing_settings
@@ -70,22 +69,18 @@ def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
 
 def deviations(run: RunResult) -> dict[str, list[str]]:
     """Benchmark with numbers -> differences from the published protocol, one sentence each."""
+    is_micro = run.provenance.data.is_micro
     return {
-        name: ([MICRO_WORLD] if is_micro(run) else _other_data(run, name)) + _deviations(name, run.benchmarks[name])
+        name: ([MICRO_WORLD] if is_micro else _other_data(run, name)) + _deviations(name, run.benchmarks[name])
         for name in all_benchmarks()
         if name in run.benchmarks and run.benchmarks[name].metrics
     }
 
 
-def is_micro(run: RunResult) -> bool:
-    """Whether a run was measured in the micro world."""
-    return "micro.json" in run.provenance.get("data", {}).get("sha256", {})
-
-
 def comparable(runs: Sequence[RunResult], benchmark: str) -> bool:
     """Whether the runs measured a benchmark in the same way, over all of the same data, without doubtful numbers."""
     results = [run.benchmarks[benchmark] for run in runs]
-    hashes = [_hashes(run, benchmark) for run in runs]
+    hashes = [run.provenance.data.of(benchmark) for run in runs]
     same_way = not any(differing_settings(result, results[0]) for result in results)
     return (
         same_way
@@ -121,28 +116,23 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
 
 
 def _other_data(run: RunResult, benchmark: str) -> list[str]:
-    digests = _hashes(run, benchmark)
     pinned = {
         source.target: source.sha256
         for source in all_benchmarks()[benchmark].sources
         if isinstance(source, WebFile) and source.sha256
     }
+    digests = run.provenance.data.of(benchmark)
     other = [name for name, digest in digests.items() if pinned.get(name, digest) != digest]
     return [f"Other data than the published: {', '.join(other)}."] if other else []
 
 
-def _hashes(run: RunResult, benchmark: str) -> dict[str, str]:
-    digests: dict[str, str] = run.provenance.get("data", {}).get("sha256", {})
-    return {name: digest for name, digest in digests.items() if name.startswith(f"{benchmark}/")}
-
-
 def _training(run: RunResult, folder: Path) -> tuple[Recipe | None, list[dict[str, Any]], Path, str]:
     """The recipe and the log that `napo-bench train` wrote, the run's folder, and what is missing."""
-    checkpoint = run.provenance.get("checkpoint", {})
-    named = str(checkpoint.get("folder", checkpoint.get("name", "")) or "")
+    checkpoint = run.provenance.checkpoint
+    named = (checkpoint.folder if checkpoint is not None else None) or ""
     trained = find_folder(named, folder, lambda place: (place / _DESCRIPTION).is_file())
     if trained is None:
-        is_there = not named or named == MICRO or find_folder(named, folder, _is_checkpoint) is not None
+        is_there = not named or find_folder(named, folder, _is_checkpoint) is not None
         return None, [], folder, "" if is_there else f"its checkpoint {named} is not found"
     stored = files.field(files.read_json(trained / _DESCRIPTION), "recipe", dict, str(trained / _DESCRIPTION))
     try:

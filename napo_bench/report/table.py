@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napo_bench.benchmarks import benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
 from napo_bench.core.paths import results_dir
-from napo_bench.report.runs import NamedRun, comparable, deviations, is_micro
+from napo_bench.report.runs import NamedRun, comparable, deviations
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> li
 
 
 def _shows_paper(runs: Sequence[NamedRun], wanted: bool | None) -> bool:
-    return not all(is_micro(run.run) for run in runs) if wanted is None else wanted
+    return not all(run.run.provenance.data.is_micro for run in runs) if wanted is None else wanted
 
 
 def objective(recipe: Recipe) -> tuple[str, ...]:

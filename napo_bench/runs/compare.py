@@ -176,10 +176,7 @@ def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResul
 
 def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult) -> None:
     """Raise a NapoBenchError where two runs scored a benchmark against different data files."""
-    hashes = [
-        {name: digest for name, digest in _data_hashes(run).items() if name.startswith(f"{benchmark}/")}
-        for run in (candidate, baseline)
-    ]
+    hashes = [run.provenance.data.of(benchmark) for run in (candidate, baseline)]
     differing = sorted(
         name for name in hashes[0].keys() | hashes[1].keys() if hashes[0].get(name) != hashes[1].get(name)
     )
@@ -348,11 +345,6 @@ def _sums(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name, value in row.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums
-
-
-def _data_hashes(run: RunResult) -> dict[str, str]:
-    data = run.provenance.get("data", {})
-    return dict(data.get("sha256", {}))
 
 
 def _short(hashes: Mapping[str, str], name: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import Identity, evaluation_identity, held_run, require_no_replacement
+from napo_bench.runs.provenance import CheckpointUsed, DataUsed, Provenance, given_command
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.score import Row, ScoreOptions
 
@@ -164,23 +163,18 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         results[benchmark] = result
     tell("Scoring", len(rows), len(rows))
     identity = evaluation_identity(model.fingerprint, options, _data_hashes(options))
-    provenance = {
-        "command": shlex.join(["napo-bench", *sys.argv[1:]]),
-        "checkpoint": {"name": checkpoint, "folder": _folder(checkpoint, options), "fingerprint": model.fingerprint},
-        "generation": {
-            "profile": options.profile,
-            "batch_size": options.batch_size,
-            "seed": SEED,
-            **computed,
-        },
-        "suite": list(options.suite),
-        "limit": options.limit,
-        "data": {"path": str(data_dir), "sha256": identity["data"]},
-        "versions": identity["versions"],
-        "identity": identity,
-        "bootstrap_seed": scoring.BOOTSTRAP_SEED,
-        "wall_seconds": round(time.monotonic() - began, 3),
-    }
+    provenance = Provenance(
+        command=given_command(),
+        checkpoint=CheckpointUsed(checkpoint, _folder(checkpoint, options), model.fingerprint),
+        generation={"profile": options.profile, "batch_size": options.batch_size, "seed": SEED, **computed},
+        suite=tuple(options.suite),
+        limit=options.limit,
+        data=DataUsed(str(data_dir), identity["data"]),
+        versions=identity["versions"],
+        identity=identity,
+        bootstrap_seed=scoring.BOOTSTRAP_SEED,
+        wall_seconds=round(time.monotonic() - began, 3),
+    )
     run = RunResult(results, provenance)
     run.save(out / "run.json")
     return run

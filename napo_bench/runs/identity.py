@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from napo_bench.benchmarks import all_tasks
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.runs.result import RunResult, package_versions
+from napo_bench.runs.provenance import package_versions
+from napo_bench.runs.result import RunResult
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.benchmark import Benchmark, Need
@@ -85,10 +86,10 @@ def held_run(out: Path) -> tuple[RunResult, Identity] | None:
         run = RunResult.load(out / "run.json")
     except NapoBenchError:
         return None
-    if "responses" in run.provenance:
+    if run.provenance.responses is not None:
         raise NapoBenchError(f"{out} holds scores of stored responses, not a run of eval.", "Give another --out.")
-    identity = run.provenance.get("identity")
-    return (run, identity) if isinstance(identity, dict) else None
+    identity = run.provenance.identity
+    return (run, identity) if identity is not None else None
 
 
 def differences(then: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:

@@ -6,8 +6,6 @@ every sample (prompt, response, counts), enough to score, compare and browse aga
 
 from __future__ import annotations
 
-import importlib.metadata
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.runs.provenance import Provenance
 
 SCHEMA_VERSION = 1
 _GIVE_RUN = "Give the run.json that `napo-bench eval` or `napo-bench score --json` wrote, or its folder."
@@ -27,7 +26,7 @@ class RunResult:
     """Benchmarks of one checkpoint, or of one file of stored responses, with their provenance."""
 
     benchmarks: dict[str, BenchmarkResult]
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
 
     def save(self, path: Path) -> None:
         """Write `path` and its samples folder, samples first, each file atomically.
@@ -43,7 +42,7 @@ class RunResult:
                 "schema_version": SCHEMA_VERSION,
                 "benchmarks": {name: _without_samples(benchmark) for name, benchmark in self.benchmarks.items()},
                 "samples": folder.name,
-                "provenance": self.provenance,
+                "provenance": self.provenance.to_json(),
             },
         )
 
@@ -76,7 +75,7 @@ class RunResult:
                 name: _benchmark(name, entry, f"{path}, benchmark {name}")
                 for name, entry in files.field(document, "benchmarks", dict, str(path)).items()
             }
-            provenance = _provenance(document, str(path))
+            provenance = Provenance.from_json(_optional(document, "provenance", dict, str(path)), f"{path}, provenance")
         except NapoBenchError as error:
             raise NapoBenchError(error.message, error.hint or _WRITE_AGAIN) from None
         if samples:
@@ -127,25 +126,6 @@ def _benchmark(name: str, entry: Any, where: str) -> BenchmarkResult:
 
 def _optional(entry: Any, name: str, kind: type, where: str) -> Any:
     return files.field(entry, name, kind, where) if name in entry else kind()
-
-
-def _provenance(document: dict[str, Any], where: str) -> dict[str, Any]:
-    provenance: dict[str, Any] = _optional(document, "provenance", dict, where)
-    for name in ("checkpoint", "data", "responses", "versions"):
-        _optional(provenance, name, dict, f"{where}, provenance")
-    _optional(provenance.get("data", {}), "sha256", dict, f"{where}, provenance, data")
-    return provenance
-
-
-def package_versions() -> dict[str, str]:
-    """Python's version and those of the installed packages that can change a number."""
-    versions = {"python": sys.version.split()[0]}
-    for name in ("napo-bench", "lmms-eval", "transformers", "torch", "peft", "nltk", "spacy", "openai", "numpy"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _without_samples(benchmark: BenchmarkResult) -> dict[str, Any]:

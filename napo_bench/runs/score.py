@@ -10,6 +10,7 @@ from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses, replaced_note
 from napo_bench.benchmarks.unanswered import answer_rows
 from napo_bench.core import digests
+from napo_bench.core.paths import MICRO_STAMP
 from napo_bench.core.thoughts import DEFAULT_MARKS
 
 __all__ = ["BOOTSTRAP_SEED", "Row", "ScoreOptions", "data_hashes", "read_responses", "score"]
@@ -45,6 +46,6 @@ def data_hashes(benchmark: str, data_dir: Path) -> dict[str, str]:
     """
     globs = benchmark_named(benchmark).data_files
     paths = [path for name in globs for path in sorted((data_dir / benchmark).glob(name))]
-    paths += data_dir.glob("micro.json")
+    paths += data_dir.glob(MICRO_STAMP)
     names = [path.relative_to(data_dir).as_posix() for path in paths]
     return dict(zip(names, digests.sha256(paths), strict=True))

@@ -54,7 +54,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(command, folder: Path, tmp_
     assert "run.json" in err
     run = RunResult.load(tmp_path / "runs/tiny-llava")
     assert list(run.benchmarks) == ["vlind", "object_halbench", "mmhal"]
-    assert run.provenance["command"].startswith("napo-bench eval --device cpu --ckpt")
+    assert run.provenance.command.startswith("napo-bench eval --device cpu --ckpt")
 
 
 @pytest.mark.parametrize(

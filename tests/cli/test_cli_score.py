@@ -84,12 +84,12 @@ def test_the_json_holds_metrics_samples_and_provenance(amber, data_dir, tmp_path
     assert [sample["response"] for sample in run.benchmarks["amber"].samples] == [row["response"] for row in ROWS]
     provenance = run.provenance
     relation = (data_dir / "amber" / "relation.json").read_bytes()
-    assert provenance["data"]["sha256"]["amber/relation.json"] == hashlib.sha256(relation).hexdigest()
+    assert provenance.data.sha256["amber/relation.json"] == hashlib.sha256(relation).hexdigest()
     responses = (tmp_path / "responses.json").read_bytes()
-    assert provenance["responses"]["sha256"] == hashlib.sha256(responses).hexdigest()
-    assert provenance["command"].startswith("napo-bench score amber --responses ")
-    assert {"python", "napo-bench", "numpy"} <= provenance["versions"].keys()
-    assert provenance["wall_seconds"] >= 0 and provenance["bootstrap_seed"] == 0
+    assert provenance.responses.sha256 == hashlib.sha256(responses).hexdigest()
+    assert provenance.command.startswith("napo-bench score amber --responses ")
+    assert {"python", "napo-bench", "numpy"} <= provenance.versions.keys()
+    assert provenance.wall_seconds >= 0 and provenance.bootstrap_seed == 0
 
 
 def test_the_same_responses_give_the_same_json(amber, tmp_path):

@@ -211,7 +211,7 @@ class TestVlind:
         assert values(tmp_path / "out.json") == folders
         run = RunResult.load(tmp_path / "out.json")
         assert run.benchmarks["vlind"].settings == {"layout": "hub mirror"}
-        assert list(run.provenance["data"]["sha256"]) == ["vlind/mirror.jsonl"]
+        assert list(run.provenance.data.sha256) == ["vlind/mirror.jsonl"]
 
 
 def rating_of(prompt: str) -> int:

@@ -1,5 +1,6 @@
 """Figures: each is drawn from the runs that have its data, and from nothing else."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -260,7 +261,8 @@ def train_and_evaluate(place, checkpoint, run, name, **facts):
     lines = log("rejected", "lang", "vis")
     (place / checkpoint / "train_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = make_run(0.6, 1, name=name, sizes={"vlind": 4})
-    result.provenance["checkpoint"] |= facts
+    checkpoint = dataclasses.replace(result.provenance.checkpoint, **facts)
+    result.provenance = dataclasses.replace(result.provenance, checkpoint=checkpoint)
     result.save(place / run / "run.json")
     return str(place / run)
 

@@ -179,7 +179,7 @@ def test_a_number_over_a_part_of_the_benchmark_says_so(runs):
 
 def test_other_data_than_the_published_files_says_so():
     run = make_run(0.9, 3)
-    run.provenance["data"]["sha256"]["amber/annotations.json"] = "0" * 64
+    run.provenance.data.sha256["amber/annotations.json"] = "0" * 64
     at_name, _ = footnotes_of(table_1([named("own data", run)]), "own data")
     assert at_name == {"AMBER: Other data than the published: amber/annotations.json."}
 
@@ -187,14 +187,14 @@ def test_other_data_than_the_published_files_says_so():
 def test_the_published_files_need_no_mark():
     run = make_run(0.9, 3)
     digest = "db22a436c4836fbb295e60b4e80d519573077579fb7032f01b193c1bd022b797"
-    run.provenance["data"]["sha256"]["amber/annotations.json"] = digest
+    run.provenance.data.sha256["amber/annotations.json"] = digest
     assert table_1([named("published data", run)]).footnotes == {}
 
 
 def test_rows_of_the_micro_world_all_carry_its_mark():
     micro = [make_run(skill, 1) for skill in (0.4, 0.8)]
     for run in micro:
-        run.provenance["data"]["sha256"]["micro.json"] = "1" * 64
+        run.provenance.data.sha256["micro.json"] = "1" * 64
     table = table_1([named("base", micro[0]), named("napo", micro[1])])
     for name in ("base", "napo"):
         assert footnotes_of(table, name)[0] == {MICRO_WORLD}
@@ -203,7 +203,7 @@ def test_rows_of_the_micro_world_all_carry_its_mark():
 
 def test_micro_runs_alone_stand_without_the_papers_rows():
     micro, real = make_run(0.4, 1), make_run(0.8, 2)
-    micro.provenance["data"]["sha256"]["micro.json"] = "1" * 64
+    micro.provenance.data.sha256["micro.json"] = "1" * 64
     variant = named("napo", micro, "micro-napo-lb1")
     alone = [table_1([named("base", micro)]), *variant_tables([variant])]
     assert len(alone) > 1

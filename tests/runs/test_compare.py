@@ -9,6 +9,7 @@ from synthetic_runs import invoke, make_run
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.compare import compare
+from napo_bench.runs.provenance import DataUsed, Provenance
 from napo_bench.runs.result import RunResult
 
 
@@ -27,9 +28,7 @@ def rows_by_key(comparison):
 
 
 def copy_of(run: RunResult) -> RunResult:
-    return RunResult(
-        {name: dataclasses.replace(result) for name, result in run.benchmarks.items()}, dict(run.provenance)
-    )
+    return RunResult({name: dataclasses.replace(result) for name, result in run.benchmarks.items()}, run.provenance)
 
 
 def test_values_and_differences_are_those_of_the_runs(runs, comparison):
@@ -116,7 +115,7 @@ def test_the_command_names_the_runs_and_cuts_no_number(runs, tmp_path, monkeypat
 
 
 def other_data(run):
-    run.provenance["data"] = {"sha256": {"vlind/data.json": "f" * 64}}
+    run.provenance = Provenance(data=DataUsed(sha256={"vlind/data.json": "f" * 64}))
 
 
 def other_settings(run):

@@ -19,6 +19,7 @@ from napo_bench.core.journal import Journal
 from napo_bench.engines.judge import Judge
 from napo_bench.runs import score as scoring
 from napo_bench.runs.evaluate import EvalOptions, evaluate, micro_world
+from napo_bench.runs.provenance import Provenance, ResponsesUsed
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.score import ScoreOptions
 
@@ -96,9 +97,9 @@ def test_everything_that_is_asked_is_answered(finished: Path) -> None:
 def test_the_run_says_where_it_comes_from(finished: Path, checkpoint: str, data: Path) -> None:
     run = RunResult.load(finished)
     source = run.provenance
-    assert source["checkpoint"]["name"] == checkpoint
-    assert len(source["checkpoint"]["fingerprint"]) == 64
-    assert source["generation"] == {
+    assert source.checkpoint.name == checkpoint
+    assert len(source.checkpoint.fingerprint) == 64
+    assert source.generation == {
         "profile": "greedy",
         "batch_size": 8,
         "seed": 0,
@@ -106,10 +107,10 @@ def test_the_run_says_where_it_comes_from(finished: Path, checkpoint: str, data:
         "device": "cpu",
         "processes": 1,
     }
-    assert source["data"]["path"] == str(data)
-    assert {"vlind/data.json", "amber/annotations.json", "mmhal/template.json"} <= set(source["data"]["sha256"])
-    assert {"lmms-eval", "torch", "transformers", "napo-bench"} <= set(source["versions"])
-    assert source["wall_seconds"] > 0
+    assert source.data.path == str(data)
+    assert {"vlind/data.json", "amber/annotations.json", "mmhal/template.json"} <= set(source.data.sha256)
+    assert {"lmms-eval", "torch", "transformers", "napo-bench"} <= set(source.versions)
+    assert source.wall_seconds > 0
     settings = {name: result.settings["generation"] for name, result in run.benchmarks.items()}
     assert settings["vlind"] == {"profile": "greedy", "max_new_tokens": 64, "until": []}
     assert settings["amber"] == {"profile": "greedy", "max_new_tokens": 1024, "until": []}
@@ -231,7 +232,8 @@ def test_a_run_grows_by_units_and_benchmarks_and_keeps_its_answers(
 def test_scores_of_stored_responses_are_not_replaced(
     checkpoint: str, options: EvalOptions, finished: Path, no_model: None, tmp_path: Path
 ) -> None:
-    RunResult(RunResult.load(finished).benchmarks, {"responses": {"path": "a.json"}}).save(tmp_path / "run.json")
+    scores = Provenance(responses=ResponsesUsed("a.json", ""))
+    RunResult(RunResult.load(finished).benchmarks, scores).save(tmp_path / "run.json")
     with pytest.raises(NapoBenchError, match="holds scores of stored responses"):
         evaluate(checkpoint, tmp_path, options)
 
@@ -255,7 +257,7 @@ def test_a_limit_takes_whole_units_and_the_run_says_so(checkpoint: str, options:
     assert not run.benchmarks["vlind"].complete
     assert not run.benchmarks["amber"].complete
     assert "missing" in run.benchmarks["amber"].notes[0]
-    assert run.provenance["limit"] == 2
+    assert run.provenance.limit == 2
 
 
 def test_the_paper_profile_has_beams_but_for_vlind(
@@ -283,7 +285,7 @@ def test_a_model_behind_an_endpoint(options: EvalOptions, data: Path, tmp_path: 
     # Each pair of statements has one that must be False.
     assert run.benchmarks["vlind"].metrics["ck"].value == 0
     assert {row["text"] for row in scoring.read_responses(tmp_path / "responses/vlind.jsonl")} == {"Yes, it is true"}
-    assert run.provenance["generation"]["endpoint"] == f"a-model at {server.url}"
+    assert run.provenance.generation["endpoint"] == f"a-model at {server.url}"
 
 
 def test_thoughts_of_a_model_behind_an_endpoint_are_kept_and_never_scored(options: EvalOptions, tmp_path: Path) -> None:
@@ -417,7 +419,7 @@ def test_what_an_endpoint_got_otherwise_is_in_the_run(options: EvalOptions, tmp_
             evaluate("o", tmp_path, asked)
             run = RunResult.load(tmp_path)
             changed = {"max_tokens": "sent as max_completion_tokens", "temperature": "not sent"}
-            assert run.provenance["generation"]["changed"] == changed
+            assert run.provenance.generation["changed"] == changed
             generation = run.benchmarks["amber"].settings["generation"]
             assert generation["request"] == {"reasoning_effort": "low"}
             assert generation["temperature"] == "not sent"
@@ -551,7 +553,7 @@ def test_two_processes_give_the_responses_of_one(
     assert ended.returncode == 0, ended.stderr
     assert responses(tmp_path / "run") == responses(finished)
     run = RunResult.load(tmp_path / "run")
-    assert run.provenance["generation"]["processes"] == 2
+    assert run.provenance.generation["processes"] == 2
     assert {n: r.metrics for n, r in run.benchmarks.items()} == {
         n: r.metrics for n, r in RunResult.load(finished).benchmarks.items()
     }

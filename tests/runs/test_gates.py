@@ -21,6 +21,7 @@ from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.core.paths import results_dir
 from napo_bench.runs.gates import judge, load_gates
+from napo_bench.runs.provenance import DataUsed, Provenance
 from napo_bench.runs.result import RunResult
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ def chair_run(hallucinated) -> RunResult:
         }
         samples.append({"sample_id": str(index), "unit": "response", "counts": counts})
     metrics = measure([sample["counts"] for sample in samples], METRICS)
-    provenance = {"data": {"sha256": {"object_halbench/synonyms_refine.txt": "a" * 64}}}
+    provenance = Provenance(data=DataUsed(sha256={"object_halbench/synonyms_refine.txt": "a" * 64}))
     return RunResult({"object_halbench": BenchmarkResult(metrics, samples=samples)}, provenance)
 
 
@@ -275,7 +276,7 @@ def other_benchmark(run):
 
 
 def other_data(run):
-    run.provenance["data"]["sha256"]["vlind/data.json"] = "0" * 64
+    run.provenance.data.sha256["vlind/data.json"] = "0" * 64
 
 
 def other_settings(run):

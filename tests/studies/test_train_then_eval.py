@@ -49,7 +49,7 @@ def test_base_and_every_method_are_trained_and_evaluated_and_end_in_one_table(co
     assert code == 0, err
     assert all(name in out for name in ("base", "micro-dpo", "micro-napo", "VLind-Bench CB", "VLind-Bench LP"))
     fingerprints = {
-        RunResult.load(tmp_path / run).provenance["checkpoint"]["fingerprint"]
+        RunResult.load(tmp_path / run).provenance.checkpoint.fingerprint
         for run in ("out/base/eval", "out/micro-dpo/seed-0/eval", "out/micro-napo/seed-0/eval")
     }
     assert len(fingerprints) == 3
@@ -109,9 +109,9 @@ def test_other_weights_at_the_same_path_are_evaluated_anew(command, tmp_path, wo
     command("--recipe", "micro-dpo")
     run = tmp_path / "out/base/eval/run.json"
     stored = run.read_text()
-    run.write_text(stored.replace(RunResult.load(run).provenance["checkpoint"]["fingerprint"], "0" * 64))
+    run.write_text(stored.replace(RunResult.load(run).provenance.checkpoint.fingerprint, "0" * 64))
     command("--recipe", "micro-dpo")
-    assert RunResult.load(run).provenance["checkpoint"]["fingerprint"] in stored
+    assert RunResult.load(run).provenance.checkpoint.fingerprint in stored
 
 
 def test_an_evaluation_of_other_settings_is_redone_from_the_stored_answers(command, tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_limit_dtype_and_device_reach_every_evaluation(command, tmp_path):
     assert code == 0, err
     for run in (tmp_path / "out").rglob("run.json"):
         made = RunResult.load(run).provenance
-        assert (made["limit"], made["generation"]["dtype"], made["generation"]["device"]) == (1, "bfloat16", "cpu")
+        assert (made.limit, made.generation["dtype"], made.generation["device"]) == (1, "bfloat16", "cpu")
 
 
 def test_recipes_are_added_and_taken_away_in_place(command, tmp_path):

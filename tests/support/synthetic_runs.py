@@ -18,6 +18,7 @@ from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.benchmarks.vlind import score as vlind
 from napo_bench.cli import console, main
+from napo_bench.runs.provenance import CheckpointUsed, DataUsed, Provenance
 from napo_bench.runs.result import RunResult
 
 OBJECTS = ["person", "dog", "bench", "car", "tree", "cup", "cat", "bicycle"]
@@ -53,9 +54,10 @@ def make_run(
         own = own | generation | (settings or {}).get(benchmark, {})
         benchmarks[benchmark] = BenchmarkResult(measure(counts, metrics), settings=own, samples=samples)
     digests = {f"{benchmark}/data.json": hashlib.sha256(benchmark.encode()).hexdigest() for benchmark in sizes}
-    provenance = {"data": {"path": str(data_dir or ""), "sha256": digests}}
-    if name:
-        provenance["checkpoint"] = {"name": name, "fingerprint": "0" * 64}
+    provenance = Provenance(
+        checkpoint=CheckpointUsed(name, folder=name, fingerprint="0" * 64) if name else None,
+        data=DataUsed(str(data_dir or ""), digests),
+    )
     return RunResult(benchmarks, provenance)
 
 

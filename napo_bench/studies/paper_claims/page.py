@@ -27,7 +27,8 @@ from napo_bench.report.figures import (
     save_figures,
 )
 from napo_bench.report.runs import NamedRun
-from napo_bench.runs.result import RunResult, package_versions
+from napo_bench.runs.provenance import package_versions
+from napo_bench.runs.result import RunResult
 from napo_bench.runs.seeds import pooled
 from napo_bench.studies.experiment import BASE, Experiment
 from napo_bench.studies.paper_claims.claims import COMPARED, MARGIN_NAMES, Verdict, judge, margin_claims, metric_claims
@@ -465,7 +466,7 @@ def _page(found: Found, grids: Sequence[Grid], figures: Sequence[DrawnFigure]) -
         "",
         f"{len(laboratory.seeds)} trainings of each recipe on {laboratory.rows} preference rows of the micro world, "
         f"evaluated on {' and '.join(benchmark_labels()[name] for name in laboratory.evaluation.suite)} ({of_each}). "
-        f"Base: {found.base.provenance['checkpoint']['fingerprint'][:12]}."
+        f"Base: {_fingerprint(found)[:12]}."
         + (f" Every recipe with {', '.join(laboratory.overrides)}." if laboratory.overrides else ""),
         "",
     ]
@@ -480,6 +481,11 @@ def _page(found: Found, grids: Sequence[Grid], figures: Sequence[DrawnFigure]) -
     return "\n".join([*lines, *sections])
 
 
+def _fingerprint(found: Found) -> str:
+    checkpoint = found.base.provenance.checkpoint
+    return "" if checkpoint is None else checkpoint.fingerprint
+
+
 def _document(found: Found) -> dict[str, Any]:
     """Everything that stands in the tables, in full precision."""
     laboratory = found.laboratory
@@ -491,8 +497,8 @@ def _document(found: Found) -> dict[str, Any]:
             "limit": laboratory.evaluation.limit,
             "overrides": list(laboratory.overrides),
             "swapped_percent": sorted(found.runs),
-            "base_fingerprint": found.base.provenance["checkpoint"]["fingerprint"],
-            "data_sha256": found.base.provenance["data"]["sha256"],
+            "base_fingerprint": _fingerprint(found),
+            "data_sha256": found.base.provenance.data.sha256,
             "versions": package_versions(),
         },
         "recipes": {name: asdict(recipe) for name, recipe in laboratory.main.recipes.items()},

@@ -1,4 +1,4 @@
-"""How far a command is: one protocol for all that reports it, and bars on stderr that draw it."""
+"""Progress of a command: one protocol for all code that reports progress, and bars on stderr that show the progress."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ NO_VALUES: Mapping[str, float] = {}
 
 
 class Progress(Protocol):
-    """What a command reports to. Called in the first process only."""
+    """The receiver of a command's progress. Only the first process calls the receiver."""
 
     def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
         """Take the state of a stage.
 
         Args:
             stage: "Answering", "Training", or the name of a file that is fetched.
-            done: Questions, steps, rows or bytes.
-            total: The same unit; None if unknown.
-            values: What was measured last, by name.
+            done: Number of questions, steps, rows or bytes.
+            total: Total in the same unit; None if unknown.
+            values: Last measured values, by name.
         """
 
     def note(self, text: str, /) -> None:
@@ -57,7 +57,7 @@ SILENT = Silent()
 
 
 class _Left(TimeRemainingColumn):
-    """The time left: of the whole plan beside its bar, and nowhere else if there is a plan."""
+    """The time left. With a plan, only the plan's bar shows the time left of the whole plan."""
 
     def render(self, task: Task) -> Text:
         if "left" not in task.fields:
@@ -67,7 +67,7 @@ class _Left(TimeRemainingColumn):
 
 
 class _Count(MofNCompleteColumn):
-    """How much is done of how much; the bar of a plan is of time and has no count."""
+    """The finished and the total amount. The bar of a plan shows time and has no count."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.fields.get("left") else super().render(task)
@@ -77,8 +77,8 @@ class Bars(RichBars):
     """A progress that draws a bar for each stage; of several processes only the first one draws.
 
     Args:
-        console: Where to draw; None is stderr.
-        plan: What the stages are part of: a bar of its own, with the one estimate of the time left.
+        console: Console of the bars; None is stderr.
+        plan: Plan of all stages, which has its own bar with the one estimate of the time left.
         shown: Name of a value -> short name under which the value is shown beside its bar.
 
     Attributes:
@@ -101,7 +101,7 @@ class Bars(RichBars):
         self.console.print(text, markup=False, highlight=False)
 
     def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
-        """Show how far a stage is."""
+        """Show the progress of a stage."""
         self.last = values
         if stage not in self._bars:
             self._bars[stage] = self.add_task(stage) if self._plan is None else self.add_task(stage, left=None)
@@ -112,7 +112,7 @@ class Bars(RichBars):
             self.update(self._whole, completed=self._plan.share())
 
     def begin_piece(self, number: int, title: str) -> None:
-        """Show that a piece of the plan begins; the bars of the piece before it go."""
+        """Show that a piece of the plan begins, and remove the bars of the piece before."""
         for bar in self._bars.values():
             self.remove_task(bar)
         self._bars.clear()

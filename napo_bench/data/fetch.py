@@ -1,7 +1,8 @@
-"""Fetch benchmark data: resumable, checked, never half there.
+"""Fetch benchmark data: resumable, checked, never incomplete.
 
-A download grows in the folder `.partial` of the data dir and takes its place only when its bytes are those expected:
-the digest in `sources.py`, or else the one that the first fetch wrote to the lock file.
+A download is kept in the folder `.partial` of the data folder. The download is moved into the data folder only if its
+bytes are the expected ones: they must match the digest of the source, or else the digest that the first fetch wrote to
+the lock file.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ _RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
 
 
 def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: Progress = SILENT) -> bool:
-    """Bring one source into the data dir.
+    """Fetch one source into the data folder.
 
     Args:
-        source: What to bring.
+        source: Source to fetch.
         root: The data dir.
-        base_url: A mirror: a web server over a data dir in which archives lie unopened. Hub folders do not use it;
-            the Hugging Face library has HF_ENDPOINT for that.
+        base_url: A mirror: a web server that serves a data folder with packed archives. Folders of the hub follow
+            HF_ENDPOINT instead.
         progress: Told, while bytes arrive, how many are here, and how many the server announced.
 
     Returns:
-        Whether anything had to be fetched; False where all of it was there, unchanged.
+        Whether a file was fetched; False if all files were there, unchanged.
 
     Raises:
-        NapoBenchError: no network, not found, not the expected bytes, disk full. What has arrived is kept, so the same
-            call goes on from there.
+        NapoBenchError: no network, not found, not the expected bytes, disk full. Received bytes are kept, so the same
+            call continues the download.
     """
     try:
         if isinstance(source, WebFile):
@@ -118,7 +119,9 @@ def _fetch_archive(source: WebArchive, root: Path, base_url: str | None, progres
 
 
 def _extract(archive: Path, members: str, folder: Path) -> int:
-    """Write the members whose file name matches into `folder`, by that name alone, so that no path leads out of it."""
+    """Write the members with a matching file name into `folder`, by the file name alone, so that no path leads out of
+    the folder.
+    """
     found = 0
     with zipfile.ZipFile(archive) as unopened:
         for member in unopened.infolist():
@@ -177,10 +180,10 @@ def _fetch_hub_folder(source: HubFolder, root: Path) -> bool:
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:
-    """Let `part` grow to the whole of `url`, going on where an interrupted run left it if the server can.
+    """Download `url` into `part`. An interrupted download is continued if the server supports it.
 
-    Bytes that are here are kept only under the validator (ETag or date) that they came with: a file that changed in
-    between is fetched anew.
+    Received bytes are used only with their validator (ETag or date): a file that has changed is fetched from its
+    beginning.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
     reason = ""
@@ -237,7 +240,7 @@ def _stream(client: httpx.Client, url: str, part: Path, progress: Progress) -> N
 
 
 def _string_constant(path: Path, name: str, url: str) -> str:
-    """The string assigned to `name` at the top of a Python file, which is parsed, not run."""
+    """The string assigned to `name` at the top level of a Python file. The file is parsed and not run."""
     try:
         body = ast.parse(files.read_text(path)).body
     except SyntaxError as error:

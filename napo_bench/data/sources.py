@@ -1,7 +1,8 @@
-"""Where data is published, pinned: files, archives and folders that the benchmarks name as their sources.
+"""Pinned sources of published data: files, archives and folders. The benchmarks name their sources.
 
-A revision is a commit. A digest is that of the bytes that the authors publish under that revision; where none is known
-the first fetch records it in the data dir (`fetch.LOCK_NAME`) and every later fetch is held to it.
+A revision is a commit. A digest is that of the bytes that the authors publish under that revision. If no digest is
+known, the first fetch records the digest in the data folder (`fetch.LOCK_NAME`), and every later fetch must match this
+digest.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class WebFile:
-    """One file behind a URL.
+    """A file at a URL.
 
     Attributes:
-        target: Path in the data dir.
-        url: Of the file.
-        sha256: Of the file in the data dir; empty where unknown.
-        constant: For a text that its authors publish as a string in a Python file: the name of that string.
+        target: Path in the data folder.
+        url: Address of the file.
+        sha256: Digest of the file in the data folder; empty if unknown.
+        constant: Name of a string in the Python file, if the authors publish the text as such a string.
     """
 
     target: str
@@ -29,27 +30,27 @@ class WebFile:
     constant: str = ""
 
     def is_there(self, root: Path) -> bool:
-        """Whether the data dir `root` has it."""
+        """Whether the data folder `root` contains the file."""
         return (root / self.target).is_file()
 
     def by_hand(self, root: Path) -> str:
-        """How a person gets it without `napo-bench data fetch`."""
+        """How a person gets the data without `napo-bench data fetch`."""
         what = f"the string {self.constant!r} of " if self.constant else ""
         return f"get {what}{self.url}\nsave it as {root / self.target}"
 
 
 @dataclass(frozen=True)
 class WebArchive:
-    """Files of a zip archive behind a URL, put into one folder whatever folders the archive has.
+    """Files of a zip archive at a URL, which are put into one folder whatever folders the archive has.
 
     Attributes:
-        target: Folder in the data dir.
-        url: Of the archive.
-        name: What a mirror calls the archive.
+        target: Folder in the data folder.
+        url: Address of the archive.
+        name: Name of the archive on a mirror.
         members: Regular expression of the names of the wanted files.
-        count: How many there are.
-        md5: Of the archive; empty where its authors publish none.
-        page: Where a person finds it.
+        count: Number of wanted files.
+        md5: Digest of the archive; empty if its authors publish no digest.
+        page: Address where a person finds the archive.
     """
 
     target: str
@@ -61,17 +62,17 @@ class WebArchive:
     md5: str = ""
 
     def files(self, root: Path) -> Iterator[Path]:
-        """The wanted files that the data dir `root` has."""
+        """The wanted files in the data folder `root`."""
         folder = root / self.target
         if folder.is_dir():
             yield from (path for path in folder.iterdir() if re.fullmatch(self.members, path.name))
 
     def is_there(self, root: Path) -> bool:
-        """Whether the data dir `root` has every file of it."""
+        """Whether the data folder `root` contains every wanted file."""
         return sum(1 for _ in self.files(root)) >= self.count
 
     def by_hand(self, root: Path) -> str:
-        """How a person gets it without `napo-bench data fetch`."""
+        """How a person gets the data without `napo-bench data fetch`."""
         return f"get the archive {self.page}\nput its {self.count:,} files {self.members} into {root / self.target}"
 
 
@@ -80,12 +81,12 @@ class HubFolder:
     """A folder of a data set on the Hugging Face hub.
 
     Attributes:
-        target: Folder in the data dir.
+        target: Folder in the data folder.
         repo: Name of the data set.
-        revision: Commit, or a branch where no commit is known.
-        path: The folder in the data set.
-        contents: Globs below `target`, each with the number of files that it matches at least.
-        instead: Glob below `target` of another published form that serves as well.
+        revision: Commit, or a branch if no commit is known.
+        path: Path of the folder in the data set.
+        contents: Globs below `target`, each with the minimum number of files that match.
+        instead: Glob below `target` of another published form that also works.
     """
 
     target: str
@@ -96,14 +97,14 @@ class HubFolder:
     instead: str = ""
 
     def is_there(self, root: Path) -> bool:
-        """Whether the data dir `root` has its contents."""
+        """Whether the data folder `root` has the contents of the folder."""
         folder = root / self.target
         if self.instead and any(folder.glob(self.instead)):
             return True
         return all(sum(1 for _ in folder.glob(pattern)) >= count for pattern, count in self.contents)
 
     def by_hand(self, root: Path) -> str:
-        """How a person gets it without `napo-bench data fetch`."""
+        """How a person gets the data without `napo-bench data fetch`."""
         page = f"https://huggingface.co/datasets/{self.repo}/tree/{self.revision}"
         return f"get the folder {self.path!r} of {page}\nput what it holds into {root / self.target}"
 

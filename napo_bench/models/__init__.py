@@ -1,1 +1,1 @@
-"""A checkpoint and how it is asked: its files, its conversation."""
+"""A checkpoint: its files, the checks of its parts, and the form of its prompts."""

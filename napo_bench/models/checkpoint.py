@@ -46,12 +46,12 @@ _GIVE_ONE = "Give the folder of a checkpoint, or the name of one on the Hugging 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the parts of a checkpoint lie, and how they are loaded.
+    """The folders of a checkpoint's parts, and how the parts are loaded.
 
     Attributes:
-        name: As the user gave it.
-        folder: Weights and configuration; of an adapter, those of its base.
-        adapter: Folder of the PEFT adapter, if it is one.
+        name: Name that the user gave.
+        folder: Folder of weights and configuration; for an adapter, the base's folder.
+        adapter: Folder of the PEFT adapter; None if the checkpoint is no adapter.
         trust_remote_code: Run code that the checkpoint brings.
     """
 
@@ -62,14 +62,14 @@ class Checkpoint:
 
     @classmethod
     def open(cls, name: str, *, trust_remote_code: bool = False) -> Self:
-        """Find a checkpoint; one on the hub is fetched.
+        """Find a checkpoint. A checkpoint on the hub is fetched.
 
         Args:
             name: A local folder or a hub name, of a model or of a PEFT adapter.
             trust_remote_code: Run code that the checkpoint brings.
 
         Raises:
-            NapoBenchError: nothing is there, or its weights are no safetensors.
+            NapoBenchError: the checkpoint does not exist, or its weights are no safetensors.
         """
         folder = _folder(name)
         _require_safetensors(folder)
@@ -87,7 +87,7 @@ class Checkpoint:
         return cls(name, base_folder, folder, trust_remote_code)
 
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over the contents of every file that an answer depends on, an adapter's base included."""
+        """SHA-256, in hex, over the contents of every file that an answer depends on, including an adapter's base."""
         folders = {"model": self.folder, "adapter": self.adapter}
         own = [(part, path) for part, folder in folders.items() if folder for path in _own_files(folder)]
         contents = digests.sha256(path for _, path in own)
@@ -97,7 +97,7 @@ class Checkpoint:
     def open_parts(self) -> tuple[Any, Any]:
         """The model's configuration and its processor, checked against each other, the weights and the adapter.
 
-        Every command opens a checkpoint so, before it allocates the model.
+        Every command opens a checkpoint in this way before the model is allocated.
 
         Raises:
             NapoBenchError: a part is damaged or missing, or two parts do not fit each other.
@@ -128,16 +128,16 @@ class Checkpoint:
         brings_code = self.trust_remote_code and hasattr(config, "auto_map")
         if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not brings_code:
             raise NapoBenchError(
-                f"{self.name} is a {config.model_type!r} model, which takes no pictures.",
+                f"{self.name} is a {config.model_type!r} model, which takes no images.",
                 "Give an image-text-to-text checkpoint, for example llava-hf/llava-1.5-7b-hf.",
             )
         return config
 
     def load_processor(self) -> Any:
-        """The adapter's processor if it brings one, else the model's.
+        """The adapter's processor if it has one, else the model's.
 
         Raises:
-            NapoBenchError: there is none.
+            NapoBenchError: neither has a processor.
         """
         from transformers import AutoProcessor
 
@@ -145,7 +145,7 @@ class Checkpoint:
         folder = next((place for place in places if any((place / name).is_file() for name in _PROCESSOR)), None)
         if folder is None:
             raise NapoBenchError(
-                f"{self.name} has no processor ({' or '.join(_PROCESSOR)}), so no picture can be given to it.",
+                f"{self.name} has no processor ({' or '.join(_PROCESSOR)}), so the model cannot get an image.",
                 _COPY_PROCESSOR,
             )
         from_pretrained: Any = AutoProcessor.from_pretrained
@@ -208,7 +208,7 @@ class Checkpoint:
 
 
 def _folder(name: str) -> Path:
-    """The local folder of a checkpoint; one on the hub is fetched into the hub's cache."""
+    """The local folder of a checkpoint. A checkpoint on the hub is fetched into the hub's cache."""
     path = Path(name)
     if path.is_dir():
         return path
@@ -252,7 +252,9 @@ def _require_safetensors(folder: Path) -> None:
 
 @contextmanager
 def _explained(folder: Path, part: str, hint: str) -> Iterator[None]:
-    """Turn what transformers, safetensors and peft raise about a damaged `part` of a checkpoint into one message."""
+    """Turn the exceptions of transformers, safetensors and peft about a damaged `part` of a checkpoint into one
+    message.
+    """
     from safetensors import SafetensorError
 
     try:

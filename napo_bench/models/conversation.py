@@ -1,7 +1,7 @@
-"""How a checkpoint wants to be shown a picture and asked a question.
+"""The form in which a checkpoint gets an image and a question.
 
-Every part of the project that talks to a model does it through `Conversation`: evaluation, training and the
-construction of biased negatives see the same text and the same picture.
+Every part of the project that asks a model uses `Conversation`: evaluation, training and the construction of biased
+negatives have the same text and the same image.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ PLACEHOLDERS = (
     "<|vision_end|>",
     "<|image|>",
 )
-"""How data sets write an image into a text, with the marks around it."""
+"""Placeholders of an image in the texts of data sets, with the marks around them."""
 
 _PLACEHOLDER_FIELDS = ("image_token", "video_token", "boi_token", "eoi_token", "start_image_token", "end_image_token")
 _CONTROL_TOKEN = re.compile(r"[<\[|].+[>\]|]", re.DOTALL)
 
 
 def any_of(strings: Iterable[str]) -> str:
-    """A regular expression, for `re` and for Arrow, of strings: the longest is tried first."""
+    """A regular expression, for `re` and for Arrow, that matches any of the strings, the longest first."""
     ordered = sorted(set(strings), key=lambda string: (-len(string), string))
     return "|".join(re.escape(string).replace("\\ ", " ") for string in ordered)
 
@@ -55,8 +55,8 @@ class Markup:
     """Strings of a text that a model would not read as text.
 
     Attributes:
-        placeholders: Strings that stand for an image, or enclose one.
-        controls: Strings that the tokenizer turns into control tokens: begin, end of a turn, padding.
+        placeholders: Strings that represent an image, or enclose such a string.
+        controls: Strings that the tokenizer turns into control tokens: begin or end of a turn, padding.
         own: The checkpoint's own placeholder of an image.
     """
 
@@ -81,13 +81,13 @@ class Markup:
         return re.compile(any_of((*self.placeholders, *self.controls)))
 
     def has_controls(self, text: str) -> bool:
-        """Whether the text holds a control token."""
+        """Whether the text contains a control token."""
         return any(token in text for token in self.controls)
 
     def removed(self, text: str) -> str:
-        """The text without these strings, also without those that appear when one inside them is removed.
+        """The text without these strings, and without the strings that appear when an inner string is removed.
 
-        A text that holds none of them stays as it is, to the byte.
+        A text without such strings stays unchanged, to the byte.
         """
         plain = text
         while (shorter := self._compiled.sub("", plain)) != plain:
@@ -97,16 +97,16 @@ class Markup:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The text and the picture that a checkpoint expects.
+    """The text and the image that a checkpoint expects.
 
-    LLaVA-1.5 gets the conversation "vicuna v1" and square pictures, as its reference implementation runs it, in place
-    of the hub processor's own template and centre crop. Every other checkpoint gets its own chat template and its
-    processor's own treatment of the picture.
+    LLaVA-1.5 gets the conversation "vicuna v1" and square images, as in its reference implementation, and not the hub
+    processor's template and centre crop. Every other checkpoint gets its own chat template, and its processor treats
+    the image.
 
     Attributes:
-        processor: The checkpoint's processor; it tokenizes `prompt` and turns `prepare_image`'s picture into pixels.
+        processor: The checkpoint's processor, which tokenizes `prompt` and turns `prepare_image`'s image into pixels.
         eos: The string that closes an answer.
-        square: The colour (R, G, B) that fills a picture up to a square, None where pictures keep their shape.
+        square: The colour (R, G, B) that fills an image up to a square; None if images keep their shape.
     """
 
     processor: Any
@@ -148,17 +148,18 @@ class Conversation:
         """The text up to where the answer starts.
 
         Args:
-            question: May be empty. Placeholders and control tokens in it are removed: the conversation sets its own.
-            has_image: Whether one picture goes with it; without one there is no image placeholder.
+            question: The question, which may be empty. Its placeholders and control tokens are removed, because the
+                conversation sets its own.
+            has_image: Whether the question is about an image. Without an image the prompt has no image placeholder.
         """
         return _render(self.processor, self._template, self.markup.removed(question), has_image=has_image)
 
     def answer(self, text: str) -> str:
-        """The text of an answer as it follows a prompt in training, up to and including the one closing `eos`."""
+        """The text of an answer after a prompt in training, up to and including the one closing `eos`."""
         return f"{self._answer_lead}{self.markup.removed(text)}{self._answer_tail}"
 
     def prepare_image(self, image: Image.Image) -> Image.Image:
-        """The picture to give to the processor: RGB, for LLaVA-1.5 centred in a square of CLIP's mean colour."""
+        """The image for the processor: RGB, for LLaVA-1.5 centred in a square of CLIP's mean colour."""
         image = image if image.mode == "RGB" else to_rgb(image)
         if self.square is None or image.width == image.height:
             return image
@@ -171,8 +172,8 @@ class Conversation:
         """Model inputs of a batch of prompts, padded on the left.
 
         Args:
-            prompts: Texts of `prompt`, all with a picture or all without.
-            images: The prepared picture of each prompt, or nothing.
+            prompts: Texts of `prompt`, all with an image or all without an image.
+            images: The prepared image of each prompt, or nothing.
 
         Returns:
             The processor's BatchFeature: input_ids and attention_mask `[B, T]`, and its pixel inputs.
@@ -188,10 +189,10 @@ class Conversation:
         )
 
     def answer_ids(self, text: str) -> list[int]:
-        """The tokens of `answer(text)` as they stand behind a prompt, the closing one included.
+        """The tokens of `answer(text)` after a prompt, including the closing token.
 
-        A tokenizer that marks the start of a text with a space would add one to an answer tokenized alone, so the
-        answer is tokenized behind the last word of a prompt and that word's tokens are cut off.
+        A tokenizer that marks the start of a text with a space would add a space to an answer that is tokenized alone.
+        So the answer is tokenized after the last word of a prompt, and the tokens of that word are cut off.
         """
         words, tokens = self._end_of_prompt
         whole = self.processor.tokenizer(words + self.answer(text), add_special_tokens=False)["input_ids"]
@@ -199,13 +200,13 @@ class Conversation:
 
     @cached_property
     def _end_of_prompt(self) -> tuple[str, int]:
-        """What stands in a prompt behind the question, and its number of tokens."""
+        """The text after the question in a prompt, and its number of tokens."""
         words = self.prompt(_PROBE, has_image=False).rpartition(_PROBE)[2]
         return words, len(self.processor.tokenizer(words, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def markup(self) -> Markup:
-        """What is removed from questions and answers."""
+        """The strings that are removed from questions and answers."""
         return Markup.of(self.processor)
 
 
@@ -222,17 +223,17 @@ def _own_template(processor: Any) -> str | None:
     template = processor.chat_template or getattr(processor.tokenizer, "chat_template", None)
     if not template:
         raise NapoBenchError(
-            "The checkpoint has no chat template, so nothing says how to ask it a question.",
+            "The checkpoint has no chat template, so the form of its prompts is unknown.",
             "Add the chat_template.jinja of its base checkpoint.",
         )
     return template if isinstance(template, str) else None
 
 
 def _speaks_vicuna_v1(processor: Any, config: Any) -> bool:
-    """Whether a checkpoint was trained on vicuna v1, as LLaVA-1.5 was.
+    """Whether a checkpoint was trained on vicuna v1, like LLaVA-1.5.
 
-    The hub's LLaVA-1.5 has a template, or none, that says nothing of the system line and of the end of an answer. A
-    template that closes its answers speaks for itself, unless it is vicuna v1 in full.
+    The hub's LLaVA-1.5 has no template, or a template without the system line and without the end of an answer. A
+    template that closes its answers is used as it is, unless the template is the whole of vicuna v1.
     """
     if family_of(config).conversation != "vicuna_v1":
         return False

@@ -1,4 +1,4 @@
-"""The device and the number type that a command is asked to compute in, checked before anything is loaded."""
+"""The device and the number type of a command, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def require_dtype(name: str) -> None:
-    """Raises NapoBenchError for a name that is not in DTYPES, with the nearest one."""
+    """Raises NapoBenchError for a name that is not in DTYPES. The error names the nearest dtype."""
     if name in DTYPES:
         return
     near = [_SHORT[name.lower()]] if name.lower() in _SHORT else nearest(name, DTYPES)
@@ -23,13 +23,13 @@ def require_dtype(name: str) -> None:
 
 
 def require_device(name: str | None) -> None:
-    """Try the device of a command; torch is imported only for one that is not the CPU.
+    """Try the device of a command. torch is imported only for a device that is not the CPU.
 
     Args:
-        name: "cpu", "cuda", "cuda:1"; None is the best that is there.
+        name: "cpu", "cuda", "cuda:1"; None is the best device.
 
     Raises:
-        NapoBenchError: there is no such kind of device, or this machine has none of it.
+        NapoBenchError: the kind of device does not exist, or this machine has no such device.
     """
     if name is None or name == "cpu":
         return
@@ -44,7 +44,7 @@ def require_device(name: str | None) -> None:
         built = "" if kind != "cuda" or torch.version.cuda else " (this torch is built without CUDA)"
         raise NapoBenchError(
             f"The device is {name!r}; torch finds no {kind} device on this machine{built}.",
-            "--device cpu, or leave --device out to take the best device that is there.",
+            "--device cpu, or leave --device out to use the best device.",
         )
     if number >= there:
         names = kind if there == 1 else f"{kind}:0 to {kind}:{there - 1}"

@@ -26,26 +26,26 @@ _CONVERTED = (
 _ORIGINAL_NAMES = ("mm_projector", "vision_tower.vision_tower")
 _BESIDE_AN_ADAPTER = ("non_lora_trainables.bin", "mm_projector.bin")
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
-"""Vision tower -> features of an image beside those of its patches."""
+"""Vision tower -> number of an image's features that belong to no patch."""
 
 
 def require_json(paths: Iterable[Path]) -> None:
-    """Read the JSON files among a checkpoint's files. Raises NapoBenchError that names one that is damaged."""
+    """Read the JSON files among a checkpoint's files. Raises NapoBenchError that names a damaged file."""
     for path in paths:
         if path.suffix == ".json":
             files.read_json(path, _FETCH_AGAIN)
 
 
 def complete_processor(folder: Path, processor: Any, config: Any) -> None:
-    """Set what a processor that an older transformers saved does not know, from the model's configuration.
+    """Set the fields that a processor of an older transformers lacks, from the model's configuration.
 
     Args:
-        folder: Of the processor, for messages.
-        processor: Changed in place.
+        folder: Folder of the processor, for messages.
+        processor: Processor, which is changed in place.
         config: The model's configuration.
 
     Raises:
-        NapoBenchError: a field is missing and config.json does not have it either, or the two disagree.
+        NapoBenchError: a field is missing in the processor and in config.json, or the two disagree.
     """
     known = inspect.signature(type(processor).__init__).parameters
     vision = getattr(config, "vision_config", None)
@@ -114,7 +114,7 @@ def require_tokens(name: str, processor: Any, config: Any) -> None:
 
 
 def require_image_token(name: str, processor: Any, config: Any) -> None:
-    """Raises NapoBenchError where processor or config.json name no image token, which training counts."""
+    """Raises NapoBenchError if the processor or config.json names no image token, which training counts."""
     if getattr(processor, "image_token", None) is None or getattr(config, "image_token_id", None) is None:
         raise NapoBenchError(
             f"{name}: the processor or config.json names no image token, so the tokens of an image cannot be found.",
@@ -126,7 +126,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that transformers loads: one file, or the shards of the index.
 
     Raises:
-        NapoBenchError: there are none, or a shard of the index is missing.
+        NapoBenchError: there are no such files, or a shard of the index is missing.
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
@@ -141,19 +141,20 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def skeleton(folder: Path, config: Any) -> Any:
-    """The model without memory, on the meta device, after every stored weight has found its place.
+    """The model without memory, on the meta device, after every stored weight was matched to a weight of the model.
 
-    Only the headers of the weights are read; transformers itself maps the stored names to those of the model.
+    Only the headers of the weights are read. transformers maps the stored names to those of the model.
 
     Args:
-        folder: Of the weights.
+        folder: Folder of the weights.
         config: The model's configuration.
 
     Returns:
         The model; None if only loading can tell (quantized weights, or code that the checkpoint brings).
 
     Raises:
-        NapoBenchError: weights are missing, unknown to the model, or of another shape; five of each are named.
+        NapoBenchError: weights are missing, unknown to the model, or of another shape. The error names five of each
+            kind.
     """
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -175,18 +176,19 @@ def skeleton(folder: Path, config: Any) -> Any:
 
 
 def require_image_features(name: str, processor: Any, config: Any, base: Any) -> None:
-    """Compare the image tokens that the processor writes with the features that the model makes of the image.
+    """Compare the number of image tokens that the processor writes with the number of image features that the model
+    computes.
 
-    In a family whose features cannot be counted without weights, only an answer can tell.
+    In a family whose features cannot be counted without weights, only an answer shows a difference.
 
     Args:
-        name: Of the checkpoint, for messages.
-        processor: The checkpoint's.
+        name: Name of the checkpoint, for messages.
+        processor: Processor of the checkpoint.
         config: The model's configuration.
-        base: Of `skeleton`.
+        base: Model of `skeleton`.
 
     Raises:
-        NapoBenchError: the numbers differ, or the images have another size than the vision tower's.
+        NapoBenchError: the numbers differ, or the images do not have the size of the vision tower's images.
     """
     import torch
     from PIL import Image
@@ -217,15 +219,15 @@ def require_image_features(name: str, processor: Any, config: Any, base: Any) ->
 
 
 def require_landed(folder: Path, loading: Mapping[str, Any], stored: Sequence[str] | Mapping[str, Any] = ()) -> None:
-    """Refuse weights that do not cover the model exactly.
+    """Refuse weights that do not match the model exactly.
 
     Args:
-        folder: Of the weights.
-        loading: What transformers reports (`output_loading_info`).
-        stored: Names in the files, to know the layout by.
+        folder: Folder of the weights.
+        loading: transformers' report (`output_loading_info`).
+        stored: Names in the files, which tell the layout.
 
     Raises:
-        NapoBenchError: names five weights of each kind.
+        NapoBenchError: the weights do not match. The error names five weights of each kind.
     """
     missing, unknown = sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"])
     shapes = sorted(
@@ -254,14 +256,14 @@ def require_landed(folder: Path, loading: Mapping[str, Any], stored: Sequence[st
 
 
 def require_adapter(folder: Path, base: Any) -> None:
-    """Try a PEFT adapter on its base's skeleton, which is changed.
+    """Try a PEFT adapter on the skeleton of its base. The skeleton is changed.
 
     Args:
-        folder: Of the adapter.
-        base: Of `skeleton`.
+        folder: Folder of the adapter.
+        base: Model of `skeleton`.
 
     Raises:
-        NapoBenchError: a weight of the adapter finds no place in the base, has another shape, or is missing.
+        NapoBenchError: a weight of the adapter matches no weight of the base, has another shape, or is missing.
     """
     from peft import PeftConfig, PeftModel
 
@@ -298,7 +300,7 @@ def require_adapter(folder: Path, base: Any) -> None:
 
 
 def require_whole_adapter(folder: Path) -> None:
-    """Raises NapoBenchError where trained weights are in a pickle beside the adapter, which would be left out."""
+    """Raises NapoBenchError if a pickle beside the adapter contains trained weights, which would be left out."""
     for name in _BESIDE_AN_ADAPTER:
         if (folder / name).is_file():
             raise NapoBenchError(
@@ -313,11 +315,11 @@ def require_finite(where: Path, model: Any) -> None:
     """Refuse NaN and infinity among the loaded weights, in one pass over them.
 
     Args:
-        where: The files that the weights are from, for the message.
-        model: Loaded, in the type that it will compute in.
+        where: Files of the weights, for the message.
+        model: Loaded model, in the type of its computation.
 
     Raises:
-        NapoBenchError: names five weights and the type.
+        NapoBenchError: a weight is not finite. The error names five weights and the type.
     """
     import torch
 
@@ -326,7 +328,7 @@ def require_finite(where: Path, model: Any) -> None:
         for name, weight in model.named_parameters()
         if weight.is_floating_point()
         and weight.numel()
-        # isfinite alone makes a copy of the weight; the smallest and largest value tell the same.
+        # isfinite makes a copy of the weight. The smallest and largest value need no copy.
         and not torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all()
     ]
     if broken:
@@ -345,7 +347,7 @@ def _says(folder: Path, field: str) -> bool:
 
 
 def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
-    """Name -> tensor without memory, of every stored weight."""
+    """Name -> tensor without memory, for every stored weight."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -362,7 +364,7 @@ def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and its report of the weights off the terminal; ours says the same."""
+    """Keep transformers' bars and its report of the weights off the terminal. napo-bench's messages say the same."""
     from transformers.utils import logging
 
     library: Any = logging

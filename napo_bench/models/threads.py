@@ -1,7 +1,8 @@
-"""How many threads torch computes with. A small model runs on one.
+"""The number of threads that torch computes with. A small model runs on one thread.
 
 Threads of OpenMP spin while they wait for each other. For a small model this waiting is most of the work: on two busy
-cores the micro world's evaluation took 140 s with two threads and 37 s with one, and on two idle ones 35 s and 36 s.
+cores the micro world's evaluation took 140 s with two threads and 37 s with one thread, and on two idle cores 35 s and
+36 s.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import os
 from pathlib import Path
 
 USERS_OWN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment variables of a user's choice; torchrun and accelerate launch set the first one too."""
+"""Environment variables with the user's choice. torchrun and accelerate launch also set the first variable."""
 
 SMALL = 16 * 2**20
-"""Bytes of weights below which a model is small: layers of width 256, whose products take less than a switch of
+"""Limit of a small model's weights in bytes. A product of such a model (width 256) takes less time than a switch of
 threads."""
 
 _several: int | None = None
 
 
 def choose_threads(folder: Path, device_type: str) -> None:
-    """Use one thread if a checkpoint's model is small and runs on the CPU, else torch's own number.
+    """Use one thread if a checkpoint's model is small and runs on the CPU, else torch's default number.
 
-    To be called before the model is loaded: the first computation starts the threads, which then spin.
+    Call this function before the model is loaded: the first computation starts the threads, which then spin.
 
     Args:
-        folder: Holds `*.safetensors`.
+        folder: Folder with `*.safetensors`.
         device_type: "cpu", "cuda", ...
     """
     import torch

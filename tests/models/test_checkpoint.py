@@ -156,7 +156,7 @@ def test_a_text_only_checkpoint(tmp_path: Path) -> None:
 
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     LlamaForCausalLM(LlamaConfig(vocab_size=10, **sizes)).save_pretrained(tmp_path)
-    assert "'llama' model, which takes no pictures" in refusal(tmp_path).message
+    assert "'llama' model, which takes no images" in refusal(tmp_path).message
 
 
 def test_a_pickle_is_not_loaded(copy: Path) -> None:

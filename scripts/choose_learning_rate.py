@@ -25,6 +25,7 @@ from napo_bench.micro.preferences import write_preference_rows
 from napo_bench.runs.evaluate import EvalOptions
 from napo_bench.studies.experiment import MICRO_RECIPES, Experiment, named_recipes
 from napo_bench.studies.paper_claims.margins import compute_log_probs, read_log_probs
+from napo_bench.trainers.negatives import REJECTED
 from napo_bench.trainers.run import train
 
 RATES = (1e-5, 3e-5, 1e-4, 3e-4)
@@ -52,9 +53,8 @@ def main() -> None:
     rates = sorted(options.rate or RATES)
     shown = Table("reward accuracy (log-ratio of chosen)", *(f"{rate:g}" for rate in rates), "chosen")
     for trained in experiment.trained():
-        pairs = dataclasses.replace(
-            trained.recipe, data=str(held_out), loss_rejected="dpo", loss_language="none", loss_vision="none", workers=0
-        )
+        original_pairs = trained.recipe.with_loss("dpo", [REJECTED.name])
+        pairs = dataclasses.replace(original_pairs, data=str(held_out), workers=0)
         cache = options.out / "cache"
         compute_log_probs(experiment.checkpoint, pairs, cache, SILENT)
         base = read_log_probs(experiment.checkpoint, pairs, cache).sum

@@ -1,15 +1,23 @@
-"""Preference losses as functions of margins.
+"""Preference losses as functions of margins, and the table of them that recipes name.
 
 The margin of a negative response R against the chosen response w is
-`m = [logp(w) - logp_ref(w)] - [logp(R) - logp_ref(R)]`, with logp summed over the response's tokens. Every loss takes
-margins `[B]` and returns one loss a row, `[B]`. Loss and gradient are finite for every finite margin; a NaN stays one.
+`m = [logp(w) - logp_ref(w)] - [logp(R) - logp_ref(R)]`, with logp summed over the response's tokens, or averaged over
+them if the loss is defined so. Every loss takes margins `[B]` and returns one loss a row, `[B]`. Loss and gradient are
+finite for every finite margin; a NaN stays one.
+
+torch is imported when a loss is computed, so that recipes can be read without it.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SMALLEST_Q = 1e-30
 
@@ -21,6 +29,8 @@ def dpo_loss(margin: Tensor, beta: float) -> Tensor:
         margin: `[B]`.
         beta: Strength of the pull towards the reference, > 0.
     """
+    from torch.nn.functional import logsigmoid
+
     return -logsigmoid(_scaled(margin, beta))
 
 
@@ -34,6 +44,9 @@ def napo_loss(margin: Tensor, q: Tensor | float, beta: float) -> Tensor:
         q: Noise robustness in [0, 1], one for all rows or `[B]`; 0 is the limit, DPO, and 1 the mean absolute error.
         beta: As in `dpo_loss`.
     """
+    import torch
+    from torch.nn.functional import logsigmoid
+
     q = torch.as_tensor(q, dtype=margin.dtype, device=margin.device).clamp(min=_SMALLEST_Q)
     return -torch.expm1(q * logsigmoid(_scaled(margin, beta))) / q
 
@@ -58,6 +71,8 @@ def cdpo_loss(margin: Tensor, beta: float, label_smoothing: float) -> Tensor:
         beta: As in `dpo_loss`.
         label_smoothing: Share of flipped preferences, in [0, 0.5).
     """
+    from torch.nn.functional import softplus
+
     logit = _scaled(margin, beta)
     return softplus(-logit) + label_smoothing * logit
 
@@ -72,6 +87,8 @@ def rdpo_loss(margin: Tensor, beta: float, label_smoothing: float) -> Tensor:
         beta: As in `dpo_loss`.
         label_smoothing: e, in [0, 0.5).
     """
+    from torch.nn.functional import softplus
+
     logit = _scaled(margin, beta)
     return softplus(-logit) - label_smoothing / (1 - 2 * label_smoothing) * logit
 
@@ -83,6 +100,8 @@ def ipo_loss(margin: Tensor, beta: float) -> Tensor:
         margin: `[B]`, usually of mean log-probs.
         beta: Regularization, > 0; the margin is drawn to 1 / (2 * beta).
     """
+    import torch
+
     largest_root = torch.finfo(margin.dtype).max ** 0.5
     return (margin - 1 / (2 * beta)).clamp(-largest_root, largest_root).square()
 
@@ -94,10 +113,44 @@ def hinge_loss(margin: Tensor, beta: float) -> Tensor:
         margin: `[B]`.
         beta: As in `dpo_loss`.
     """
-    return torch.relu(1 - _scaled(margin, beta))
+    return (1 - _scaled(margin, beta)).relu()
 
 
 def _scaled(margin: Tensor, beta: float) -> Tensor:
     """The logit beta * m, within a thousandth of the largest float so that a sum of several terms stays finite."""
+    import torch
+
     largest = torch.finfo(margin.dtype).max / 1000
     return (beta * margin).clamp(-largest, largest)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss that a recipe can name.
+
+    Attributes:
+        function: One of this module's: the margins of a batch `[B]` -> one loss a row, `[B]`. Each further parameter is
+            named after what it takes: a key of the recipe (`beta`, `label_smoothing`), or of the batch `q`,
+            `image_margin` or `chosen_logratio`.
+        margin: Whether the margins are those of summed log-probs or of means over the tokens.
+    """
+
+    function: Callable[..., Tensor]
+    margin: Literal["sum", "mean"] = "sum"
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the function's further parameters."""
+        return tuple(inspect.signature(self.function).parameters)[1:]
+
+
+LOSSES = {
+    "dpo": Loss(dpo_loss),
+    "napo": Loss(napo_loss),
+    "cdpo": Loss(cdpo_loss),
+    "rdpo": Loss(rdpo_loss),
+    "ipo": Loss(ipo_loss),
+    "hinge": Loss(hinge_loss),
+    "mdpo": Loss(mdpo_loss),
+}
+"""Name in a recipe -> loss."""

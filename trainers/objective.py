@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from napo_bench.trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
+from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.noise import bounded_weights, dynamic_weights, noise_robustness
 from napo_bench.trainers.recipe import Recipe
 
@@ -41,18 +41,18 @@ class LogRatios:
 
 
 def noise_robustnesses(recipe: Recipe, margins: Tensor, mean_margins: Tensor) -> dict[str, Tensor]:
-    """The q of each negative that trains with NaPO (Eq. 12).
+    """The q of each negative whose loss takes one (Eq. 12), by the name of the negative.
 
     Args:
-        recipe: Says which, and whether its q looks at sums or means.
+        recipe: The losses, and whether q looks at sums or means.
         margins: Mean over the batch of each negative's margin, `[N]`.
         mean_margins: The same of the margins of means.
     """
     q = {}
-    for index, name in enumerate(recipe.negatives):
-        if getattr(recipe, f"loss_{name}") == "napo":
-            looked_at = margins if getattr(recipe, f"q_{name}_from") == "sum" else mean_margins
-            q[name] = noise_robustness(looked_at[index], getattr(recipe, f"alpha_{name}"))
+    for index, term in enumerate(recipe.terms):
+        if "q" in LOSSES[term.loss].needs:
+            looked_at = margins if term.q_from == "sum" else mean_margins
+            q[term.negative.name] = noise_robustness(looked_at[index], term.alpha)
     return q
 
 
@@ -72,36 +72,30 @@ def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
     """The weight of each negative's loss, `[N]`.
 
     Args:
-        recipe: Says how.
+        recipe: The rule for the weights.
         margins: Mean over the batch of each negative's margin, `[N]`.
         step: The optimizer step, from 0; `random` weights are drawn from it, so processes and resumed runs agree.
     """
-    names = recipe.negatives
     if recipe.weights == "dynamic":
         return dynamic_weights(mean_rewards(recipe, margins))
     if recipe.weights == "bounded":
         return bounded_weights(recipe.beta * margins)
-    weights = dict.fromkeys(names, 1.0)
     if recipe.weights == "fixed":
-        weights = dict(zip(("rejected", "language", "vision"), recipe.fixed_weights, strict=True))
-    elif recipe.weights == "random":
-        drawn = random.Random(f"{recipe.seed}/{step}").choice(names)
-        weights = {name: float(name == drawn) for name in names}
-    return margins.new_tensor([weights[name] for name in names])
+        return margins.new_tensor([term.weight for term in recipe.terms])
+    if recipe.weights == "random":
+        drawn = random.Random(f"{recipe.seed}/{step}").choice(recipe.negatives)
+        return margins.new_tensor([float(name == drawn) for name in recipe.negatives])
+    return torch.ones_like(margins)
 
 
 def losses(recipe: Recipe, ratios: LogRatios, q: dict[str, Tensor]) -> Tensor:
-    """The loss of each row against each negative, `[B, N]`."""
+    """The loss of each row against each negative, `[B, N]`, with the arguments that each loss asks for."""
+    of_batch = {"image_margin": ratios.image_margin, "chosen_logratio": ratios.chosen}
     columns = []
-    for index, name in enumerate(recipe.negatives):
-        margin, loss = ratios.margins[:, index], getattr(recipe, f"loss_{name}")
-        if loss == "napo":
-            columns.append(napo_loss(margin, q[name], recipe.beta))
-        elif loss == "mdpo" and ratios.image_margin is not None:
-            columns.append(mdpo_loss(margin, ratios.image_margin, ratios.chosen, recipe.beta))
-        elif loss in ("cdpo", "rdpo"):
-            smoothed = cdpo_loss if loss == "cdpo" else rdpo_loss
-            columns.append(smoothed(margin, recipe.beta, recipe.label_smoothing))
-        else:
-            columns.append({"dpo": dpo_loss, "ipo": ipo_loss, "hinge": hinge_loss}[loss](margin, recipe.beta))
+    for index, term in enumerate(recipe.terms):
+        loss = LOSSES[term.loss]
+        margins = ratios.margins if loss.margin == "sum" else ratios.mean_margins
+        there = {**of_batch, "q": q.get(term.negative.name)}
+        given = {name: there[name] if name in there else getattr(recipe, name) for name in loss.needs}
+        columns.append(loss.function(margins[:, index], **given))
     return torch.stack(columns, dim=1)

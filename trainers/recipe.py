@@ -1,9 +1,10 @@
-"""The recipe of a training run: a flat YAML file, checked, with every default in one place."""
+"""The recipe of a training run, checked, with every default in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -12,11 +13,12 @@ import yaml
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError, nearest, unknown_name
+from napo_bench.trainers.losses import LOSSES
+from napo_bench.trainers.negatives import NEGATIVES, REJECTED, Negative
 
 RECIPES = Path(__file__).parent / "recipes"
+NO_LOSS = "none"
 
-PairLoss = Literal["dpo", "napo", "cdpo", "rdpo", "ipo", "hinge", "none"]
-RejectedLoss = Literal["dpo", "napo", "cdpo", "rdpo", "ipo", "hinge", "mdpo", "none"]
 LogProb = Literal["sum", "mean"]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
@@ -25,15 +27,35 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 @dataclass(frozen=True)
+class Term:
+    """A term of the objective: what a recipe says of one kind of negative.
+
+    Attributes:
+        negative: The kind.
+        loss: A name in `LOSSES`.
+        q_from: Whether q looks at margins of summed or of mean log-probs.
+        alpha: Sensitivity of q (Eq. 12).
+        weight: The weight of the term if the recipe's weights are `fixed`.
+    """
+
+    negative: Negative
+    loss: str
+    q_from: LogProb
+    alpha: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Everything that determines the weights that come out, but for the rows and the number of processes.
+    """Everything that determines the weights that come out, except the rows and the number of processes.
 
     The defaults are the paper's NaPO on LLaVA-1.5-7B.
 
     Attributes:
         base: The checkpoint to start from, a hub name or a folder.
         data: The preference rows, a hub name, a parquet file or a folder of them.
-        loss_rejected: The loss of the pairs (chosen, rejected); `mdpo` compares pictures too, and has an anchor.
+        loss_rejected: The loss of the pairs (chosen, rejected): a name in `LOSSES`, or `none`. `mdpo` compares pictures
+            too, and has an anchor.
         loss_language: The loss of the pairs (chosen, language-biased).
         loss_vision: The loss of the pairs (chosen, vision-biased).
         beta: Of every loss.
@@ -72,9 +94,9 @@ class Recipe:
 
     base: str = "llava-hf/llava-1.5-7b-hf"
     data: str = "Starrrrrry/RLAIF-V-Bias-Dataset"
-    loss_rejected: RejectedLoss = "dpo"
-    loss_language: PairLoss = "napo"
-    loss_vision: PairLoss = "napo"
+    loss_rejected: str = "dpo"
+    loss_language: str = "napo"
+    loss_vision: str = "napo"
     beta: Positive = 0.1
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=0.5)] = 0.1
     q_rejected_from: LogProb = "sum"
@@ -107,21 +129,39 @@ class Recipe:
     workers: Annotated[int, msgspec.Meta(ge=0)] = 4
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms of the objective: one for each negative that has a loss, in the order of `NEGATIVES`."""
+        return tuple(
+            Term(negative, loss, getattr(self, f"q_{name}_from"), getattr(self, f"alpha_{name}"), weight)
+            for (name, negative), weight in zip(NEGATIVES.items(), self.fixed_weights, strict=True)
+            if (loss := getattr(self, _loss_key(name))) != NO_LOSS
+        )
+
     @property
     def negatives(self) -> tuple[str, ...]:
-        """The negatives that have a loss, among "rejected", "language" and "vision", in this order."""
-        losses = {"rejected": self.loss_rejected, "language": self.loss_language, "vision": self.loss_vision}
-        return tuple(name for name, loss in losses.items() if loss != "none")
+        """The names of the negatives that have a loss, in the order of `NEGATIVES`."""
+        return tuple(term.negative.name for term in self.terms)
 
     @property
     def crop_seed(self) -> int | None:
-        """Seed of the crops that mDPO compares with; None where the recipe does not."""
-        return self.seed if self.loss_rejected == "mdpo" else None
+        """Seed of the crops that a loss on pictures (mDPO) compares with; None if the recipe has no such loss."""
+        return self.seed if any(_compares_images(term.loss) for term in self.terms) else None
+
+    def with_loss(self, loss: str, negatives: Collection[str]) -> Recipe:
+        """The same recipe with one loss for these negatives, and none for the others."""
+        losses: dict[str, Any] = {_loss_key(name): loss if name in negatives else NO_LOSS for name in NEGATIVES}
+        return replace(self, **losses)
 
     def to_yaml(self) -> str:
         """The recipe with every field, as a YAML file that `load_recipe` reads."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)
+
+
+def loss_names(negative: str) -> list[str]:
+    """The names that a recipe's loss of a negative can have; a loss that compares images takes the original pairs."""
+    return [name for name in LOSSES if negative == REJECTED.name or not _compares_images(name)] + [NO_LOSS]
 
 
 def recipe_names() -> list[str]:
@@ -153,6 +193,19 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         except yaml.YAMLError:
             raise NapoBenchError(f"--set {override}: the value is not valid YAML.") from None
         where = f"{source} with --set {' --set '.join(overrides)}"
+    return recipe_of(values, where)
+
+
+def recipe_of(values: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe of these values.
+
+    Args:
+        values: Key -> value; a key that is missing has its default.
+        where: File or name that the values are from, for messages.
+
+    Raises:
+        NapoBenchError: a value of the wrong type or out of range, or no loss at all.
+    """
     try:
         recipe = msgspec.convert(values, Recipe, strict=False)
     except msgspec.ValidationError as error:
@@ -160,8 +213,13 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         name = path.rstrip("`").split("[")[0]
         hint = _choices(name, values.get(name))
         raise NapoBenchError(f"{where}: {name} is {values.get(name)!r}. {reason}.", hint) from None
-    if not recipe.negatives:
-        raise NapoBenchError(f"{where}: every loss is none, so there is nothing to train on.", "Set loss_rejected: dpo")
+    for term in recipe.terms:
+        if term.loss not in loss_names(term.negative.name):
+            name = _loss_key(term.negative.name)
+            raise NapoBenchError(f"{where}: {name} is {term.loss!r}, which is no loss.", _choices(name, term.loss))
+    if not recipe.terms:
+        hint = f"Set {_loss_key(REJECTED.name)}: dpo"
+        raise NapoBenchError(f"{where}: every loss is none, so there is nothing to train on.", hint)
     if recipe.weights == "fixed" and not any(recipe.fixed_weights):
         raise NapoBenchError(f"{where}: fixed_weights are all 0, so there is nothing to train on.")
     return recipe
@@ -193,14 +251,24 @@ def _path(source: str | Path, beside: Path) -> Path:
     return path
 
 
-def _choices(name: str, value: object) -> str:
+def _loss_key(negative: str) -> str:
+    return f"loss_{negative}"
+
+
+def _compares_images(loss: str) -> bool:
+    return loss in LOSSES and "image_margin" in LOSSES[loss].needs
+
+
+def _choices(key: str, value: object) -> str:
     """The values that a key may have, if they are few, and those that are nearest to the one it has."""
-    kind = get_type_hints(Recipe).get(name)
+    kind = get_type_hints(Recipe).get(key)
     kind = next((part for part in get_args(kind) if get_origin(part) is Literal), kind)
-    if get_origin(kind) is not Literal:
+    by_loss = {_loss_key(name): loss_names(name) for name in NEGATIVES}
+    choices = by_loss.get(key) or (list(get_args(kind)) if get_origin(kind) is Literal else [])
+    if not choices:
         return ""
-    near = nearest(str(value), get_args(kind))
-    return (f"Did you mean {' or '.join(near)}? " if near else "") + f"{name} is one of: {', '.join(get_args(kind))}."
+    near = nearest(str(value), choices)
+    return (f"Did you mean {' or '.join(near)}? " if near else "") + f"{key} is one of: {', '.join(choices)}."
 
 
 def _check_key(key: str, where: str) -> None:

@@ -24,8 +24,8 @@ from napo_bench.core import digests, disk
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, open_rgb
 from napo_bench.models.conversation import Conversation, Markup, any_of
+from napo_bench.trainers.negatives import BIASED, CHOSEN, REJECTED, column_of
 
-COLUMNS = {"chosen": "chosen", "rejected": "rejected", "language": "question_only", "vision": "image_only"}
 # Characters that show nothing: spaces, controls, zero-width characters, blank letters, variation selectors.
 _BLANK = r"[\p{Z}\p{C}\x{115F}\x{1160}\x{2800}\x{3164}\x{FE00}-\x{FE0F}]+"
 _CACHE_HINT = "Free space there, or choose another cache folder (train: --cache), then run the same command again."
@@ -103,15 +103,15 @@ class PreferenceRows(Dataset[PreferenceRow]):
         self._source = source
         self._ids = row_ids(table)
         self._names = row_names(self._ids)
-        self.responses = ("chosen", *negatives)
+        self.responses = (CHOSEN, *negatives)
         self.report = RowReport(len(table))
-        texts = {name: _visible_texts(table, COLUMNS[name], markup) for name in self.responses}
+        texts = {name: _visible_texts(table, column_of(name), markup) for name in self.responses}
         self._empty = {name: _is_empty(text) for name, text in texts.items()}
-        no_chosen = self._empty["chosen"]
+        no_chosen = self._empty[CHOSEN]
         no_negative = np.logical_and.reduce([self._empty[name] for name in negatives]) & ~no_chosen
         equal = np.zeros(len(table), dtype=np.bool_)
-        if "rejected" in texts:
-            equal = _are_equal(texts["chosen"], texts["rejected"]) & ~no_chosen & ~no_negative
+        if REJECTED.name in texts:
+            equal = _are_equal(texts[CHOSEN], texts[REJECTED.name]) & ~no_chosen & ~no_negative
         self.positions: NDArray[np.int64] = np.arange(len(table))
         self._leave_out("no chosen response", np.flatnonzero(no_chosen))
         self._leave_out("no negative response", np.flatnonzero(no_negative))
@@ -120,13 +120,13 @@ class PreferenceRows(Dataset[PreferenceRow]):
             lacking = np.flatnonzero(self._empty[name] & ~no_chosen & ~no_negative & ~equal)
             if lacking.size:
                 self.report.without[name] = [self._names[position] for position in lacking.tolist()]
-        columns = ("question", *(COLUMNS[name] for name in self.responses))
+        columns = ("question", *(column_of(name) for name in self.responses))
         cleaned = np.intersect1d(self.positions, np.flatnonzero(_holds(table, columns, markup.controls)))
         self.report.cleaned = [self._names[position] for position in cleaned.tolist()]
         others = {*markup.placeholders, *markup.controls} - {markup.own}
         changed = equal | _holds(table, columns, others)
         for name, empty in self._empty.items():
-            changed |= empty & ~_is_empty(table.data.column(COLUMNS[name]))
+            changed |= empty & ~_is_empty(table.data.column(column_of(name)))
         self.fingerprint = source.fingerprint(table)
         if changed.any():
             rule = json.dumps([sorted(others), np.flatnonzero(changed).tolist()])
@@ -159,7 +159,7 @@ class PreferenceRows(Dataset[PreferenceRow]):
             id=self._ids[position],
             question=row["question"] or "",
             responses=tuple(
-                "" if self._empty[name][position] else row[COLUMNS[name]].strip() for name in self.responses
+                "" if self._empty[name][position] else row[column_of(name)].strip() for name in self.responses
             ),
             image=decode_image(row["image"], self._source.folder(position)),
             counted=counted,
@@ -173,14 +173,14 @@ def open_rows(
 
     Args:
         data: A parquet file, a folder of them, or the name of a data set on the Hugging Face hub.
-        negatives: Those that the recipe needs, among "rejected", "language" and "vision".
+        negatives: Names in `NEGATIVES` that the recipe needs.
         cache: The memory-mapped form of the rows is kept here.
         conversation: Its control tokens are no text; None knows the placeholders of data sets alone.
 
     Raises:
         NapoBenchError: nothing is there, a file is no parquet, a column is missing or of another type, or no row fits.
     """
-    needed = {"question", "image", *(COLUMNS[name] for name in ("chosen", *negatives))}
+    needed = {"question", "image", *(column_of(name) for name in (CHOSEN, *negatives))}
     table, source = open_table(data, needed, {"idx"}, cache)
     markup = conversation.markup if conversation else Markup()
     rows = PreferenceRows(table, source, negatives, markup)
@@ -314,7 +314,7 @@ def lacks_negatives(data: str | Path, negatives: Iterable[str]) -> bool:
 
     Args:
         data: As of `open_rows`.
-        negatives: Among "rejected", "language" and "vision".
+        negatives: Names in `NEGATIVES`.
 
     Raises:
         NapoBenchError: nothing is there, or it is no parquet.
@@ -326,7 +326,7 @@ def lacks_negatives(data: str | Path, negatives: Iterable[str]) -> bool:
         columns = parquet.read_schema(first).names
     except ArrowInvalid as error:
         raise NapoBenchError(f"{first} is no parquet file, or a truncated one: {error}.", "Fetch it again.") from None
-    return any(COLUMNS[name] not in columns for name in negatives)
+    return any(column_of(name) not in columns for name in negatives)
 
 
 def _parquet_files(data: str | Path) -> list[Path]:
@@ -357,11 +357,11 @@ def _fetched(data: str) -> Path:
 
 
 def _missing_hint(missing: Sequence[str], data: str | Path) -> str:
-    if set(missing) <= {COLUMNS["language"], COLUMNS["vision"]}:
+    if set(missing) <= {negative.column for negative in BIASED.values()}:
         return (
             "These are the biased negatives, which the base model writes: "
             f"napo-bench data build-bias --ckpt BASE --data {data} --out DIR, then --data DIR. "
-            "A recipe without them (loss_language: none, loss_vision: none) needs none."
+            f"A recipe without them ({', '.join(f'loss_{name}: none' for name in BIASED)}) needs none."
         )
     return "RLAIF-V's columns are: question, image, chosen, rejected, idx."
 

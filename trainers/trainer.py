@@ -34,9 +34,6 @@ from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import row_logps
 from napo_bench.trainers.rows import PreferenceRow, PreferenceRows
 
-TAGS = {"rejected": "", "language": "_lang", "vision": "_vis"}
-RESPONSES = {"rejected": "rejected", "language": "lang", "vision": "vis"}
-
 SignalSeen = Callable[[], int]
 """Returns the number of the signal that asks for the end of the training, 0 while there is none."""
 
@@ -243,17 +240,16 @@ class PreferenceTrainer(Trainer):
         counted = batch.present.any(1).float()
         self._average("rewards/chosen", beta * ratios.chosen, counted)
         self._average("logps/chosen", sums[:, 0], counted)
-        for index, name in enumerate(self.recipe.negatives):
-            tag, response, present = TAGS[name], RESPONSES[name], batch.present[:, index]
-            margin = ratios.margins[:, index]
-            self._average(f"rewards/{response}", beta * (ratios.chosen - margin), present)
-            self._average(f"rewards/margins{tag}", beta * margin, present)
-            self._average(f"rewards/accuracies{tag}", (margin > 0).float(), present)
-            self._average(f"logps/{response}", sums[:, 1 + index], present)
-            self._average(f"loss/{response}", by_row[:, index], present)
-            self._average(f"napo/gamma_{response}", weights[index, None], weights.new_ones(1))
-            if name in q:
-                self._average(f"napo/q_{response}", q[name][None], weights.new_ones(1))
+        for index, term in enumerate(self.recipe.terms):
+            negative, margin, present = term.negative, ratios.margins[:, index], batch.present[:, index]
+            self._average(f"rewards/{negative.tag}", beta * (ratios.chosen - margin), present)
+            self._average(f"rewards/margins{negative.suffix}", beta * margin, present)
+            self._average(f"rewards/accuracies{negative.suffix}", (margin > 0).float(), present)
+            self._average(f"logps/{negative.tag}", sums[:, 1 + index], present)
+            self._average(f"loss/{negative.tag}", by_row[:, index], present)
+            self._average(f"napo/gamma_{negative.tag}", weights[index, None], weights.new_ones(1))
+            if negative.name in q:
+                self._average(f"napo/q_{negative.tag}", q[negative.name][None], weights.new_ones(1))
         if self.recipe.weights == "dynamic":
             self._average(
                 "napo/gamma_undefined", shares_undefined(mean_rewards(self.recipe, margins))[None], weights.new_ones(1)

@@ -18,6 +18,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.progress import Bars
 from napo_bench.micro import MICRO, named_checkpoint
+from napo_bench.trainers.negatives import BIASED, REJECTED
 
 if TYPE_CHECKING:
     from napo_bench.trainers.plan import Plan
@@ -27,11 +28,9 @@ if TYPE_CHECKING:
 SHOWN = {"loss": "loss", "rewards/accuracies": "acc"}
 SUMMARY = {
     "loss": ("loss", ".4f"),
-    "rewards/accuracies": ("chosen preferred to rejected", ".1%"),
-    "rewards/accuracies_lang": ("chosen preferred to language-biased", ".1%"),
-    "rewards/accuracies_vis": ("chosen preferred to vision-biased", ".1%"),
-    "napo/q_lang": ("q, language-biased", ".4f"),
-    "napo/q_vis": ("q, vision-biased", ".4f"),
+    f"rewards/accuracies{REJECTED.suffix}": (f"chosen preferred to {REJECTED.name}", ".1%"),
+    **{f"rewards/accuracies{kind.suffix}": (f"chosen preferred to {kind.label}", ".1%") for kind in BIASED.values()},
+    **{f"napo/q_{kind.tag}": (f"q, {kind.label}", ".4f") for kind in BIASED.values()},
     "tokens_per_second": ("tokens a second", ",.0f"),
     "memory/peak_gb": ("peak memory, GB", ".1f"),
 }

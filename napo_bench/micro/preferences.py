@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,6 @@ ASKED: Mapping[str, float] = {
     "look": 4,
 }
 """Kind of question -> weight. As in RLAIF-V, all answers are sentences, and most answers are long."""
-
-BIASED_COLUMNS = {"question_only": "language", "image_only": "vision"}
-"""Columns of RLAIF-V-Bias with a biased negative -> modality of the bias."""
 
 
 def write_preference_rows(out: Path, rows: int = ROWS, seed: int = 0) -> Path:
@@ -109,14 +106,6 @@ def is_noise(question: str, answer: str, scene: str) -> bool:
         scene: The row's scene, in JSON.
     """
     return is_right(answer, understand(question), Scene.from_json(scene))
-
-
-def noise_labels(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, bool]]:
-    """For each row of a micro RLAIF-V-Bias, whether its `language` and its `vision` negative is noise."""
-    return [
-        {bias: is_noise(row["question"], row[column], row["scene"]) for column, bias in BIASED_COLUMNS.items()}
-        for row in rows
-    ]
 
 
 def _shows_a_fact_of_vlind(scene: Scene) -> bool:

@@ -21,6 +21,7 @@ from napo_bench.benchmarks.metrics import table_1_metrics
 from napo_bench.benchmarks.result import MetricValue
 from napo_bench.core import files
 from napo_bench.report.runs import NamedRun
+from napo_bench.trainers.negatives import NEGATIVES
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9")
 """Colours of the methods, in the order of the runs: Okabe and Ito's, which colour-blind readers tell apart."""
@@ -32,11 +33,7 @@ INK = "#1b1e24"
 """Colour of text and axes."""
 
 # A colour means a method in every figure, so kinds of negative differ in form.
-_NEGATIVES = {
-    "rejected": ("original pairs", "-"),
-    "lang": ("language-biased", "--"),
-    "vis": ("vision-biased", ":"),
-}
+_LINES = dict(zip(NEGATIVES, ("-", "--", ":"), strict=True))
 _MARKERS = ("o", "s", "^", "D")
 _STYLE = {
     "text.color": INK,
@@ -240,14 +237,19 @@ def _metrics_over(
 
 
 def _training_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
-    kinds = (
-        ("q", "napo/q_{}", "q over training", "The q of each kind of negative (Eq. 12); Figure 7 of the paper."),
-        ("gamma", "napo/gamma_{}", "Weights over training", "The weight of each term of the objective (Eq. 13)."),
-        ("margins", "rewards/margins_{}", "Margins over training", "Mean reward margin of each kind of negative."),
+    drawn = (
+        ("q", "napo/q_{.tag}", "q over training", "The q of each kind of negative (Eq. 12); Figure 7 of the paper."),
+        ("gamma", "napo/gamma_{.tag}", "Weights over training", "The weight of each term of the objective (Eq. 13)."),
+        (
+            "margins",
+            "rewards/margins{.suffix}",
+            "Margins over training",
+            "Mean reward margin of each kind of negative.",
+        ),
     )
     figures = []
-    for name, pattern, title, caption in kinds:
-        keys = {negative: pattern.format(negative).replace("margins_rejected", "margins") for negative in _NEGATIVES}
+    for name, key, title, caption in drawn:
+        keys = {kind: key.format(negative) for kind, negative in NEGATIVES.items()}
         logs = {run.name: run.log for run in runs if any(key in line for line in run.log for key in keys.values())}
         if logs:
             panel = _over_steps(logs, keys, {name: _colour(runs, name) for name in logs})
@@ -262,7 +264,7 @@ def _over_steps(
         for negative, key in keys.items():
             points = [(line["step"], line[key]) for line in logs[name] if key in line]
             if points:
-                label, style = _NEGATIVES[negative]
+                style, label = _LINES[negative], NEGATIVES[negative].label
                 axes.plot(*zip(*points, strict=True), color=colours[name], linestyle=style, label=label)
         axes.set_title(_short(name, _TITLE))
         axes.set_xlabel("step")
@@ -273,7 +275,7 @@ def _over_steps(
 def _sweep_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
     """A sweep for each alpha, if three runs or more differ in this alpha only."""
     figures = []
-    for field in ("alpha_rejected", "alpha_language", "alpha_vision"):
+    for field in (f"alpha_{negative}" for negative in NEGATIVES):
         families: dict[Any, dict[float, dict[str, MetricValue]]] = {}
         for run in runs:
             if run.recipe is not None:

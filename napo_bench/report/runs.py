@@ -8,19 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from napo_bench.benchmarks import all_benchmarks
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core import files
-from napo_bench.core.errors import NapoBenchError
 from napo_bench.data.sources import WebFile
 from napo_bench.engines.chat import NOT_SENT
 from napo_bench.report.names import name_and_path, run_names
 from napo_bench.report.places import find_folder
 from napo_bench.runs.compare import differing_settings
 from napo_bench.runs.result import RunResult
-from napo_bench.trainers.recipe import Recipe
+from napo_bench.trainers.recipe import Recipe, recipe_of
 
 _DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # the names in `napo_bench.trainers.run`, which imports torch
 MICRO_WORLD = "The micro world, not the published data."
@@ -135,10 +132,7 @@ def _training(run: RunResult, folder: Path) -> tuple[Recipe | None, list[dict[st
         is_there = not named or find_folder(named, folder, _is_checkpoint) is not None
         return None, [], folder, "" if is_there else f"its checkpoint {named} is not found"
     stored = files.field(files.read_json(trained / _DESCRIPTION), "recipe", dict, str(trained / _DESCRIPTION))
-    try:
-        recipe = msgspec.convert(stored, Recipe, strict=False)
-    except msgspec.ValidationError as error:
-        raise NapoBenchError(f"{trained / 'training.json'}: the recipe is not valid: {error}.") from None
+    recipe = recipe_of(stored, str(trained / _DESCRIPTION))
     log = trained / _LOG
     if not log.is_file():
         return recipe, [], folder, f"{log} does not exist"

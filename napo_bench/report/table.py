@@ -11,6 +11,7 @@ from napo_bench.benchmarks import benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
 from napo_bench.core.paths import results_dir
 from napo_bench.report.runs import NamedRun, comparable, deviations
+from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ CAPTIONS = {
     4: "Margins that q looks at.",
     5: "NaPO on the original pairs alone.",
     6: "NaPO in place of DPO for the original pairs.",
-}
-_LOSSES = ("loss_rejected", "loss_language", "loss_vision")
-_Q_OF_LOSS = {
-    "loss_rejected": "q_rejected_from",
-    "loss_language": "q_language_from",
-    "loss_vision": "q_vision_from",
 }
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -171,13 +166,12 @@ def _shows_paper(runs: Sequence[NamedRun], wanted: bool | None) -> bool:
 
 
 def objective(recipe: Recipe) -> tuple[str, ...]:
-    """The objective of a recipe without its constants: the losses, the margins that NaPO's q looks at, and the weights
-    of the losses.
+    """The objective of a recipe without its constants: the losses, the margins that each q looks at, and the weights of
+    the losses.
     """
-    losses = [getattr(recipe, name) for name in _LOSSES]
-    sources = [getattr(recipe, _Q_OF_LOSS[name]) for name, loss in zip(_LOSSES, losses, strict=True) if loss == "napo"]
-    weights = recipe.weights if len(recipe.negatives) > 1 else ""
-    return (*losses, *sources, weights)
+    terms = [(term, "q" in LOSSES[term.loss].needs) for term in recipe.terms]
+    losses = [f"{term.negative.name}: {term.loss}" + (f", q from {term.q_from}" if q else "") for term, q in terms]
+    return (*losses, recipe.weights if len(terms) > 1 else "")
 
 
 def to_markdown(table: Table, *, intervals: bool = False) -> str:

@@ -22,6 +22,7 @@ from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO, MICRO_TASKS, named_checkpoint
 from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, micro_world, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
+from napo_bench.trainers.negatives import BIASED
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
 MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
@@ -35,9 +36,6 @@ BASE = "base"
 ROWS = Work("rows", MICRO_ROWS)
 TYPICAL_ROWS = 5000
 """Preference rows that were not drawn here, for the estimate of the time that is left."""
-
-BIASED = frozenset({"language", "vision"})
-"""The negatives that `build_bias` adds to rows."""
 
 
 @dataclass(frozen=True)
@@ -192,10 +190,10 @@ class Experiment:
     def _builds_negatives(self) -> bool:
         """Whether biased negatives are wanted that the rows do not have."""
         wanted = {name for recipe in self.recipes.values() for name in recipe.negatives}
-        return self._lack(wanted | BIASED if self.always_negatives else wanted)
+        return self._lack(wanted | set(BIASED) if self.always_negatives else wanted)
 
     def _lack(self, negatives: Iterable[str]) -> bool:
-        biased = BIASED.intersection(negatives)
+        biased = BIASED.keys() & set(negatives)
         return bool(biased) and bool(biased & self._lacking)  # the given rows may not be there as long as nobody asks
 
     @cached_property
@@ -204,7 +202,7 @@ class Experiment:
         from napo_bench.trainers.rows import lacks_negatives
 
         if self.data is None:
-            return BIASED
+            return frozenset(BIASED)
         if self.has_negatives:
             return frozenset()
         return frozenset(name for name in BIASED if lacks_negatives(self.data, [name]))

@@ -10,7 +10,7 @@ from PIL import Image
 from napo_bench.micro.benchmarks import counterfacts
 from napo_bench.micro.draw import draw
 from napo_bench.micro.language import understand
-from napo_bench.micro.preferences import are_current, is_noise, noise_labels, preference_row, write_preference_rows
+from napo_bench.micro.preferences import are_current, is_noise, preference_row, write_preference_rows
 from napo_bench.micro.truth import claims, false_claims, is_right
 from napo_bench.micro.world import THINGS, Scene
 
@@ -94,8 +94,4 @@ def test_a_negative_is_noise_where_it_is_right(rows):
     row = next(row for row in rows if row["question"].startswith("What color") and "no " not in row["chosen"])
     assert is_noise(row["question"], row["chosen"], row["scene"])
     assert not is_noise(row["question"], row["rejected"], row["scene"])
-    biased = [
-        row | {"question_only": row["chosen"], "image_only": row["rejected"]},
-        row | {"question_only": "", "image_only": row["chosen"]},
-    ]
-    assert noise_labels(biased) == [{"language": True, "vision": False}, {"language": False, "vision": True}]
+    assert not is_noise(row["question"], "", row["scene"])

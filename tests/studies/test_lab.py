@@ -17,7 +17,7 @@ from tiny_llava import make_data
 from napo_bench.benchmarks.result import MetricValue
 from napo_bench.micro import data as micro_data
 from napo_bench.micro.language import answers, typical_scene, understand
-from napo_bench.micro.preferences import noise_labels, write_preference_rows
+from napo_bench.micro.preferences import is_noise, write_preference_rows
 from napo_bench.micro.truth import is_right
 from napo_bench.micro.world import THINGS, Scene
 from napo_bench.report.figures import label_noise
@@ -340,9 +340,8 @@ def test_the_command_measures_everything_and_a_second_run_does_nothing_again(com
         assert {name for one, other in pairs for name in one if one[name] != other[name]} == {column}
         recipe = (tmp_path / f"out/{part}/micro-napo/seed-0/model/recipe.yaml").read_text()
         assert f"micro-20-{part}.parquet" in recipe
-    known = noise_labels(rows)
     for kind, column in (("language", "question_only"), ("vision", "image_only")):
-        there = [label[kind] for label, row in zip(known, rows, strict=True) if row[column].strip()]
+        there = [is_noise(row["question"], row[column], row["scene"]) for row in rows if row[column].strip()]
         noise = found["noise"][kind]
         assert (noise["negatives"], noise["noisy"]) == (len(there), sum(there))
     assert {(row["policy"], row["kind"], row["margin"]) for row in found["separations"]} == {

@@ -13,7 +13,7 @@ from napo_bench.core import processes
 from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO
 from napo_bench.runs.evaluate import EvalOptions
-from napo_bench.studies.experiment import BIASED, MICRO_ROWS, Experiment, Step, Trained
+from napo_bench.studies.experiment import MICRO_ROWS, Experiment, Step, Trained
 from napo_bench.studies.paper_claims.changed_rows import (
     expect_things_shown,
     reject_custom,
@@ -21,6 +21,7 @@ from napo_bench.studies.paper_claims.changed_rows import (
     write_changed_rows,
 )
 from napo_bench.studies.paper_claims.margins import compute_log_probs, probing_recipe
+from napo_bench.trainers.negatives import BIASED
 from napo_bench.trainers.recipe import Recipe, load_recipe, recipe_names
 
 if TYPE_CHECKING:

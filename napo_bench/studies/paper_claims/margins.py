@@ -1,6 +1,6 @@
 """Which margin finds noise: margins of biased negatives that are known to be noise or not.
 
-The paper's Figure 4, Table 4 and Table 7 with the truth that the micro world has: `noise_labels` says of each biased
+The paper's Figure 4, Table 4 and Table 7 with the truth that the micro world has: `is_noise` says of each biased
 negative whether it happens to be right.
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napo_bench.core import processes
 from napo_bench.studies.paper_claims.estimate import Estimate
+from napo_bench.trainers.negatives import BIASED, CHOSEN, NEGATIVES
 
 if TYPE_CHECKING:
     from napo_bench.core.progress import Progress
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from napo_bench.trainers.run import Inputs
 
 Margin = Literal["sum", "mean"]
-KINDS = ("language", "vision")
 MARGINS: tuple[Margin, ...] = ("sum", "mean")
 
 
@@ -52,7 +52,7 @@ class Separation:
 
     Attributes:
         policy: The method whose checkpoints were probed.
-        kind: "language" or "vision".
+        kind: A name in `BIASED`.
         margin: From summed or from mean log-probs.
         aucs: One a seed; empty where all negatives are noise, or none is.
         auc: Chance that a noise-free negative has a larger margin than a noisy one.
@@ -160,9 +160,7 @@ def margins_of(
 
 def probing_recipe(recipe: Recipe, data: str) -> Recipe:
     """A recipe that asks for the log-probs of every response of the rows in `data`."""
-    return dataclasses.replace(
-        recipe, data=data, loss_rejected="dpo", loss_language="dpo", loss_vision="dpo", workers=0
-    )
+    return dataclasses.replace(recipe.with_loss("dpo", NEGATIVES), data=data, workers=0)
 
 
 def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, progress: Progress) -> None:
@@ -208,29 +206,29 @@ def read_negatives(checkpoint: str, recipe: Recipe, cache: Path, base: Reference
     from pyarrow import parquet
 
     from napo_bench.micro.language import understand
-    from napo_bench.micro.preferences import BIASED_COLUMNS, noise_labels
+    from napo_bench.micro.preferences import is_noise
     from napo_bench.trainers.run import open_inputs
 
     conversation = open_inputs(dataclasses.replace(recipe, base=checkpoint), cache).conversation
-    columns = ["question", "chosen", *BIASED_COLUMNS, "scene"]
+    columns = ["question", CHOSEN, *(negative.column for negative in BIASED.values()), "scene"]
     parts = sorted(Path(recipe.data).glob("*.parquet"))
     rows = [row for part in parts for row in parquet.read_table(part, columns=columns).to_pylist()]
-    known = noise_labels([row | {name: row[name] or "" for name in BIASED_COLUMNS} for row in rows])
     found = {}
-    for column, kind in BIASED_COLUMNS.items():
+    for kind, negative in BIASED.items():
+        column = negative.column
         there = [
             position
             for position, row in enumerate(rows)
             if (row[column] or "").strip() and np.isfinite(base.sum[position]).all()
         ]
         tokens = [
-            len(conversation.answer_ids(rows[i]["chosen"].strip()))
+            len(conversation.answer_ids(rows[i][CHOSEN].strip()))
             - len(conversation.answer_ids(rows[i][column].strip()))
             for i in there
         ]
         found[kind] = Negatives(
             np.array(there, dtype=np.int64),
-            np.array([known[i][kind] for i in there], dtype=bool),
+            np.array([is_noise(rows[i]["question"], rows[i][column], rows[i]["scene"]) for i in there], dtype=bool),
             np.array(tokens, dtype=np.int64),
             [understand(rows[i]["question"]).kind for i in there],
         )
@@ -242,7 +240,7 @@ def all_margins(
 ) -> dict[tuple[str, Margin], NDArray[np.float64]]:
     """(Kind, margin) -> the margins of that kind's negatives under one policy, `[N]`."""
     found = {}
-    for kind in KINDS:
+    for kind in BIASED:
         response = 1 + recipe.negatives.index(kind)
         for name, values in margins_of(policy, base, response, negatives[kind].positions).items():
             found[kind, name] = values

@@ -35,7 +35,6 @@ from napo_bench.studies.paper_claims.claims import COMPARED, MARGIN_NAMES, Verdi
 from napo_bench.studies.paper_claims.estimate import Estimate
 from napo_bench.studies.paper_claims.laboratory import CHANGES, PROBED, TABLES, Laboratory
 from napo_bench.studies.paper_claims.margins import (
-    KINDS,
     MARGINS,
     Negatives,
     Separation,
@@ -44,6 +43,7 @@ from napo_bench.studies.paper_claims.margins import (
     read_negatives,
     separation,
 )
+from napo_bench.trainers.negatives import BIASED
 from napo_bench.trainers.run import LOG
 
 SHOWN = (*COMPARED, "vlind.ck", "vlind.vp", "object_halbench.recall", "object_halbench.mean_words")
@@ -103,7 +103,7 @@ class Found:
         return [
             separation(policy, kind, margin, self.negatives[kind], by_margin[kind, margin])
             for policy, by_margin in self.margins.items()
-            for kind in KINDS
+            for kind in BIASED
             for margin in MARGINS
         ]
 
@@ -425,7 +425,7 @@ def _figures(found: Found) -> Iterator[DrawnFigure]:
     for policy, by_margin in found.margins.items():
         samples = {
             f"{kind}, {margin}": MarginSample(np.mean(by_margin[kind, margin], axis=0), found.negatives[kind].noisy)
-            for kind in KINDS
+            for kind in BIASED
             for margin in MARGINS
             if len(found.negatives[kind].noisy)
         }

@@ -96,8 +96,11 @@ def rdpo_loss(margin: Tensor, beta: float, label_smoothing: float) -> Tensor:
 def ipo_loss(margin: Tensor, beta: float) -> Tensor:
     """Identity preference optimization: (m - 1 / (2 * beta))^2 (Azar et al. 2023).
 
+    `LOSSES` passes margins of mean log-probs as `ipo`, as TRL does on the authors' advice, and of summed ones as
+    `ipo_sum`. Summed margins grow with the length of the responses; the target 1 / (2 * beta) does not.
+
     Args:
-        margin: `[B]`, usually of mean log-probs.
+        margin: `[B]`.
         beta: Regularization, > 0; the margin is drawn to 1 / (2 * beta).
     """
     import torch
@@ -149,7 +152,8 @@ LOSSES = {
     "napo": Loss(napo_loss),
     "cdpo": Loss(cdpo_loss),
     "rdpo": Loss(rdpo_loss),
-    "ipo": Loss(ipo_loss),
+    "ipo": Loss(ipo_loss, margin="mean"),
+    "ipo_sum": Loss(ipo_loss),
     "hinge": Loss(hinge_loss),
     "mdpo": Loss(mdpo_loss),
 }

@@ -103,6 +103,7 @@ LOSSES = {
     "cdpo": lambda m, q, beta, e: -(1 - e) * np.log(sigmoid(beta * m)) - e * np.log(sigmoid(-beta * m)),
     "rdpo": lambda m, q, beta, e: (-(1 - e) * np.log(sigmoid(beta * m)) + e * np.log(sigmoid(-beta * m))) / (1 - 2 * e),
     "ipo": lambda m, q, beta, e: (m - 1 / (2 * beta)) ** 2,
+    "ipo_sum": lambda m, q, beta, e: (m - 1 / (2 * beta)) ** 2,
     "hinge": lambda m, q, beta, e: np.maximum(0, 1 - beta * m),
 }
 
@@ -125,7 +126,8 @@ def expected_step(recipe, ratios, mean_ratios, present):
             terms = (margin, (ratios[:, 0] - ratios[:, -1])[has], ratios[has, 0])
             losses.append(sum(-np.log(sigmoid(recipe.beta * term)).mean() for term in terms))
         else:
-            losses.append(LOSSES[loss](margin, q[name], recipe.beta, recipe.label_smoothing).mean())
+            compared = mean_margin if loss == "ipo" else margin
+            losses.append(LOSSES[loss](compared, q[name], recipe.beta, recipe.label_smoothing).mean())
         means.append(recipe.beta * margin.mean())
     weights = np.ones(len(losses))
     if recipe.weights == "dynamic":
@@ -151,6 +153,7 @@ def expected_step(recipe, ratios, mean_ratios, present):
         ("micro-cdpo", {}),
         ("micro-rdpo", {"label_smoothing": 0.2}),
         ("micro-ipo", {}),
+        ("micro-ipo-sum", {}),
         ("micro-hinge", {}),
     ],
 )

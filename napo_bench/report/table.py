@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tabulate import tabulate
 
 from napo_bench.benchmarks import benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
@@ -13,9 +17,6 @@ from napo_bench.core.paths import results_dir
 from napo_bench.report.runs import NamedRun, comparable, deviations
 from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.recipe import Recipe, load_recipe
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OURS = "This evaluation"
 CAPTIONS = {
@@ -191,8 +192,8 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
             lines.append([_markdown(row.name) + _sup(row.marks), *_cells(table, row, cell_text, "–")])
     label_of = benchmark_labels()
     heads = [f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}" for metric in table.metrics]
-    frame = _frame(lines, ["Model", *heads])
-    body = frame.to_markdown(index=False, disable_numparse=True, colalign=["left", *("right" for _ in heads)])
+    align = ["left", *("right" for _ in heads)]
+    body = tabulate(lines, ["Model", *heads], tablefmt="pipe", disable_numparse=True, colalign=align)
     notes = "".join(f"\n<sup>{mark}</sup> {_markdown(text)}<br>" for mark, text in table.footnotes.items())
     return f"**Table {table.number}.** {table.caption}\n\n{body}\n{notes}".rstrip() + "\n"
 
@@ -208,25 +209,31 @@ def to_latex(table: Table, *, intervals: bool = False) -> str:
             return rf"\shortstack[r]{{{text}{_superscript(cell.marks)}\\{{\tiny [{low}, {high}]}}}}"
         return text + _superscript(cell.marks)
 
+    body: list[str] = []
+    for label, rows in table.groups:
+        body += [r"\midrule", rf"\multicolumn{{{len(table.metrics) + 1}}}{{l}}{{\textit{{{_tex(label)}}}}} \\"]
+        for row in rows:
+            cells = _cells(table, row, cell_text, "--")
+            body.append(_tex_line([_tex(row.name) + _superscript(row.marks), *cells]))
+    notes = [rf"\textsuperscript{{{mark}}} {_tex(text)}" for mark, text in table.footnotes.items()]
     lines = [
-        [_tex(row.name) + _superscript(row.marks), *_cells(table, row, cell_text, "--")]
-        for _, rows in table.groups
-        for row in rows
+        r"% \usepackage{booktabs}",
+        r"\begin{table*}[t]",
+        r"\centering",
+        rf"\caption{{{_tex(table.caption)}}}",
+        rf"\label{{tab:napo-bench-{table.number}}}",
+        r"\small\setlength{\tabcolsep}{4pt}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
+        r"\toprule",
+        *_tex_benchmarks(table.metrics),
+        _tex_line(["Model", *map(_tex_head, table.metrics)]),
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        *([r"\par\smallskip\footnotesize\raggedright", r" \\ ".join(notes)] if notes else []),
+        r"\end{table*}",
     ]
-    label_of = benchmark_labels()
-    columns = [("", "Model"), *((label_of[m.benchmark], _tex_head(m)) for m in table.metrics)]
-    styler = _frame(lines, columns).style.hide(axis="index")
-    latex: str = styler.to_latex(
-        column_format="l" + "r" * len(table.metrics),
-        hrules=True,
-        multicol_align="c",
-        position="t",
-        position_float="centering",
-        environment="table*",
-        caption=_tex(table.caption),
-        label=f"tab:napo-bench-{table.number}",
-    )
-    return _with_groups(latex, table)
+    return "\n".join([*lines, ""])
 
 
 def to_csv(tables: Sequence[Table]) -> str:
@@ -246,9 +253,12 @@ def to_csv(tables: Sequence[Table]) -> str:
                         f"{metric.key} high": high,
                     }
                 records.append(record | {"notes": " ".join(table.footnotes[mark] for mark in marks)})
-    import pandas as pd
-
-    return pd.DataFrame(records).to_csv(index=False)
+    text = io.StringIO()
+    columns = dict.fromkeys(name for record in records for name in record)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
 
 
 def _table(
@@ -356,46 +366,20 @@ def _cells(table: Table, row: Row, text: Callable[[Metric, Cell], str], absent: 
     return [text(metric, row.cells[metric.key]) if metric.key in row.cells else absent for metric in table.metrics]
 
 
-def _frame(lines: Sequence[Sequence[str]], columns: Sequence[Any]) -> pd.DataFrame:
-    import pandas as pd
+def _tex_benchmarks(metrics: Sequence[Metric]) -> tuple[str, str]:
+    """The line with each benchmark's name over its columns, and the rules under the names."""
+    labels = benchmark_labels()
+    names, rules, first = [""], "", 2
+    for benchmark, own in itertools.groupby(metrics, lambda metric: metric.benchmark):
+        width = len(list(own))
+        names.append(rf"\multicolumn{{{width}}}{{c}}{{{labels[benchmark]}}}")
+        rules += rf"\cmidrule(lr){{{first}-{first + width - 1}}}"
+        first += width
+    return _tex_line(names), rules
 
-    index = pd.MultiIndex.from_tuples(columns) if isinstance(columns[0], tuple) else pd.Index(columns)
-    return pd.DataFrame(list(lines), columns=index)
 
-
-def _with_groups(latex: str, table: Table) -> str:
-    """Rules under the benchmarks' names, a line above each group, and the footnotes, in what pandas wrote."""
-    lines = latex.splitlines()
-    top, middle = lines.index(r"\toprule"), lines.index(r"\midrule")
-    width = len(table.metrics) + 1
-    rules, first = [], 2
-    for benchmark in dict.fromkeys(metric.benchmark for metric in table.metrics):
-        last = first + sum(metric.benchmark == benchmark for metric in table.metrics) - 1
-        rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
-        first = last + 1
-    body, at = [], middle + 1
-    for number, (label, rows) in enumerate(table.groups):
-        body += [*([r"\midrule"] if number else []), rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_tex(label)}}}}} \\"]
-        body += lines[at : at + len(rows)]
-        at += len(rows)
-    notes = [rf"\textsuperscript{{{mark}}} {_tex(text)}" for mark, text in table.footnotes.items()]
-    end = lines.index(r"\end{tabular}")
-    return "\n".join(
-        [
-            r"% \usepackage{booktabs}",
-            *lines[: top - 1],
-            r"\small\setlength{\tabcolsep}{4pt}",
-            *lines[top - 1 : top + 1],
-            lines[top + 1],
-            "".join(rules),
-            *lines[top + 2 : middle + 1],
-            *body,
-            *lines[at : end + 1],
-            *([r"\par\smallskip\footnotesize\raggedright", r" \\ ".join(notes)] if notes else []),
-            *lines[end + 1 :],
-            "",
-        ]
-    )
+def _tex_line(cells: Sequence[str]) -> str:
+    return rf"{' & '.join(cells)} \\"
 
 
 def _tex(text: str) -> str:

@@ -1,8 +1,10 @@
 """COCO's annotations: what each image holds, and the index that makes the second run fast."""
 
 import json
+import random
 
 import pytest
+from pycocotools.coco import COCO
 
 from napo_bench.benchmarks.object_halbench import coco
 from napo_bench.core.errors import NapoBenchError
@@ -39,6 +41,25 @@ def test_train_and_val_are_united_by_image(folder):
         4: coco.CocoImage(set(), ["nothing “here”"]),
         100: coco.CocoImage(set(), []),
     }
+
+
+def test_categories_and_captions_are_those_of_cocos_own_index(tmp_path):
+    rng = random.Random(0)
+    for part, first in (("train", 1), ("val", 30)):  # 30 to 40 are in both parts
+        images = range(first, first + 40)
+        instances = [(rng.choice(images), rng.choice([1, 7])) for _ in range(60)]
+        write(tmp_path, part, instances, [(image, f"caption {part} {image}") for image in rng.choices(images, k=60)])
+    theirs = {}
+    for part in ("train", "val"):
+        instances, captions = (COCO(str(tmp_path / f"{kind}_{part}2014.json")) for kind in ("instances", "captions"))
+        for image in {*instances.getImgIds(), *captions.getImgIds(), *instances.imgToAnns}:
+            categories, told = theirs.setdefault(image, (set(), []))
+            found = [entry["category_id"] for entry in instances.loadAnns(instances.getAnnIds(imgIds=[image]))]
+            categories.update(entry["name"] for entry in instances.loadCats(sorted(set(found))))
+            told += [entry["caption"] for entry in captions.loadAnns(captions.getAnnIds(imgIds=[image]))]
+    ours = coco.load_images(tmp_path, range(200))
+    assert {image: (found.categories, found.captions) for image, found in ours.items()} == theirs
+    assert len(theirs) > 60
 
 
 def test_the_second_run_reads_the_index_alone(folder, monkeypatch, own_cache):

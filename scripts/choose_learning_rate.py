@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from napo_bench.cli.begin import quiet_libraries
-from napo_bench.core.progress import SILENT, Bars
+from napo_bench.core.bars import Bars
+from napo_bench.core.progress import SILENT
 from napo_bench.micro.preferences import write_preference_rows
 from napo_bench.runs.evaluate import EvalOptions
 from napo_bench.studies.experiment import MICRO_RECIPES, Experiment, named_recipes

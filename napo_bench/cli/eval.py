@@ -26,7 +26,6 @@ from napo_bench.cli.score import (
 )
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
-from napo_bench.core.progress import Bars
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
 
@@ -93,6 +92,8 @@ def evaluate(
     marks = read_marks(thinking_marks)
     refusable = read_share(max_refused, "--max-refused")
     members = suite_named(",".join(default_suite()) if suite is None else suite)
+    from napo_bench.core.bars import Bars
+
     bars = Bars(console.err)
     options = EvalOptions(
         suite=members,

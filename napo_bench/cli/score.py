@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,8 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import NO_VALUES, Silent
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from napo_bench.benchmarks.benchmark import Benchmark
     from napo_bench.benchmarks.metrics import Metric
     from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
@@ -85,7 +88,11 @@ ThinkingMarks = Annotated[
         help="OPENING,CLOSING marks of thoughts, which are not scored; repeatable. Default: <think>,</think>."
     ),
 ]
-_status = console.err.status("")
+
+
+@cache
+def _status() -> Status:
+    return console.err.status("")
 
 
 _NEEDED = {
@@ -206,7 +213,7 @@ class _Judged(Silent):
     """A progress that says how many prompts are judged."""
 
     def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
-        _status.update(f"{done} of {total} prompts judged")
+        _status().update(f"{done} of {total} prompts judged")
 
 
 def _write_score(
@@ -222,8 +229,8 @@ def _write_score(
     if json_out is not None:
         disk.try_file(json_out)
     folder = resolve_data_dir(data_dir)
-    _status.update(f"Scoring {benchmark} ...")
-    with _status:
+    _status().update(f"Scoring {benchmark} ...")
+    with _status():
         result = scoring.score(benchmark, scoring.read_responses(responses), folder, options)
         hashes = scoring.data_hashes(benchmark, folder)
     if not result.metrics:

@@ -16,7 +16,6 @@ from napo_bench.cli.begin import begin
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
-from napo_bench.core.progress import Bars
 from napo_bench.micro import MICRO, named_checkpoint
 from napo_bench.trainers.negatives import BIASED, REJECTED
 
@@ -92,6 +91,8 @@ def train(
             _print_plan(resolved, make_plan(resolved, inputs, processes.count()), inputs.rows.report, processes.count())
         return
     assert out is not None
+    from napo_bench.core.bars import Bars
+
     with Bars(console.err, shown=SHOWN) as bars:
         run_training(resolved, out, cache=cache, resume=resume, progress=bars)
     if processes.is_first():

@@ -27,7 +27,6 @@ from napo_bench.cli.score import (
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
-from napo_bench.core.remaining import Remaining
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO
 
@@ -170,7 +169,8 @@ def _common_data(named: Sequence[str]) -> str:
 def run_steps(steps: Sequence[Step]) -> None:
     """Do every step under one progress display, with one estimate of the time left."""
     from napo_bench.cli.train import SHOWN
-    from napo_bench.core.progress import Bars
+    from napo_bench.core.bars import Bars
+    from napo_bench.core.remaining import Remaining
 
     with Bars(console.err, Remaining([step.work for step in steps]), SHOWN) as bars:
         for number, step in enumerate(steps):

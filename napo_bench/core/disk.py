@@ -9,8 +9,6 @@ import errno
 import os
 import re
 import shutil
-import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +34,13 @@ _REASONS = {
     errno.ESTALE: "the network disk has lost the file",
 }
 _SQLITE = {
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_IOERR: _REASONS[errno.EIO],
-    sqlite3.SQLITE_READONLY: _MAY_NOT,
-    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened or made",
-    sqlite3.SQLITE_PERM: _MAY_NOT,
+    "FULL": _FULL,
+    "IOERR": _REASONS[errno.EIO],
+    "READONLY": _MAY_NOT,
+    "CANTOPEN": "the file cannot be opened or made",
+    "PERM": _MAY_NOT,
 }
+"""Second word of the name of an SQLite error, for example SQLITE_IOERR_WRITE."""
 _NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
 _TEXTS = {
     "not enough disk space": _FULL,  # datasets
@@ -60,9 +59,9 @@ def reason(error: BaseException | None) -> str | None:
     exception.
     """
     while error is not None:
-        code = getattr(error, "sqlite_errorcode", None)
-        if isinstance(error, sqlite3.Error) and code is not None and code & 0xFF in _SQLITE:
-            return _SQLITE[code & 0xFF]
+        of_sqlite = str(getattr(error, "sqlite_errorname", "")).split("_")
+        if len(of_sqlite) > 1 and of_sqlite[1] in _SQLITE:
+            return _SQLITE[of_sqlite[1]]
         if isinstance(error, OSError) and error.errno in _REASONS:
             return _REASONS[error.errno]
         text = str(error).lower()
@@ -113,6 +112,8 @@ def try_folder(folder: Path) -> None:
     if not standing.is_dir():
         raise NapoBenchError(f"{standing} is a file; a folder is expected there.", "Choose another place.")
     try:
+        import tempfile
+
         with tempfile.TemporaryFile(dir=standing) as stream:
             stream.write(b"tried")
     except OSError as error:

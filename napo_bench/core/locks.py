@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import shlex
-import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -86,7 +85,7 @@ def _lock(descriptor: int, out: Path) -> None:
         raise _in_use(out, _read(descriptor)) from None
     except OSError:  # some network disks have no locks
         owner = _read(descriptor)
-        if owner and owner["host"] == socket.gethostname() and _started(owner["pid"]) == owner["started"] is not None:
+        if owner and owner["host"] == os.uname().nodename and _started(owner["pid"]) == owner["started"] is not None:
             raise _in_use(out, owner) from None
         warnings.warn(
             NoLocksWarning(f"{out}: this disk has no file locks. Run one command at a time there."), stacklevel=2
@@ -102,7 +101,7 @@ def _in_use(out: Path, owner: dict[str, Any] | None) -> NapoBenchError:
 
 def _owner() -> dict[str, Any]:
     return {
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "pid": os.getpid(),
         "started": _started(os.getpid()),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -14,7 +14,7 @@ from tiny_llava import make_data
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
 from napo_bench.cli import main
-from napo_bench.core.progress import Bars
+from napo_bench.core.bars import Bars
 from napo_bench.runs.result import RunResult
 
 

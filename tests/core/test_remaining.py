@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from napo_bench.core.progress import Bars
+from napo_bench.core.bars import Bars
 from napo_bench.core.remaining import Remaining, Work
 
 TRAINING = {"Reference": 10, "Training": 25}

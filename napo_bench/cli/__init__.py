@@ -13,37 +13,14 @@ import warnings
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-import typer
 from rich.markup import escape
 
-from napo_bench import __version__
-from napo_bench.cli import console
+from napo_bench.cli import compare, console, data, eval, gate, lab, report, score, train, train_then_eval  # noqa: F401
+from napo_bench.cli.root import app
 from napo_bench.core import disk, interrupts, processes
 from napo_bench.core.errors import NapoBenchError
 
-app = typer.Typer(
-    name="napo-bench",
-    help="Does a multimodal model look at the image, or guess from one modality? Score it, train it, gate it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-
 _INTERRUPTED = 130
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        console.out.print(f"napo-bench {__version__}", highlight=False)
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-) -> None:
-    pass
 
 
 def _show_warning(
@@ -107,6 +84,3 @@ def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)  # Python would wait for requests that an endpoint does not answer
     sys.exit(code)
-
-
-from napo_bench.cli import compare, data, eval, gate, lab, report, score, train, train_then_eval  # noqa: E402, F401

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from napo_bench.cli import app, console
+from napo_bench.cli import console
+from napo_bench.cli.root import app
 from napo_bench.core import disk
 
 if TYPE_CHECKING:

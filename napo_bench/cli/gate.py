@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from napo_bench.cli import app, console
+from napo_bench.cli import console
+from napo_bench.cli.root import app
 
 if TYPE_CHECKING:
     from napo_bench.runs.gates import GateReport

@@ -9,8 +9,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from napo_bench.cli import app, console
+from napo_bench.cli import console
 from napo_bench.cli.begin import begin
+from napo_bench.cli.root import app
 from napo_bench.core import processes
 from napo_bench.core.errors import unknown_name
 from napo_bench.core.locks import output_folder

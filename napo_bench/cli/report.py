@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from napo_bench.cli import app, console
+from napo_bench.cli import console
+from napo_bench.cli.root import app
 from napo_bench.core import disk
 from napo_bench.core.errors import unknown_name
 

@@ -14,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from napo_bench.cli import app, console
+from napo_bench.cli import console
 from napo_bench.cli.begin import begin
+from napo_bench.cli.root import app
 from napo_bench.core import disk
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import NO_VALUES, Silent

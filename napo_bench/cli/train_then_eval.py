@@ -10,9 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from napo_bench.cli import app, console
+from napo_bench.cli import console
 from napo_bench.cli.begin import begin
 from napo_bench.cli.listed import ListedCommand
+from napo_bench.cli.root import app
 from napo_bench.cli.score import (
     DataDir,
     JudgeBaseUrl,

@@ -27,7 +27,7 @@ class Pairs:
         keys: Unit and id of each, in the candidate's order.
         candidate: Counts of each in the candidate.
         baseline: Counts of each in the baseline.
-        unshared: Samples that only one of the two has.
+        unshared: Number of samples that only one of the two runs has.
     """
 
     keys: list[SampleKey]
@@ -38,14 +38,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairedMetric:
-    """One metric of two runs, over the samples they share.
+    """One metric of two runs, over the samples that they share.
 
     Attributes:
         metric: Which.
         candidate: Its value in the candidate.
         baseline: Its value in the baseline.
-        interval: Of candidate - baseline.
-        n: Samples that the metric speaks of, in the run that has fewer.
+        interval: 95% interval of candidate - baseline.
+        n: Number of samples that the metric covers, in the run with fewer such samples.
     """
 
     metric: Metric
@@ -62,13 +62,13 @@ class PairedMetric:
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """A paired metric and how much its difference is worth.
+    """A paired metric with the significance of its difference.
 
     Attributes:
         paired: The two values and their difference with its 95% interval.
-        test: "exact McNemar" where every sample passes or fails, else "permutation".
-        p_value: Two-sided, of that test.
-        p_adjusted: The same by Holm's rule for all metrics of the comparison.
+        test: "exact McNemar" if every sample passes or fails, else "permutation".
+        p_value: Two-sided p-value of the test.
+        p_adjusted: P-value adjusted by Holm's rule for all metrics of the comparison.
     """
 
     paired: PairedMetric
@@ -82,11 +82,11 @@ class SampleChange:
     """A sample whose outcome differs between two runs.
 
     Attributes:
-        metric: The metric that decides its outcome.
-        unit: Of the sample.
-        sample_id: Of the sample.
-        baseline: The metric of this sample alone, in the baseline.
-        candidate: The same in the candidate.
+        metric: Metric that decides the sample's outcome.
+        unit: Unit of the sample.
+        sample_id: Id of the sample.
+        baseline: Metric of this sample alone, in the baseline.
+        candidate: Metric of this sample alone, in the candidate.
     """
 
     metric: Metric
@@ -97,7 +97,7 @@ class SampleChange:
 
     @property
     def improved(self) -> bool:
-        """Whether the candidate is better on it."""
+        """Whether the candidate is better on the sample."""
         return (self.candidate > self.baseline) == (self.metric.better == "higher")
 
 
@@ -106,9 +106,9 @@ class Comparison:
     """Two runs side by side.
 
     Attributes:
-        metrics: In the order of Table 1.
+        metrics: Metrics in the order of Table 1.
         changes: Samples whose outcome changed.
-        notes: What was not compared, over how many samples the rest was, and the remarks of the runs.
+        notes: What was not compared, the number of compared samples, and the notes of the runs.
     """
 
     metrics: list[MetricComparison]
@@ -148,10 +148,10 @@ class Comparison:
 
 
 def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> Pairs:
-    """The samples of a benchmark that both results hold, matched by unit and id.
+    """The samples of a benchmark that both results contain, matched by unit and id.
 
     Raises:
-        NapoBenchError: a sample has no id or no counts, an id stands twice, or no sample is shared.
+        NapoBenchError: a sample has no id or no counts, an id occurs twice, or no sample is shared.
     """
     new = _counts_by_key(candidate.samples, f"{benchmark}, candidate")
     old = _counts_by_key(baseline.samples, f"{benchmark}, baseline")
@@ -165,7 +165,7 @@ def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: Benchmark
 
 
 def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
-    """What the two results remark on their numbers, each with the result that it is about."""
+    """The notes of the two results about their numbers, each with the result that the note is about."""
     found = []
     for remark in dict.fromkeys([*baseline.remarks, *candidate.remarks]):
         results = {"baseline": baseline, "candidate": candidate}
@@ -175,7 +175,7 @@ def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResul
 
 
 def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult) -> None:
-    """Raise a NapoBenchError where two runs scored a benchmark against different data files."""
+    """Raise a NapoBenchError if two runs scored a benchmark against different data files."""
     hashes = [run.provenance.data.of(benchmark) for run in (candidate, baseline)]
     differing = sorted(
         name for name in hashes[0].keys() | hashes[1].keys() if hashes[0].get(name) != hashes[1].get(name)
@@ -189,7 +189,7 @@ def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult)
 
 
 def differing_settings(candidate: BenchmarkResult, baseline: BenchmarkResult) -> dict[str, tuple[Any, Any]]:
-    """Settings in which two results differ: name -> (candidate's, baseline's); None where one has none.
+    """Settings in which two results differ: name -> (candidate's, baseline's); None if a result lacks the setting.
 
     The reading of AMBER's yes/no answers counts if both results have such answers.
     """
@@ -201,7 +201,7 @@ def differing_settings(candidate: BenchmarkResult, baseline: BenchmarkResult) ->
 
 
 def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> None:
-    """Raise a NapoBenchError where two results were measured in different ways; names each difference."""
+    """Raise a NapoBenchError if two results were measured in different ways. The error names each difference."""
     differing = differing_settings(candidate, baseline)
     if differing:
         shown = "; ".join(f"{name} {new!r} and {old!r}" for name, (new, old) in differing.items())
@@ -212,7 +212,7 @@ def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: 
 
 
 def require_stated_values(benchmark: str, result: BenchmarkResult, where: str) -> None:
-    """Raise a NapoBenchError where a result's metrics are not those of its samples (edited, or of another run)."""
+    """Raise a NapoBenchError if a result's metrics are not those of its samples (edited, or of another run)."""
     known = benchmark_named(benchmark)
     sums = _sums([sample["counts"] for sample in result.samples])
     for name, stated in result.metrics.items():
@@ -240,7 +240,7 @@ def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95)
     """Both values and the difference of metrics over the shared samples.
 
     Args:
-        metrics: Of one benchmark.
+        metrics: Metrics of one benchmark.
         pairs: The shared samples.
         level: Coverage of the intervals.
     """
@@ -269,7 +269,8 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
     """Compare every metric that two runs share.
 
     Raises:
-        NapoBenchError: they share no benchmark, or a shared one was scored against other data or in another way.
+        NapoBenchError: the runs share no benchmark, or a shared benchmark was scored against other data or in another
+            way.
     """
     shared = [name for name in candidate.benchmarks if name in baseline.benchmarks]
     if not shared:

@@ -1,4 +1,4 @@
-"""Regression gates: is a candidate worse than a baseline by more than allowed, and can these samples tell?"""
+"""Regression gates: is a candidate worse than a baseline by more than allowed, and are the samples enough to tell?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from napo_bench.runs.result import RunResult
 Verdict = Literal["passed", "regressed", "inconclusive"]
 Inconclusive = Literal["error", "fail", "pass"]
 
-_FEWEST = 20  # with fewer samples a bootstrap interval is too narrow to accuse anyone
+_FEWEST = 20  # with fewer samples a bootstrap interval is too narrow for a verdict
 _FORM = (
     "A gate is a table such as\n[vlind.lp]\nmax_regression = 10.0\n"
     "with max_regression, floor or ceiling; confidence and inconclusive stand at the top of the file."
@@ -34,13 +34,13 @@ _FORM = (
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one metric must keep to, in the metric's unit.
+    """The limits of one metric, in the metric's unit.
 
     Attributes:
-        max_regression: How much worse than the baseline the candidate may be.
-        floor: The least value of the candidate.
-        ceiling: The largest value of the candidate.
-        better: The better direction, for a metric that has none of its own.
+        max_regression: Largest allowed difference to the baseline in the worse direction.
+        floor: Smallest allowed value of the candidate.
+        ceiling: Largest allowed value of the candidate.
+        better: Better direction, for a metric without its own direction.
     """
 
     max_regression: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -50,11 +50,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands at the top of a gates file; `_file_type` adds a table for each benchmark.
+    """Settings at the top of a gates file; `_file_type` adds a table for each benchmark.
 
     Attributes:
         confidence: One-sided confidence of every verdict about a regression.
-        inconclusive: What a gate that cannot tell does: exit code 2 ("error"), 1 ("fail") or 0 ("pass").
+        inconclusive: Effect of an inconclusive gate: exit code 2 ("error"), 1 ("fail") or 0 ("pass").
     """
 
     confidence: Annotated[float, msgspec.Meta(ge=0.5, lt=1)] = 0.95
@@ -75,8 +75,8 @@ class Gate:
 
     Attributes:
         metric: Which.
-        better: Its better direction.
-        limits: What it must keep to.
+        better: Better direction of the metric.
+        limits: Limits of the metric.
     """
 
     metric: Metric
@@ -86,12 +86,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Gates:
-    """The gates of a file, and how sure a verdict must be.
+    """The gates of a file, and the confidence of a verdict.
 
     Attributes:
-        gates: In the order of the file's benchmarks.
-        confidence: One-sided, of every verdict about a regression.
-        inconclusive: What a gate that cannot tell does.
+        gates: Gates in the order of the file's benchmarks.
+        confidence: One-sided confidence of every verdict about a regression.
+        inconclusive: Effect of an inconclusive gate.
     """
 
     gates: list[Gate]
@@ -106,13 +106,14 @@ class Check:
     Attributes:
         metric: Which.
         rule: "max_regression", "floor" or "ceiling".
-        allowed: What the rule allows.
-        verdict: Passed, regressed or inconclusive.
-        candidate: The candidate's value, over the shared samples for a regression, over its own for a floor or ceiling.
+        allowed: Limit of the rule.
+        verdict: "passed", "regressed" or "inconclusive".
+        candidate: The candidate's value: over the shared samples for a regression, over its own samples for a floor or
+            ceiling.
         baseline: The baseline's value over the shared samples; None for a floor or ceiling.
         worse_by: (low, high): by how much the candidate is worse, with the gates' confidence at each end; None for a
             floor or ceiling.
-        n: Samples that the metric speaks of.
+        n: Number of samples that the metric covers.
         reason: The verdict in a sentence.
     """
 
@@ -128,7 +129,7 @@ class Check:
 
     @property
     def limit(self) -> str:
-        """The rule and what it allows, in brief."""
+        """The rule and its limit as a short text."""
         return f"{'' if self.rule == 'max_regression' else self.rule} {self.allowed:g}".strip()
 
 
@@ -137,10 +138,10 @@ class GateReport:
     """Every check of a gate run.
 
     Attributes:
-        checks: In the order of the gates.
-        notes: Where the runs do not hold the same samples, and the remarks of the runs.
+        checks: Checks in the order of the gates.
+        notes: Numbers of samples that the runs do not share, and the notes of the runs.
         confidence: One-sided.
-        inconclusive: What a check that cannot tell does.
+        inconclusive: Effect of an inconclusive check.
     """
 
     checks: list[Check]
@@ -150,7 +151,7 @@ class GateReport:
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 regressed, 2 could not judge."""
+        """Exit code: 0 passed, 1 regressed, 2 could not judge."""
         codes = {"error": 2, "fail": 1, "pass": 0}
         verdicts = {check.verdict for check in self.checks}
         if "regressed" in verdicts:
@@ -283,9 +284,9 @@ def load_gates(path: Path) -> Gates:
 def judge(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport:
     """Judge a candidate against a baseline.
 
-    A regression is a verdict about the paired interval: regressed where the candidate is worse by more than allowed
-    with the given confidence, passed where it is not, with the same confidence, and inconclusive otherwise. A floor or
-    ceiling is a verdict about the candidate's value itself.
+    A regression is a verdict about the paired interval: regressed if the candidate is worse by more than allowed with
+    the given confidence, passed if the candidate is not worse by more than allowed with the same confidence, and
+    inconclusive otherwise. A floor or ceiling is a verdict about the candidate's value.
 
     Raises:
         NapoBenchError: a run lacks a gated metric, the runs were scored against different data or in different ways,
@@ -409,7 +410,9 @@ def _absolute(gate: Gate, kind: Literal["floor", "ceiling"], limit: float, candi
 
 
 def _least_n(metric: Metric, allowed: float, tail: float) -> int:
-    """The samples below which even runs that agree on every sample could hide a regression larger than allowed."""
+    """The number of samples that runs need so that no regression larger than allowed is possible even if they agree on
+    every sample.
+    """
     if metric.high is None or not 0 < allowed < metric.high:
         return _FEWEST
     return max(_FEWEST, math.ceil(math.log(tail) / math.log(1 - allowed / metric.high)))

@@ -1,6 +1,6 @@
 """The identity of an evaluation: everything that can change one of its answers or numbers.
 
-`run.json` holds the identity whole. Two runs are compared whole, by it alone.
+`run.json` contains the whole identity. Two runs are compared by their identities alone.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Identity = dict[str, Any]
 """Field -> JSON value."""
 
 RESOLVED = {"suite", "dtype", "batch_size", "pipeline", "spacy_model", "judge", "extractor"}
-"""Options that the identity has in another form than the user gives them."""
+"""Options that the identity contains in another form than the user gives."""
 
 WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
-"""Options that change no number, that the engine sets itself, or that another field stands for: the hashes of the data,
-the checkpoint."""
+"""Options that change no number, that the engine sets, or that another field replaces (the hashes of the data, the
+checkpoint)."""
 
 _SCORING = {"pipeline", "spacy_models", "judge", "extractor"}
 _HASH_SHOWN = 12
@@ -41,8 +41,8 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
     """The identity of an evaluation; an option without effect on the suite has no effect on the identity.
 
     Args:
-        fingerprint: The checkpoint's, or the model's name and its endpoint.
-        options: How the checkpoint is evaluated.
+        fingerprint: Fingerprint of the checkpoint, or the model's name and endpoint.
+        options: Options of the evaluation.
         data_hashes: Data file -> SHA-256.
     """
     scoring, suite = options.scoring, sorted(set(options.suite))
@@ -72,15 +72,16 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
 
 
 def suite_needs(suite: Iterable[str]) -> frozenset[Need]:
-    """What scoring a suite needs."""
+    """The needs of a suite's scoring."""
     return frozenset(need for benchmark in _benchmarks(suite) for need in benchmark.needs)
 
 
 def held_run(out: Path) -> tuple[RunResult, Identity] | None:
-    """The finished run in a folder and its identity; None if there is no run, a damaged one, or one without identity.
+    """The finished run in a folder and its identity; None if there is no run, or a run that is damaged or has no
+    identity.
 
     Raises:
-        NapoBenchError: the folder holds scores of stored responses.
+        NapoBenchError: the folder contains scores of stored responses.
     """
     try:
         run = RunResult.load(out / "run.json")
@@ -93,13 +94,13 @@ def held_run(out: Path) -> tuple[RunResult, Identity] | None:
 
 
 def differences(then: Identity, now: Identity) -> dict[str, tuple[Any, Any]]:
-    """Fields in which two identities differ: name -> (then, now). Files and packages are fields of their own."""
+    """Fields in which two identities differ: name -> (old, new). Each file and each package is a field of its own."""
     old, new = _flat(then), _flat(now)
     return {name: (old.get(name), new.get(name)) for name in {**new, **old} if old.get(name) != new.get(name)}
 
 
 def described(difference: Mapping[str, tuple[Any, Any]]) -> str:
-    """The first differences in words, and how many there are besides."""
+    """The first differences in words, and the number of other differences."""
     named = [f"{name} was {_shown(then)} and is {_shown(now)}" for name, (then, now) in difference.items()]
     more = [f"{len(named) - _FIELDS_SHOWN} more"] if len(named) > _FIELDS_SHOWN else []
     return "; ".join(named[:_FIELDS_SHOWN] + more)
@@ -108,11 +109,11 @@ def described(difference: Mapping[str, tuple[Any, Any]]) -> str:
 def require_no_replacement(out: Path, then: Identity, now: Identity) -> None:
     """Refuse an evaluation that would replace the numbers of other settings.
 
-    The same settings under other package versions are evaluated again. A run may gain what it lacks: a judge if it had
-    none, further benchmarks, more units of each benchmark.
+    The same settings under other package versions are evaluated again. A run may get a judge if it had none, further
+    benchmarks, and more units of each benchmark.
 
     Raises:
-        NapoBenchError: names what differs, then and now.
+        NapoBenchError: the settings differ. The error names the old and the new values.
     """
     replaced = {name: pair for name, pair in differences(then, now).items() if not _is_gain(name, *pair)}
     if not replaced:
@@ -153,7 +154,7 @@ def _shown(value: Any) -> str:
 
 
 def _benchmarks(suite: Iterable[str]) -> list[Benchmark]:
-    """The benchmarks of a suite's tasks, each once."""
+    """The benchmarks of a suite's tasks, without duplicates."""
     tasks = all_tasks()
     return list(dict.fromkeys(tasks[name][0] for name in suite if name in tasks))
 
@@ -168,7 +169,7 @@ def _dtype(options: EvalOptions) -> str:
 
 
 def _spacy_models(options: EvalOptions) -> dict[str, str]:
-    """Name -> version of the spaCy models that the suite's text pipeline reads with."""
+    """Name -> version of the spaCy models of the suite's text pipeline."""
     if options.scoring.pipeline != "official":
         return {}
     used: list[Need] = ["words", "extractor"] if options.scoring.extractor else ["words"]

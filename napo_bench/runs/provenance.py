@@ -1,4 +1,4 @@
-"""Provenance: where the numbers of a run come from, as `run.json` keeps it."""
+"""Provenance: the origin of a run's numbers, as in `run.json`."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class DataUsed:
     """The benchmark data that a run was scored against.
 
     Attributes:
-        path: Data dir.
-        sha256: Data file, relative to the data dir -> its SHA-256.
+        path: Data folder.
+        sha256: Data file, relative to the data folder -> its SHA-256.
     """
 
     path: str = ""
@@ -75,14 +75,14 @@ class ResponsesUsed:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers of a run come from.
+    """The origin of a run's numbers.
 
     Attributes:
         command: Command line that made the run.
-        checkpoint: What was evaluated; None for stored responses.
+        checkpoint: Checkpoint that was evaluated; None for stored responses.
         generation: Setting of the generation -> its value; empty for stored responses.
         suite: Members of the suite that were evaluated.
-        limit: How many units of each benchmark were evaluated; None is all of them.
+        limit: Number of units of each benchmark that were evaluated; None is all units.
         responses: Stored responses that were scored; None for an evaluation.
         data: Benchmark data.
         versions: Package -> version.
@@ -105,7 +105,9 @@ class Provenance:
     wall_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value: fields that only an evaluation has are left out for stored responses, and the reverse."""
+        """A JSON value. It has no fields of an evaluation for stored responses, and no fields of stored responses for
+        an evaluation.
+        """
         document = asdict(self)
         left_out = ("responses",) if self.responses is None else _OF_EVALUATIONS
         for name in left_out:
@@ -114,14 +116,14 @@ class Provenance:
 
     @classmethod
     def from_json(cls, document: Any, where: str) -> Provenance:
-        """Read what `to_json` gives; a field that is not there has its default.
+        """Read the value of `to_json`. A missing field has its default.
 
         Args:
             document: A decoded JSON value.
-            where: What the value is, for messages.
+            where: Name of the value, for messages.
 
         Raises:
-            NapoBenchError: a field is of another type; names the field.
+            NapoBenchError: a field is of another type. The error names the field.
         """
 
         def part(name: str, within: Any = document) -> Any:

@@ -1,7 +1,8 @@
-"""RunResult: what an evaluation leaves behind, the one format that score, eval, report, compare and gate share.
+"""RunResult: the result of an evaluation, in the one format that score, eval, report, compare and gate share.
 
-On disk: `run.json` with metrics and provenance, and beside it a folder with one JSON-lines file a benchmark that holds
-every sample (prompt, response, counts), enough to score, compare and browse again without the model.
+On disk: `run.json` with metrics and provenance, and beside it a folder with one JSON-lines file for each benchmark. The
+file contains every sample (prompt, response, counts), so a run can be scored, compared and browsed again without the
+model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class RunResult:
     provenance: Provenance = field(default_factory=Provenance)
 
     def save(self, path: Path) -> None:
-        """Write `path` and its samples folder, samples first, each file atomically.
+        """Write the samples folder and then `path`, each file atomically.
 
         `run.json` keeps its samples in `samples/`, any other `NAME.json` in `NAME.samples/`.
         """
@@ -48,14 +49,14 @@ class RunResult:
 
     @classmethod
     def load(cls, path: Path, *, samples: bool = True) -> RunResult:
-        """Read what `save` wrote; a folder stands for the `run.json` in it.
+        """Read a saved result; for a folder, read its `run.json`.
 
         Args:
-            path: The JSON file, or its folder.
-            samples: Read the samples too; a missing samples file is then an error.
+            path: JSON file, or its folder.
+            samples: Whether to read the samples too. A missing samples file is then an error.
 
         Raises:
-            NapoBenchError: no such file, not a run, or another schema version.
+            NapoBenchError: the file does not exist, is no run, or has another schema version.
         """
         if path.is_dir():
             path = path / "run.json"
@@ -85,7 +86,7 @@ class RunResult:
 
 
 def _where_runs_are(path: Path) -> str:
-    """What to do about a run that is not where it was looked for."""
+    """The next step if a run does not exist at its path."""
     if (path.parent / "journal.sqlite").is_file():
         return f"The evaluation in {path.parent} is not finished. The same eval command goes on with it."
     below = sorted(path.parent.glob("**/run.json"))[:_RUNS_NAMED] if path.name == "run.json" else []
@@ -102,7 +103,7 @@ def _samples_hint(folder: Path) -> str:
 
 
 def _benchmark(name: str, entry: Any, where: str) -> BenchmarkResult:
-    """A benchmark of a run's JSON file, without its samples."""
+    """A benchmark of a run's JSON file, without samples."""
     from napo_bench.benchmarks import all_benchmarks
 
     if name not in all_benchmarks():

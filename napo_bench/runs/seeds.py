@@ -1,4 +1,4 @@
-"""Several trainings of one method, taken together: means over seeds, with intervals over seeds."""
+"""Several trainings of one method as one result: means over seeds, with intervals over seeds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from napo_bench.runs.result import RunResult
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a method is from the base in one metric.
+    """The difference of a method to the base in one metric.
 
     Attributes:
         metric: The metric.
-        base: Its value in the base.
-        value: Its value in the method, the mean over seeds.
-        interval: 95% interval of `value - base`. Of one seed: paired bootstrap over samples. Of several: Student's t
-            over the seeds' differences.
+        base: Value of the base.
+        value: Value of the method, the mean over seeds.
+        interval: 95% interval of `value - base`. For one seed: paired bootstrap over samples. For several seeds:
+            Student's t over the seeds' differences.
     """
 
     metric: Metric
@@ -32,7 +32,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Whether the method is "better" or "worse"; "open" where the interval holds 0."""
+        """Whether the method is "better" or "worse"; "open" if the interval contains 0."""
         low, high = self.interval
         if low <= 0 <= high:
             return "open"
@@ -43,7 +43,8 @@ def pooled(runs: Sequence[RunResult]) -> RunResult:
     """One result for several seeds of a method: the mean of each metric with its interval over seeds (Student's t).
 
     Args:
-        runs: One a seed, measured in one way. A single one comes back as it is, with its intervals over samples.
+        runs: Runs of the seeds, measured in one way. A single run is returned unchanged, with its intervals over
+            samples.
     """
     if len(runs) == 1:
         return runs[0]
@@ -63,11 +64,11 @@ def pooled(runs: Sequence[RunResult]) -> RunResult:
 
 
 def differences(base: RunResult, runs: Sequence[RunResult]) -> list[Difference]:
-    """The metrics of Table 1 in which a method can be compared with the base.
+    """The differences of a method to the base in the metrics of Table 1 that both have.
 
     Args:
-        base: With its samples.
-        runs: One a seed, with their samples.
+        base: Run of the base, with samples.
+        runs: Runs of the seeds, with samples.
     """
     by_metric: dict[str, list[tuple[float, float, tuple[float, float]]]] = {}
     for run in runs:
@@ -85,7 +86,7 @@ def differences(base: RunResult, runs: Sequence[RunResult]) -> list[Difference]:
 
 
 def _notes(results: Sequence[BenchmarkResult]) -> list[str]:
-    """The notes of every training, each once, with the trainings that it is about."""
+    """The notes of all trainings without duplicates, each with the trainings that the note is about."""
     notes = []
     for note in dict.fromkeys(note for result in results for note in result.notes):
         about = [str(number) for number, result in enumerate(results, start=1) if note in result.notes]
@@ -106,7 +107,7 @@ def _means(benchmark: str, results: Sequence[BenchmarkResult]) -> dict[str, Metr
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the mean of at least two values."""
+    """95% interval of the mean of two values or more."""
     from scipy.stats import t
 
     reach = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5

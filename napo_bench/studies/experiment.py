@@ -1,7 +1,8 @@
-"""train-then-eval: a base and its biased negatives, every recipe trained from it for every seed, all of them evaluated.
+"""train-then-eval: take a base and its biased negatives, train every recipe with every seed, and evaluate all
+checkpoints.
 
-Each step finds out by itself what of it is done, so an experiment that was stopped goes on where it was. Under torchrun
-or accelerate launch every process runs the same steps.
+Each step finds out which part of the step is done, so a stopped experiment continues. Under torchrun or accelerate
+launch every process runs the same steps.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ from napo_bench.trainers.recipe import Recipe, load_recipe
 MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
 MICRO_ROWS = 1500
 MICRO_TOKENS = 64
-"""No answer of the micro world's language is longer."""
+"""Maximum length of an answer in the micro world's language."""
 
 QUICK_ROWS = 480
 QUICK_LIMIT = 60
 BASE = "base"
 ROWS = Work("rows", MICRO_ROWS)
 TYPICAL_ROWS = 5000
-"""Preference rows that were not drawn here, for the estimate of the time that is left."""
+"""Assumed number of preference rows that the user gives, for the estimate of the time left."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint that a recipe makes with a seed.
+    """A checkpoint that is trained by a recipe with a seed.
 
     Attributes:
-        method: The recipe's name.
-        seed: Of the training.
-        recipe: Resolved.
-        folder: Holds `model/` and `eval/`.
+        method: Name of the recipe.
+        seed: Seed of the training.
+        recipe: Resolved recipe.
+        folder: Folder with `model/` and `eval/`.
     """
 
     method: str
@@ -56,18 +57,18 @@ class Trained:
 
     @property
     def model(self) -> Path:
-        """The checkpoint."""
+        """The folder of the checkpoint."""
         return self.folder / "model"
 
     @property
     def run(self) -> Path:
-        """Its evaluation."""
+        """The folder of the checkpoint's evaluation."""
         return self.folder / "eval"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of an experiment; `run` reports its progress, and does nothing if the step is done."""
+    """A step of an experiment. `run` reports the step's progress, and does nothing if the step is done."""
 
     title: str
     run: Callable[[Progress], None]
@@ -76,19 +77,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained from what, and how all of it is evaluated.
+    """An experiment: what is trained from which base, and how all checkpoints are evaluated.
 
     Attributes:
-        out: The folder of the experiment.
-        base: A checkpoint: folder, hub name, or "micro".
-        recipes: Name -> recipe; its `base` and `data` give way to those of the experiment.
+        out: Folder of the experiment.
+        base: Base checkpoint: folder, hub name, or "micro".
+        recipes: Name -> recipe. The experiment's base and data replace the recipe's `base` and `data`.
         data: Preference rows, on the hub or in a file or folder; None draws the micro world's.
-        seeds: Of the trainings.
+        seeds: Seeds of the trainings.
         evaluation: How checkpoints are evaluated.
-        micro_suite: Evaluate in the micro world, with its oracle as the judge.
-        rows: How many of the micro world's rows are drawn.
-        always_negatives: Build biased negatives also where no recipe needs them.
-        has_negatives: `data` has its biased negatives, or will have them when it is there.
+        micro_suite: Whether to evaluate in the micro world, with the oracle as the judge.
+        rows: Number of the micro world's rows that are drawn.
+        always_negatives: Whether to build biased negatives also if no recipe needs them.
+        has_negatives: Whether `data` has biased negatives, or will have them when it exists.
     """
 
     out: Path
@@ -109,11 +110,11 @@ class Experiment:
 
     @property
     def base_run(self) -> Path:
-        """The evaluation of the base."""
+        """The folder of the base's evaluation."""
         return self.out / BASE / "eval"
 
     def trained(self) -> list[Trained]:
-        """The checkpoints that come out, method by method."""
+        """The trained checkpoints, method by method."""
         return [
             Trained(
                 method,
@@ -126,7 +127,7 @@ class Experiment:
         ]
 
     def try_first(self) -> None:
-        """Try what the steps will need, before the first of them: preference rows, and all of an evaluation.
+        """Before the first step, try everything that the steps need: preference rows, and all parts of an evaluation.
 
         Raises:
             NapoBenchError: something is missing, malformed or does not work.
@@ -183,22 +184,22 @@ class Experiment:
         return self.data or str(next(self._drawn_rows())[1])
 
     def rows_for(self, negatives: Iterable[str]) -> str:
-        """The preference rows for a recipe that needs these negatives; no other recipe has a part in the answer."""
+        """The preference rows for a recipe that needs these negatives. The rows do not depend on other recipes."""
         return str(self._negatives()) if self._lack(negatives) else self.rows_given()
 
     @property
     def _builds_negatives(self) -> bool:
-        """Whether biased negatives are wanted that the rows do not have."""
+        """Whether the recipes need biased negatives that the rows do not have."""
         wanted = {name for recipe in self.recipes.values() for name in recipe.negatives}
         return self._lack(wanted | set(BIASED) if self.always_negatives else wanted)
 
     def _lack(self, negatives: Iterable[str]) -> bool:
         biased = BIASED.keys() & set(negatives)
-        return bool(biased) and bool(biased & self._lacking)  # the given rows may not be there as long as nobody asks
+        return bool(biased) and bool(biased & self._lacking)  # the given rows may not exist until a step needs them
 
     @cached_property
     def _lacking(self) -> frozenset[str]:
-        """The biased negatives that the given rows do not have."""
+        """The biased negatives that the given rows lack."""
         from napo_bench.trainers.rows import lacks_negatives
 
         if self.data is None:
@@ -253,16 +254,16 @@ class Experiment:
 
 
 def training_work(recipe: Recipe, rows: int) -> Work:
-    """How much a training computes: each row's prompt and picture, and each of its responses."""
+    """Amount of a training: each row's prompt and image, and each of its responses."""
     responses = 1 + len(recipe.negatives) + (recipe.crop_seed is not None)
     return Work("training", rows * recipe.epochs * (1 + responses))
 
 
 def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Recipe]:
-    """Recipes by the name that their results bear: the stem of a file, else the name itself.
+    """Recipes by the name of their results: the stem of a file, or the name of the recipe.
 
     Raises:
-        NapoBenchError: a recipe cannot be read, or two would bear the same name.
+        NapoBenchError: a recipe cannot be read, or two recipes have the same name.
     """
     recipes: dict[str, Recipe] = {}
     for name in names:
@@ -274,7 +275,9 @@ def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, R
 
 
 def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, progress: Progress) -> bool:
-    """Whether a folder holds the whole run of these very weights, data and settings; says why not."""
+    """Whether a folder contains the whole run of the same weights, data and settings. The progress gets the reason if
+    not.
+    """
     held = held_run(run)
     if held is None:
         return False
@@ -289,7 +292,9 @@ def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, progress: Pr
 
 
 def _release_memory() -> None:
-    """Let go of the model of the step before; it takes a fifth of a second, so not where nothing was done."""
+    """Free the model of the previous step. This takes a fifth of a second, so it is done only after a step with
+    work.
+    """
     import torch
 
     gc.collect()

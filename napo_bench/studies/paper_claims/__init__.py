@@ -1,1 +1,1 @@
-"""The laboratory: the paper's variants, its figures and its claims, over several seeds, in a world of known truth."""
+"""The laboratory: the paper's variants, figures and claims, over several seeds, in a world whose truth is known."""

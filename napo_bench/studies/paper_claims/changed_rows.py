@@ -1,4 +1,4 @@
-"""Preference rows changed on purpose: labels swapped in a share of them, or one kind of negative made another."""
+"""Preference rows with changes: swapped labels in a share of the rows, or another kind of negative."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ SEED = 0
 
 
 def swapped_positions(rows: int, percent: int, seed: int = SEED) -> NDArray[np.int64]:
-    """The rows whose labels are swapped, in ascending order; those of a smaller share are among those of a larger one.
+    """The rows whose labels are swapped, in ascending order. The rows of a smaller share are among those of a larger
+    share.
 
     Args:
-        rows: How many there are.
-        percent: Of them that are swapped, 0 to 100.
-        seed: Of the draw.
+        rows: Number of all rows.
+        percent: Percentage of swapped rows, 0 to 100.
+        seed: Seed of the draw.
     """
     order = np.random.default_rng(seed).permutation(rows)
     return np.sort(order[: round(rows * percent / 100)])
@@ -35,9 +36,9 @@ def swap_labels(table: pa.Table, percent: int, seed: int = SEED) -> pa.Table:
     """Preference rows with `chosen` and `rejected` swapped in a share of them.
 
     Args:
-        table: With the columns `chosen` and `rejected`.
-        percent: As of `swapped_positions`.
-        seed: As of `swapped_positions`.
+        table: Rows with the columns `chosen` and `rejected`.
+        percent: See `swapped_positions`.
+        seed: See `swapped_positions`.
     """
     chosen, rejected = table["chosen"].to_pylist(), table["rejected"].to_pylist()
     for position in swapped_positions(len(chosen), percent, seed).tolist():
@@ -46,23 +47,24 @@ def swap_labels(table: pa.Table, percent: int, seed: int = SEED) -> pa.Table:
 
 
 def reject_custom(table: pa.Table) -> pa.Table:
-    """Micro preference rows with `rejected` biased: what custom makes one expect of the picture, where that is wrong.
+    """Micro preference rows with a biased `rejected`: the response that the prior suggests for the image, if that
+    response is wrong.
 
     Args:
-        table: With the columns `question`, `chosen`, `rejected` and `scene`.
+        table: Rows with the columns `question`, `chosen`, `rejected` and `scene`.
     """
     rows = table.select(["question", "chosen", "rejected", "scene"]).to_pylist()
     return _with_texts(table, "rejected", [_expected(**row) for row in rows])
 
 
 def expect_things_shown(table: pa.Table) -> pa.Table:
-    """Micro preference rows with language-biased negatives that are plausible where the question names nothing.
+    """Micro preference rows with plausible language-biased negatives if the question names no object.
 
-    To "describe this image" a model without the picture can only say what it always says. Here it says what is typical
-    of a thing in the picture, as if the question had named it.
+    A model always gives the same answer to "describe this image" without an image. Here the answer is what is typical
+    of an object in the image, as if the question had named the object.
 
     Args:
-        table: With the columns `question`, `question_only` and `scene`.
+        table: Rows with the columns `question`, `question_only` and `scene`.
     """
     rows = table.select(["question", "question_only", "scene"]).to_pylist()
     return _with_texts(table, "question_only", [_plausible(**row) for row in rows])

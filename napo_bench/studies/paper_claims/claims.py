@@ -1,4 +1,4 @@
-"""What the paper claims, and what is found here: each claim compares two quantities, and numbers decide."""
+"""The paper's claims and their verdicts: each claim compares two quantities, and the measured numbers decide."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ MARGIN_NAMES = {"sum": "summed log-probs", "mean": "mean log-probs"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """A claim that one method is better, or worse, than another in every metric of `COMPARED`.
+    """A claim that one method is better or worse than another in every metric of `COMPARED`.
 
     Attributes:
-        table: Of the paper.
+        table: Number of the paper's table.
         text: The claim, in our words.
-        method: Recipe of the method that it speaks of.
-        other: Recipe of the method that it is compared with.
-        better: Whether the paper says that it is better.
+        method: Recipe of the method that the claim is about.
+        other: Recipe of the other method.
+        better: Whether the paper says that the method is better.
     """
 
     table: int
@@ -61,17 +61,17 @@ COMPARISONS = (
 
 @dataclass(frozen=True)
 class Claim:
-    """One quantity is expected to be higher, or lower, than another.
+    """A claim that one quantity is higher or lower than another.
 
     Attributes:
         where: Table or figure of the paper.
         text: The claim, in our words.
-        quantity: What is compared: "CB", "AUC under micro-dpo".
-        this: Name of the measured quantity that the claim speaks of.
-        than: Name of the one that it is compared with, or a fixed number.
-        expected: What the claim says of `this`.
-        decimals: With which the difference is written.
-        paper: The difference in the paper; None where it gives no number.
+        quantity: Kind of the quantities: "CB", "AUC under micro-dpo".
+        this: Name of the measured quantity that the claim is about.
+        than: Name of the other quantity, or a fixed number.
+        expected: Whether `this` is higher or lower according to the claim.
+        decimals: Decimals of the difference in texts.
+        paper: Difference in the paper; None if the paper gives no number.
     """
 
     where: str
@@ -86,11 +86,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of a claim.
+    """The verdict on a claim.
 
     Attributes:
-        claim: Itself.
-        difference: `this` less `than`: paired over seeds, or over rows.
+        claim: The claim.
+        difference: `this` minus `than`, paired over seeds or over rows.
     """
 
     claim: Claim
@@ -98,7 +98,7 @@ class Verdict:
 
     @property
     def verdict(self) -> Literal["holds", "contradicted", "open"]:
-        """Whether the interval of the difference lies on the expected side of 0, on the other one, or holds 0."""
+        """Whether the interval of the difference is on the expected side of 0, is on the other side, or contains 0."""
         low, high = self.difference.ci95
         if low <= 0 <= high:
             return "open"
@@ -106,11 +106,11 @@ class Verdict:
 
 
 def judge(claims: Sequence[Claim], measured: Mapping[str, Sequence[float]]) -> list[Verdict]:
-    """The verdicts on those claims whose quantities were measured.
+    """The verdicts on the claims whose quantities were measured.
 
     Args:
-        claims: What is to be judged.
-        measured: Name of a quantity -> its values. Two that are compared have the same seeds, in the same order.
+        claims: Claims to judge.
+        measured: Name of a quantity -> its values. Two compared quantities have the same seeds, in the same order.
     """
     verdicts = []
     for claim in claims:
@@ -125,7 +125,7 @@ def judge(claims: Sequence[Claim], measured: Mapping[str, Sequence[float]]) -> l
 
 
 def metric_claims() -> list[Claim]:
-    """The claims about methods, one a metric."""
+    """The claims about methods, one for each metric."""
     claims = []
     for row in COMPARISONS:
         for key in COMPARED:
@@ -150,7 +150,7 @@ def margin_claims(policies: Sequence[str]) -> list[Claim]:
     """The claims about margins and lengths of biased negatives.
 
     Args:
-        policies: Under which margins were measured.
+        policies: Policies under which margins were measured.
     """
     claims = []
     for policy in policies:

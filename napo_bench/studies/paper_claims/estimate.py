@@ -15,9 +15,9 @@ class Estimate:
     """The mean of a few values.
 
     Attributes:
-        mean: Itself.
+        mean: Mean of the values.
         ci95: 95% interval of the mean (Student's t over the values).
-        n: How many values.
+        n: Number of values.
     """
 
     mean: float
@@ -26,11 +26,11 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float], within: tuple[float, float] = (-inf, inf)) -> Estimate | None:
-        """From at least two values; None from fewer.
+        """The estimate from two values or more; None for fewer values.
 
         Args:
-            values: What is averaged.
-            within: The range that values can have; the interval does not leave it.
+            values: Values to average.
+            within: Range of possible values; the interval is cut to this range.
         """
         if len(values) < 2:
             return None

@@ -1,4 +1,4 @@
-"""The experiments of the laboratory, as steps that find out by themselves what of them is done."""
+"""The experiments of the laboratory, as steps. Each step finds out which part of the step is done."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SUITE = ("vlind", "object_halbench")
 """The benchmarks of the paper's Tables 2-6."""
 
 PROBED = ("micro-dpo", "micro-napo")
-"""Whose margins are set against known noise: DPO never trained on the biased negatives, NaPO did."""
+"""Methods whose margins are compared with known noise: DPO never trained on the biased negatives, NaPO did."""
 
 SWAPPED = ("micro-dpo", "micro-cdpo", "micro-rdpo", "micro-napo-original")
-"""Methods that train on the original pairs alone, by label noise."""
+"""Methods that train only on the original pairs, for the part about label noise."""
 
 PERCENTS = (0, 25, 50)
 """Shares of the original pairs whose labels are swapped."""
@@ -45,14 +45,14 @@ PERCENTS = (0, 25, 50)
 
 @dataclass(frozen=True)
 class Change:
-    """Rows in which one kind of negative is another.
+    """Rows with another kind of negative.
 
     Attributes:
-        title: Of the table.
-        label: Of the changed rows.
-        note: What the negatives are before and after.
-        rewrite: Rows as they are -> changed rows.
-        methods: Recipes that train on both.
+        title: Title of the table.
+        label: Label of the changed rows.
+        note: Sentence about the negatives before and after the change.
+        rewrite: Function from original rows to changed rows.
+        methods: Recipes that train on both kinds of rows.
     """
 
     title: str
@@ -66,15 +66,16 @@ CHANGES = {
     "biased-pairs": Change(
         "Original pairs that are biased already",
         "biased",
-        "The rejected answer mistakes any detail of the picture; biased: it is what custom makes one expect.",
+        "The rejected response is wrong in one detail of the image. Biased: the rejected response is what the prior "
+        "says.",
         reject_custom,
         ("micro-dpo", "micro-napo"),
     ),
     "plausible-negatives": Change(
         "Language-biased negatives that are plausible",
         "plausible",
-        "Where a question names nothing, the language-biased negative is always the same street; plausible: it is what "
-        "is typical of a thing in the picture.",
+        "If a question names no object, the language-biased negative is always the same street. Plausible: the "
+        "negative is what is typical of an object in the image.",
         expect_things_shown,
         ("micro-napo", "micro-napo-lb1"),
     ),
@@ -86,12 +87,12 @@ PARTS = (TABLES, LABEL_NOISE, ALPHA, *CHANGES)
 
 @dataclass(frozen=True)
 class Sweep:
-    """Which alpha of a recipe is swept over.
+    """The alpha of a recipe that a sweep varies.
 
     Attributes:
-        figure: Of the paper.
-        key: Of the recipe.
-        alphas: Its values; the recipe's own is swept over too.
+        figure: Figure of the paper.
+        key: Key of the recipe.
+        alphas: Values of the alpha. The sweep also includes the recipe's own value.
     """
 
     figure: str
@@ -103,26 +104,26 @@ SWEEPS = {
     "micro-napo-lb1": Sweep("Figure 5", "alpha_language", (0.1, 0.3, 1.0)),
     "micro-napo-vb1": Sweep("Figure 6", "alpha_vision", (0.01, 0.03, 0.1, 0.3, 1.0)),
 }
-"""Recipe -> its sweep. The paper's ranges are 0.1-1 for mean and 0.01-0.1 for summed log-probs; of answers a tenth as
-long, sums are a tenth as large, so the second goes on to 1."""
+"""Recipe -> its sweep. The paper's ranges are 0.1-1 for mean and 0.01-0.1 for summed log-probs; the micro world's
+answers are a tenth as long, so sums are a tenth as large and their sweep ends at 1."""
 
 
 def table_methods() -> list[str]:
-    """DPO, mDPO, NaPO, and every variant of NaPO that comes with the package, for the micro world."""
+    """DPO, mDPO, NaPO and every variant of NaPO in the package, for the micro world."""
     names = recipe_names()
     return ["micro-dpo", "micro-mdpo", "micro-napo", *(name for name in names if name.startswith("micro-napo-"))]
 
 
 @dataclass(frozen=True)
 class Laboratory:
-    """What the laboratory does.
+    """The laboratory.
 
     Attributes:
-        out: Its folder.
-        seeds: Of the trainings, two at least.
-        parts: Of PARTS.
-        evaluation: How checkpoints are evaluated; its data dir is the micro world's.
-        rows: How many preference rows are drawn.
+        out: Folder of the laboratory.
+        seeds: Seeds of the trainings, at least two.
+        parts: Parts, of PARTS.
+        evaluation: Options of the evaluations; the data folder is the micro world's.
+        rows: Number of preference rows that are drawn.
         overrides: "key=value" for every recipe.
         percents: Shares of swapped labels.
         methods: Recipes of the tables.
@@ -155,7 +156,7 @@ class Laboratory:
 
     @cached_property
     def main(self) -> Experiment:
-        """Everything that trains on rows as they are."""
+        """The experiment with all trainings on unchanged rows."""
         recipes: dict[str, Recipe] = {}
         if TABLES in self.parts:
             recipes |= {name: self._recipe(name) for name in self.methods}
@@ -179,7 +180,7 @@ class Laboratory:
 
     @cached_property
     def swapped(self) -> Mapping[int, Experiment]:
-        """Percent of swapped labels -> what trains on such rows; those of 0 percent are part of `main`."""
+        """Percentage of swapped labels -> experiment on such rows. The trainings with 0 percent are part of `main`."""
         if LABEL_NOISE not in self.parts:
             return {}
         return {
@@ -195,7 +196,7 @@ class Laboratory:
 
     @cached_property
     def changed(self) -> Mapping[str, Experiment]:
-        """Part -> what trains on its changed rows; on the rows as they are, the same methods are part of `main`."""
+        """Part -> experiment on the changed rows of this part. The trainings on unchanged rows are part of `main`."""
         return {
             part: dataclasses.replace(
                 self.main,
@@ -214,19 +215,19 @@ class Laboratory:
 
     @property
     def probed(self) -> list[Trained]:
-        """The checkpoints whose margins are set against known noise."""
+        """The checkpoints whose margins are compared with known noise."""
         if TABLES not in self.parts:
             return []
         return [trained for trained in self.main.trained() if trained.method in PROBED]
 
     @property
     def probing(self) -> Recipe:
-        """How log-probs are computed for the margins."""
+        """The recipe that computes the log-probs for the margins."""
         return probing_recipe(self._recipe("micro-napo"), self.main.rows_for(BIASED))
 
     @property
     def cache(self) -> Path:
-        """Where log-probs of the rows as they are lie."""
+        """The folder of the log-probs of the unchanged rows."""
         return self.main.out / "cache"
 
     def steps(self) -> list[Step]:

@@ -1,7 +1,7 @@
 """Which margin finds noise: margins of biased negatives that are known to be noise or not.
 
-The paper's Figure 4, Table 4 and Table 7 with the truth that the micro world has: `is_noise` says of each biased
-negative whether it happens to be right.
+The paper's Figure 4, Table 4 and Table 7 with the truth of the micro world: `is_noise` says of each biased negative
+whether the negative is right by accident.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MARGINS: tuple[Margin, ...] = ("sum", "mean")
 
 @dataclass(frozen=True)
 class Negatives:
-    """The biased negatives of one kind, `[N]`: one for each row that has one.
+    """The biased negatives of one kind, `[N]`: one for each row with such a negative.
 
     Attributes:
-        positions: Of their rows in the data set.
-        noisy: Whether the negative is noise: in fact right.
-        length_margins: Tokens of the chosen response less those of the negative (Table 7).
+        positions: Positions of the rows in the data set.
+        noisy: Whether the negative is noise, that is, right.
+        length_margins: Tokens of the chosen response minus those of the negative (Table 7).
         asked: Kind of the row's question.
     """
 
@@ -48,17 +48,17 @@ class Negatives:
 
 @dataclass(frozen=True)
 class Separation:
-    """How far a margin of one policy tells noise-free negatives of one kind from noise, over seeds.
+    """How well a margin of one policy separates noise-free negatives of one kind from noise, over seeds.
 
     Attributes:
-        policy: The method whose checkpoints were probed.
-        kind: A name in `BIASED`.
-        margin: From summed or from mean log-probs.
-        aucs: One a seed; empty where all negatives are noise, or none is.
+        policy: Method whose checkpoints were probed.
+        kind: Kind of negative, a name in `BIASED`.
+        margin: Whether the margin is from summed or from mean log-probs.
+        aucs: AUC of each seed; empty if all negatives are noise, or none is.
         auc: Chance that a noise-free negative has a larger margin than a noisy one.
         auc_within: The same between negatives of one kind of question.
         noise_free: Mean margin of the noise-free negatives.
-        noisy: Mean margin of the noisy ones.
+        noisy: Mean margin of the noisy negatives.
     """
 
     policy: str
@@ -79,7 +79,7 @@ def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | Non
         positive: `[N]`.
 
     Returns:
-        In [0, 1]; None where there are no positives or no negatives.
+        In [0, 1]; None if there are no positives or no negatives.
     """
     from scipy.stats import rankdata
 
@@ -92,7 +92,7 @@ def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | Non
 
 
 def auc_within(scores: NDArray[np.float64], positive: NDArray[np.bool_], groups: Sequence[str]) -> float | None:
-    """The AUC over the pairs of a positive and a negative that are of one group.
+    """The AUC over the pairs of a positive and a negative of the same group.
 
     Args:
         scores: `[N]`.
@@ -100,7 +100,7 @@ def auc_within(scores: NDArray[np.float64], positive: NDArray[np.bool_], groups:
         groups: `[N]`.
 
     Returns:
-        In [0, 1]; None where no group has both.
+        In [0, 1]; None if no group has both.
     """
     names = np.array(groups)
     won, pairs = 0.0, 0
@@ -116,14 +116,14 @@ def auc_within(scores: NDArray[np.float64], positive: NDArray[np.bool_], groups:
 def separation(
     policy: str, kind: str, margin: Margin, negatives: Negatives, margins: Sequence[NDArray[np.float64]]
 ) -> Separation:
-    """How far a margin tells the noise-free negatives.
+    """How well a margin separates the noise-free negatives from noise.
 
     Args:
-        policy: Its name.
-        kind: Of the negatives.
-        margin: Which one.
-        negatives: What is known of them.
-        margins: `[N]` for each seed.
+        policy: Name of the policy.
+        kind: Kind of the negatives.
+        margin: Name of the margin.
+        negatives: The negatives.
+        margins: Margins of each seed, `[N]`.
     """
     noisy = negatives.noisy
     aucs = [found for values in margins if (found := auc(values, ~noisy)) is not None]
@@ -140,13 +140,14 @@ def separation(
 def margins_of(
     policy: Reference, base: Reference, response: int, positions: NDArray[np.int64]
 ) -> dict[Margin, NDArray[np.float64]]:
-    """Margins of negatives, from sums (m) and from means (a): log-ratio of the chosen less that of the negative.
+    """Margins of negatives, from sums (m) and from means (a): log-ratio of the chosen response minus that of the
+    negative.
 
     Args:
         policy: Log-probs under the trained checkpoint.
-        base: The same under the one that it was trained from.
-        response: The negative's column.
-        positions: Of the rows, `[N]`.
+        base: Log-probs under the base.
+        response: Column of the negative.
+        positions: Positions of the rows, `[N]`.
 
     Returns:
         `[N]` each.
@@ -159,17 +160,17 @@ def margins_of(
 
 
 def probing_recipe(recipe: Recipe, data: str) -> Recipe:
-    """A recipe that asks for the log-probs of every response of the rows in `data`."""
+    """A recipe that needs the log-probs of every response of the rows in `data`."""
     return dataclasses.replace(recipe.with_loss("dpo", NEGATIVES), data=data, workers=0)
 
 
 def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, progress: Progress) -> None:
-    """Compute the log-probs of every response under a checkpoint, those that are not stored yet.
+    """Compute the log-probs of every response under a checkpoint, if they are not stored yet.
 
     Args:
-        checkpoint: A folder.
+        checkpoint: Folder of the checkpoint.
         recipe: Of `probing_recipe`.
-        cache: Where they are stored; a pass of a training with the same settings is found here.
+        cache: Folder of stored log-probs. A training's reference pass with the same settings is found here.
         progress: Told how far it is.
     """
     from napo_bench.trainers.forward.logps import prepare
@@ -187,7 +188,7 @@ def compute_log_probs(checkpoint: str, recipe: Recipe, cache: Path, progress: Pr
 
 
 def read_log_probs(checkpoint: str, recipe: Recipe, cache: Path) -> Reference:
-    """What `compute_log_probs` stored; NaN for rows that cannot be computed."""
+    """The log-probs that `compute_log_probs` stored; NaN for rows that cannot be computed."""
     from napo_bench.trainers.reference import read_reference
 
     inputs, folder = _opened(checkpoint, recipe, cache)
@@ -195,12 +196,12 @@ def read_log_probs(checkpoint: str, recipe: Recipe, cache: Path) -> Reference:
 
 
 def read_negatives(checkpoint: str, recipe: Recipe, cache: Path, base: Reference) -> dict[str, Negatives]:
-    """Kind -> its biased negatives, but for rows that `base` could not compute.
+    """Kind -> its biased negatives, except for rows that `base` could not compute.
 
     Args:
-        checkpoint: The base; its tokenizer counts the tokens.
+        checkpoint: Base, whose tokenizer counts the tokens.
         recipe: Of `probing_recipe`.
-        cache: As of `compute_log_probs`.
+        cache: See `compute_log_probs`.
         base: Log-probs under the base.
     """
     from pyarrow import parquet
@@ -248,7 +249,7 @@ def all_margins(
 
 
 def _opened(checkpoint: str, recipe: Recipe, cache: Path) -> tuple[Inputs, Path]:
-    """The inputs of a pass, and the folder that it is stored in: that of a training's reference pass."""
+    """The inputs of a pass, and its folder, which is that of a training's reference pass."""
     from napo_bench.trainers.run import open_inputs, reference_folder_of
 
     inputs = open_inputs(dataclasses.replace(recipe, base=checkpoint), cache)

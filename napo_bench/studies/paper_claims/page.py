@@ -1,4 +1,4 @@
-"""What came out of the laboratory: `lab.md`, `lab.json` and the figures."""
+"""The results of the laboratory: `lab.md`, `lab.json` and the figures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from napo_bench.trainers.negatives import BIASED
 from napo_bench.trainers.run import LOG
 
 SHOWN = (*COMPARED, "vlind.ck", "vlind.vp", "object_halbench.recall", "object_halbench.mean_words")
-"""Metrics of every method: those that the claims are about, then those that say at what price."""
+"""Metrics of every method: first those of the claims, then those that show the price."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Grid:
     """A table of texts.
 
     Attributes:
-        title: Of the table.
-        note: How to read it.
-        head: Of the columns.
-        rows: A text for each column.
-        texts: How many columns, from the left, hold words.
+        title: Title of the table.
+        note: Text that says how to read the table.
+        head: Heads of the columns.
+        rows: Texts of each row, one for each column.
+        texts: Number of columns with words, from the left.
     """
 
     title: str
@@ -77,16 +77,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that was measured.
+    """Everything that the laboratory measured.
 
     Attributes:
-        laboratory: That measured it.
-        base: The evaluation of the base.
-        runs: Percent of swapped labels -> method -> its evaluations, one a seed.
-        changed: Part -> method -> its evaluations after training on that part's changed rows, one a seed.
-        logs: Method -> its training logs, one a seed; of the rows as they are.
+        laboratory: The laboratory.
+        base: Evaluation of the base.
+        runs: Percentage of swapped labels -> method -> its evaluations, one for each seed.
+        changed: Part -> method -> its evaluations after training on the part's changed rows, one for each seed.
+        logs: Method -> its training logs on unchanged rows, one for each seed.
         negatives: Kind -> the biased negatives of that kind; empty without the tables.
-        margins: Policy -> (kind, margin) -> margins of that kind's negatives, one array a seed.
+        margins: Policy -> (kind, margin) -> margins of this kind's negatives, one array for each seed.
     """
 
     laboratory: Laboratory
@@ -109,7 +109,7 @@ class Found:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """On every claim of which both sides were measured."""
+        """The verdicts on the claims whose two quantities were measured."""
         return judge([*metric_claims(), *margin_claims(PROBED)], self._measured())
 
     def estimate(self, percent: int, method: str, key: str) -> MetricValue | None:
@@ -118,7 +118,7 @@ class Found:
 
     @cached_property
     def pooled(self) -> dict[tuple[int, str], RunResult]:
-        """(Percent of swapped labels, method) -> means over seeds."""
+        """(Percentage of swapped labels, method) -> means over seeds."""
         return {
             (percent, method): pooled(runs)
             for percent, methods in self.runs.items()
@@ -140,10 +140,10 @@ class Found:
 
 
 def write_page(laboratory: Laboratory) -> tuple[Path, list[Grid]]:
-    """Write `lab.md`, `lab.json` and `figures/` from what the finished steps left.
+    """Write `lab.md`, `lab.json` and `figures/` from the results of the finished steps.
 
     Returns:
-        The page, and its own tables; the page also has the paper's.
+        The path of the page, and the laboratory's own tables. The page also contains the paper's tables.
     """
     found = _read(laboratory)
     grids = list(_grids(found))
@@ -156,7 +156,7 @@ def write_page(laboratory: Laboratory) -> tuple[Path, list[Grid]]:
 
 
 def mean_log(logs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """One training log for several seeds: the mean of each number at each step that all of them logged."""
+    """One training log for several seeds: the mean of each number at each step that all logs contain."""
     by_step = [{line["step"]: line for line in log} for log in logs]
     return [
         {
@@ -245,7 +245,7 @@ def _noise(found: Found) -> Grid:
         rows.append([kind, f"{len(negatives.noisy)}", f"{negatives.noisy.mean():.1%}", *lengths])
     return Grid(
         "Noise in the biased negatives (Table 7)",
-        "Noise: the negative is in fact right. Length margin: tokens of the chosen response less those of the "
+        "Noise: the negative is right. Length margin: tokens of the chosen response minus those of the "
         "negative, with 95% intervals over rows.",
         ["biased to", "negatives", "noise", "length margin, noise-free", "length margin, noisy"],
         rows,
@@ -257,7 +257,7 @@ def _noise_by_question(found: Found) -> Grid:
     asked = dict.fromkeys(name for by_question in counts.values() for name in by_question)
     return Grid(
         "Noise by kind of question",
-        "Share of the negatives that are noise, and of how many.",
+        "Share of the negatives that are noise, and the number of negatives.",
         ["question", *counts],
         [
             [
@@ -273,7 +273,7 @@ def _noise_by_question(found: Found) -> Grid:
 
 
 def _question_counts(negatives: Negatives) -> dict[str, tuple[int, int]]:
-    """Kind of question -> its negatives and how many of them are noise, the most frequent kind first."""
+    """Kind of question -> number of its negatives and of those that are noise, the most frequent kind first."""
     noisy = Counter(name for name, noise in zip(negatives.asked, negatives.noisy, strict=True) if noise)
     return {name: (n, noisy[name]) for name, n in Counter(negatives.asked).most_common()}
 
@@ -328,7 +328,7 @@ def _label_noise(found: Found) -> Grid:
     return Grid(
         "Noise in the labels",
         "Chosen and rejected of a share of the original pairs are swapped. 95% intervals over trainings. cDPO and rDPO "
-        f"are told that {', '.join(f'{share:.0%}' for share in told)} of the labels are wrong, whatever the share is.",
+        f"assume that {', '.join(f'{share:.0%}' for share in told)} of the labels are wrong, at every share.",
         ["method", "swapped", *map(_heading, SHOWN)],
         [
             [method, f"{percent}%", *(_value(found.estimate(percent, method, key), key) for key in SHOWN)]
@@ -356,7 +356,8 @@ def _changed(found: Found, part: str) -> Grid:
 def _claims(found: Found) -> Iterator[Grid]:
     note = (
         "Difference with its 95% interval over trainings, paired by seed; in brackets the paper's. Holds: the "
-        "interval is on the side of 0 that the claim says; contradicted: on the other; open: it holds 0."
+        "interval is on the side of 0 that the claim says; contradicted: the interval is on the other side; open: the "
+        "interval contains 0."
     )
     about_metrics = [
         row for row in found.verdicts if row.claim.quantity in {metric_named(key).label for key in COMPARED}
@@ -487,7 +488,7 @@ def _fingerprint(found: Found) -> str:
 
 
 def _document(found: Found) -> dict[str, Any]:
-    """Everything that stands in the tables, in full precision."""
+    """All numbers of the tables, in full precision."""
     laboratory = found.laboratory
     return {
         "settings": {

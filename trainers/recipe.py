@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -165,24 +166,26 @@ def loss_names(negative: str) -> list[str]:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    """The names of the package's recipes, each base with each variant; an adapter may follow: `micro-napo-lora`."""
+    return [name for name, (_, _, adapter) in _recipes().items() if not adapter]
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), variant: str | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
-        source: The name of a recipe of the package, or a YAML file. A file may build on another recipe with
-            `extends: NAME_OR_FILE`, and then only states what differs.
+        source: The name of a recipe of the package, such as `micro-napo`, or a YAML file. A file can build on another
+            recipe with `extends: NAME_OR_FILE`, and then states only what differs.
         overrides: "key=value", applied last; values are YAML.
+        variant: The end of the name of a variant or adapter: `lb1` makes `micro-napo` into `micro-napo-lb1`. The
+            changes of a file are applied on top of the variant of the recipe that the file extends.
 
     Raises:
         NapoBenchError: no such recipe, an unknown key (the nearest one is named), a value of the wrong type or out
             of range, or no loss at all.
     """
-    values = _read(source, ())
-    where = str(source)
+    values = _read(str(source), variant, ())
+    where = f"{source} with --variant {variant}" if variant else str(source)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -192,7 +195,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             values[key.strip()] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise NapoBenchError(f"--set {override}: the value is not valid YAML.") from None
-        where = f"{source} with --set {' --set '.join(overrides)}"
+    if overrides:
+        where += f" with --set {' --set '.join(overrides)}"
     return recipe_of(values, where)
 
 
@@ -225,30 +229,82 @@ def recipe_of(values: Mapping[str, Any], where: str) -> Recipe:
     return recipe
 
 
-def _read(source: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    path = _path(source, seen[-1].parent if seen else Path())
+def _read(source: str, variant: str | None, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if Path(source).suffix not in (".yaml", ".yml"):
+        return _named(f"{source}-{variant}" if variant else source)
+    beside = seen[-1].parent if seen else Path()
+    path = files.require_file((beside / Path(source).expanduser()).resolve())
     if path in seen:
         raise NapoBenchError(f"{path}: extends goes round in a circle: {' -> '.join(p.stem for p in (*seen, path))}.")
+    values = _yaml(path)
+    parent = values.pop("extends", None)
+    for key in values:
+        _check_key(str(key), str(path))
+    if parent is not None:
+        return {**_read(str(parent), variant, (*seen, path)), **values}
+    if variant:
+        raise NapoBenchError(
+            f"{path} extends no recipe of the package, so the file has no variant {variant}.",
+            "Add a line such as `extends: micro-napo` to the file, or leave out --variant.",
+        )
+    return values
+
+
+def _named(name: str) -> dict[str, Any]:
+    """The values of a recipe of the package: those of the base, then of the variant, then of the adapter."""
+    recipes = _recipes()
+    if name not in recipes:
+        near = nearest(name, recipes)
+        raise NapoBenchError(
+            f"There is no recipe {name!r}.",
+            (f"Did you mean {' or '.join(near)}? " if near else "")
+            + f"Choose one of the bases {', '.join(_names('bases'))}, and one of the variants "
+            f"{', '.join(_names('variants'))}, joined by a hyphen. The name of a recipe's file ends in .yaml.",
+        )
+    base, variant, adapter = recipes[name]
+    values: dict[str, Any] = {}
+    for _, stated in _lineage("bases", base):
+        values |= stated
+    of_variants, scale = values.pop("variants", {}), values.pop("scale_of_sums", 1)
+    for link, stated in _lineage("variants", variant):
+        values |= stated | of_variants.get(link, {})
+    if adapter:
+        values |= _yaml(RECIPES / "adapters" / f"{adapter}.yaml")
+    return values if scale == 1 else _scaled(values, scale)
+
+
+def _scaled(values: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """The values with beta, and each alpha of a q that looks at sums, times a factor."""
+    full = {**asdict(Recipe()), **values}
+    sums = [f"alpha_{name}" for name in NEGATIVES if full[f"q_{name}_from"] == "sum"]
+    return {**values, **{key: full[key] * scale for key in ("beta", *sums)}}
+
+
+def _lineage(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """A base or variant and what it extends, the oldest first: names, and the values that each states."""
+    values = _yaml(RECIPES / kind / f"{name}.yaml")
+    parent = values.pop("extends", None)
+    return [*(_lineage(kind, parent) if parent else []), (name, values)]
+
+
+def _recipes() -> dict[str, tuple[str, str, str]]:
+    """Name of a recipe of the package -> base, variant and adapter; "" without an adapter."""
+    parts = itertools.product(_names("bases"), _names("variants"), ["", *_names("adapters")])
+    return {"-".join(filter(None, part)): part for part in parts}
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(path.stem for path in (RECIPES / kind).glob("*.yaml"))
+
+
+def _yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(files.read_text(path))
     except yaml.YAMLError as error:
         raise NapoBenchError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise NapoBenchError(f"{path}: lines of the form `key: value` are expected.")
-    parent = values.pop("extends", None)
-    for key in values:
-        _check_key(str(key), str(path))
-    return {**_read(parent, (*seen, path)), **values} if parent is not None else values
-
-
-def _path(source: str | Path, beside: Path) -> Path:
-    if Path(source).suffix in (".yaml", ".yml"):
-        return files.require_file((beside / Path(source).expanduser()).resolve())
-    path = RECIPES / f"{source}.yaml"
-    if not path.is_file():
-        error = unknown_name("recipe", str(source), recipe_names())
-        raise NapoBenchError(error.message, f"{error.hint} The name of a recipe's file ends in .yaml.")
-    return path
+    return values
 
 
 def _loss_key(negative: str) -> str:

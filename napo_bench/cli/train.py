@@ -40,6 +40,10 @@ SUMMARY = {
 def train(
     context: typer.Context,
     recipe: Annotated[str, typer.Option(help="A recipe of the package (llava-1.5-7b-napo, ...) or a YAML file.")],
+    variant: Annotated[
+        str | None,
+        typer.Option(help="A variant of the recipe: lb1 makes micro-napo into micro-napo-lb1; lora adds adapters."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the trained checkpoint; needed except with --dry-run.")
     ] = None,
@@ -65,10 +69,11 @@ def train(
     """
     if out is not None and not dry_run:
         context.with_resource(output_folder(out))
-    begin(f"Planning a training by {recipe}" if dry_run else f"Training by {recipe}, into {out}")
+    named = f"{recipe} --variant {variant}" if variant else recipe
+    begin(f"Planning a training by {named}" if dry_run else f"Training by {named}, into {out}")
     from napo_bench.trainers.recipe import load_recipe
 
-    resolved = load_recipe(recipe, changes or [])
+    resolved = load_recipe(recipe, changes or [], variant)
     resolved = replace(resolved, base=ckpt or resolved.base, data=data or resolved.data)
     resolved = replace(resolved, base=named_checkpoint(resolved.base))
     if resolved.data == MICRO:

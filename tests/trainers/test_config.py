@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.trainers.recipe import Recipe, load_recipe, recipe_names
+from napo_bench.trainers.recipe import RECIPES, Recipe, load_recipe, recipe_names
+
+RESOLVED = json.loads((Path(__file__).parent / "recipes.json").read_text())
+"""Recipe -> what it changes in the defaults of `Recipe`."""
 
 LOSSES = ("loss_rejected", "loss_language", "loss_vision")
 
@@ -72,10 +77,66 @@ def test_napo_on_the_original_pairs_alone_is_dpo_with_another_loss():
         assert differences(f"{base}-mdpo", f"{base}-dpo") == {"loss_rejected": "mdpo"} | own_rate
 
 
+@pytest.mark.parametrize(("name", "changes"), RESOLVED.items(), ids=RESOLVED)
+def test_a_recipe_name_means_what_it_meant_when_every_recipe_was_a_file(name, changes):
+    resolved = json.loads(json.dumps(dataclasses.asdict(load_recipe(name))))
+    assert resolved == json.loads(json.dumps(dataclasses.asdict(Recipe()))) | changes
+
+
 def test_every_recipe_of_the_package_loads():
-    assert len(recipe_names()) > 20
+    assert len(recipe_names()) > 50
     for name in recipe_names():
         load_recipe(name)
+    assert len(list(RECIPES.rglob("*.yaml"))) < 30
+
+
+@pytest.mark.parametrize("base", ["llava-1.5-7b", "llava-1.5-13b", "micro"])
+def test_a_base_changes_nothing_of_a_variant_but_the_scale_of_sums(base):
+    """Losses, weights and what q looks at come from the variant; only beta and alphas of sums depend on the base."""
+    scale = 10 if base == "micro" else 1
+    names = [name.removeprefix("llava-1.5-7b-") for name in recipe_names() if name.startswith("llava-1.5-7b-")]
+    for variant in names:
+        recipe, reference = load_recipe(f"{base}-{variant}"), load_recipe(f"llava-1.5-7b-{variant}")
+        assert recipe.weights == reference.weights
+        assert recipe.beta == pytest.approx(scale * reference.beta)
+        for ours, theirs in zip(recipe.terms, reference.terms, strict=True):
+            assert (ours.loss, ours.q_from) == (theirs.loss, theirs.q_from), variant
+            assert ours.alpha == pytest.approx(theirs.alpha * (scale if theirs.q_from == "sum" else 1)), variant
+
+
+@pytest.mark.parametrize(
+    ("source", "variant", "name"),
+    [
+        ("micro-napo", "lb1", "micro-napo-lb1"),
+        ("micro", "napo-lb1", "micro-napo-lb1"),
+        ("micro", "dpo", "micro-dpo"),
+        ("llava-1.5-7b-mdpo", "lora", "llava-1.5-7b-mdpo-lora"),
+        ("llava-1.5-7b-napo", "lb1-lora", "llava-1.5-7b-napo-lb1-lora"),
+    ],
+)
+def test_a_variant_is_the_end_of_a_recipe_s_name(source, variant, name):
+    assert load_recipe(source, variant=variant) == load_recipe(name)
+
+
+def test_an_adapter_changes_what_an_adapter_needs_and_nothing_else():
+    assert differences("llava-1.5-13b-napo-lb1-lora", "llava-1.5-13b-napo-lb1") == {
+        "learning_rate": 2e-6,
+        "lora_r": 128,
+        "per_device_batch_size": 2,
+        "gradient_accumulation": 16,
+    }
+
+
+def test_the_changes_of_a_file_stay_on_top_of_a_variant(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: micro-napo\nbeta: 0.2\n")
+    recipe = load_recipe(tmp_path / "mine.yaml", ["epochs=3"], variant="lb1-sum")
+    assert recipe == dataclasses.replace(load_recipe("micro-napo-lb1-sum"), beta=0.2, epochs=3.0)
+
+
+def test_a_file_that_extends_no_recipe_has_no_variants(tmp_path):
+    (tmp_path / "mine.yaml").write_text("beta: 0.2\n")
+    with pytest.raises(NapoBenchError, match="extends no recipe of the package"):
+        load_recipe(tmp_path / "mine.yaml", variant="lb1")
 
 
 def test_resolved_recipe_reads_back_as_itself(tmp_path):
@@ -110,7 +171,7 @@ def test_a_file_builds_on_another_and_set_has_the_last_word(tmp_path):
         ("fixed_weights: [1, 2]", "fixed_weights is [1, 2]", ""),
         ("weights: fixed\nfixed_weights: [0, 0, 0]", "fixed_weights are all 0", ""),
         ("loss_rejected: none\nloss_language: none\nloss_vision: none", "every loss is none", "loss_rejected: dpo"),
-        ("extends: nothing", "no recipe 'nothing'", "Choose one of"),
+        ("extends: nothing", "no recipe 'nothing'", "Choose one of the bases"),
         ("extends: mine.yaml", "goes round in a circle", ""),
         ("- beta", "`key: value` are expected", ""),
         ("beta: [", "is not valid YAML", ""),
@@ -129,6 +190,7 @@ def test_a_mistake_in_a_recipe_names_the_key_and_what_is_expected(tmp_path, text
     ("source", "override", "message"),
     [
         ("llava-1.5-7b-nap", "", "Did you mean llava-1.5-7b-napo"),
+        ("llava-1.5-7b-napo-loar", "", "Did you mean llava-1.5-7b-napo-lora"),
         ("nowhere.yaml", "", "does not exist"),
         ("micro-napo", "beta", "key=value is expected"),
         ("micro-napo", "alpha_lang=3", "Did you mean alpha_language?"),

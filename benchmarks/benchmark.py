@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.question import Answers, BenchmarkData
     from napo_bench.benchmarks.result import BenchmarkResult
-    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+    from napo_bench.benchmarks.scoring import ScoreOptions
     from napo_bench.core.stats import MetricFunction, Span
     from napo_bench.data.sources import Source
     from napo_bench.engines.judge import Judge
@@ -88,7 +88,6 @@ class Task:
 
     Attributes:
         name: Name in a suite.
-        units: Data folder -> the questions of each sampling unit. Raises NapoBenchError if data is missing.
         metrics: Names of the metrics that the answers give.
         max_new_tokens: The longest answer.
         profiles: Generation profile -> what it adds to the generation settings.
@@ -98,7 +97,6 @@ class Task:
     """
 
     name: str
-    units: Callable[[Path], list[list[Question]]]
     metrics: tuple[str, ...]
     max_new_tokens: int = 1024
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PROFILES)
@@ -122,8 +120,8 @@ class Benchmark:
         rows: What a file of responses contains, for the help of `napo-bench score`.
         metrics: The metrics, in the order in which they are printed.
         tasks: What a model is asked.
-        score: Response rows, data dir, options -> result. Raises NapoBenchError if rows or data are missing, malformed
-            or incomplete.
+        open: Data folder -> its data, which is read when it is needed.
+        score: What `open` returns, answers, options -> result. Raises NapoBenchError if data is missing or malformed.
         text_fields: The fields of a response row that may hold the answer, the first one first.
         responses: Format of a file of response rows.
         sources: Where the data is published.
@@ -131,8 +129,8 @@ class Benchmark:
         needs: What scoring needs beside the data. "judge": an LLM that rates answers. "extractor": an LLM that may list
             the objects of answers. "words": a text pipeline. "yes_no": a reading of yes/no answers.
         spacy_models: Need -> the spaCy model that the benchmark prescribes for it.
-        try_judge: Judge, data dir -> nothing: lets the judge rate an answer before answers are generated. Raises
-            NapoBenchError if the judge does not work.
+        try_judge: Lets a judge rate an answer before answers are generated; takes the judge and what `open` returns.
+            Raises NapoBenchError if the judge does not work.
         place: Place in print; benchmarks of the same place are sorted by name.
     """
 
@@ -142,14 +140,15 @@ class Benchmark:
     rows: str
     metrics: tuple[Metric, ...]
     tasks: tuple[Task, ...]
-    score: Callable[[Sequence[Row], Path, ScoreOptions], BenchmarkResult]
+    open: Callable[[Path], BenchmarkData]
+    score: Callable[[Any, Answers, ScoreOptions], BenchmarkResult]
     text_fields: tuple[str, ...]
     responses: Literal["json", "jsonl"] = "jsonl"
     sources: tuple[Source, ...] = ()
     data_files: tuple[str, ...] = ()
     needs: frozenset[Need] = frozenset()
     spacy_models: Mapping[Need, str] = field(default_factory=dict)
-    try_judge: Callable[[Judge, Path], None] | None = None
+    try_judge: Callable[[Judge, Any], None] | None = None
     place: int = LAST
 
     def __post_init__(self) -> None:

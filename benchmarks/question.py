@@ -1,38 +1,48 @@
-"""What a benchmark puts to a model: a prompt, a picture, and the response row that an answer becomes."""
+"""What a benchmark puts to a model, from the data file to the score: questions, their data, their answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.images import UnreadableImageError, open_rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Row = dict[str, Any]
+"""One response in the benchmark's official format."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Question:
-    """One question about one picture.
+    """One question about one picture. Each question is one object, from the data file to the score.
 
     Attributes:
         prompt: What is asked.
         file: The picture, or the file that holds it.
         response_row: An answer -> its row in the benchmark's official response format.
-        picture: Where the picture is not a file of its own: reads it, encoded.
-        place: Where in the file it is, for messages: ", line 3".
+        picture: Reads the encoded picture; None if `file` is the picture.
+        place: Where in the file the picture is, for messages: ", line 3".
+        key: What names the question in a file of responses.
+        item: The benchmark's own data of the question, which its answer is scored by.
     """
 
     prompt: str
     file: Path
-    response_row: Callable[[str], dict[str, Any]]
+    response_row: Callable[[str], Row]
     picture: Callable[[], bytes] | None = None
     place: str = ""
+    key: Hashable = None
+    item: Any = None
 
     def open_picture(self) -> Image.Image:
         """The picture in RGB. Raises NapoBenchError where it does not decode."""
+        from napo_bench.core.images import UnreadableImageError, open_rgb
+
         encoded = self.picture() if self.picture else self.file
         try:
             return open_rgb(encoded)
@@ -40,3 +50,80 @@ class Question:
             raise NapoBenchError(
                 f"{self.file}{self.place}: the picture does not decode: {error}.", "Fetch or copy the file again."
             ) from None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question and what a model answered.
+
+    Attributes:
+        question: The question.
+        text: The answer, without thoughts.
+        row: The response row.
+    """
+
+    question: Question
+    text: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to score, in the benchmark's order.
+
+    Attributes:
+        answers: Each question with an answer, once.
+        notes: One line for each kind of difference between the answers and the benchmark's questions.
+        unanswered: {"sample_id", "reason"} of each question that has a row without an answer.
+    """
+
+    answers: list[Answer]
+    notes: list[str] = field(default_factory=list)
+    unanswered: list[dict[str, str]] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Answer]:
+        return iter(self.answers)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the answers."""
+        return [answer.text for answer in self.answers]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every question of the benchmark has an answer."""
+        return not self.notes
+
+
+class BenchmarkData(ABC):
+    """The data of a benchmark in its folder. Every file is read once, when it is first needed.
+
+    Attributes:
+        folder: The benchmark's folder in the data dir.
+        noun: What the key of a question is called in messages.
+    """
+
+    noun = "id"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @abstractmethod
+    def units(self, task: str) -> list[list[Question]]:
+        """The questions of each sampling unit of a task, in the benchmark's order.
+
+        Raises:
+            NapoBenchError: data is missing or malformed; names file, row and field.
+        """
+
+    @abstractmethod
+    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
+        """The question of each response row of a file; its key if the benchmark has no such question.
+
+        Raises:
+            NapoBenchError: a field of a row is missing or of another type; names row and field.
+        """
+
+    def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
+        """The questions that a complete file with these answers has, in the order of the score: all of one task."""
+        raise NotImplementedError

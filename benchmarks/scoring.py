@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napo_bench.benchmarks.benchmark import Metric
+from napo_bench.benchmarks.question import Answer, Answers, BenchmarkData, Question, Row
 from napo_bench.benchmarks.result import MetricValue
-from napo_bench.benchmarks.unanswered import unanswered_note
+from napo_bench.benchmarks.unanswered import reason, unanswered_note
 from napo_bench.core import files, stats
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
@@ -20,7 +21,6 @@ from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
 if TYPE_CHECKING:
     from napo_bench.engines.judge import Judge
 
-Row = dict[str, Any]
 
 BOOTSTRAP_SEED = 0
 
@@ -81,6 +81,42 @@ def read_responses(path: Path) -> list[Row]:
         if not isinstance(row, dict):
             raise NapoBenchError(f"{path}, row {number}: a JSON object is expected, {type(row).__name__} found.")
     return list(rows)
+
+
+def match_answers(
+    data: BenchmarkData,
+    rows: Sequence[Row],
+    given: Sequence[Question | Hashable],
+    text_fields: Sequence[str],
+    options: ScoreOptions,
+) -> Answers:
+    """Bring response rows and the benchmark's questions together.
+
+    Args:
+        data: The benchmark's data.
+        rows: Response rows.
+        given: The question of each row; its key if the benchmark has no such question.
+        text_fields: The answer is in the first of these fields that a row has.
+        options: How to score.
+
+    Raises:
+        NapoBenchError: as `match_ids`.
+    """
+    match = match_ids(
+        given,
+        data.expected(given),
+        source=options.source,
+        allow_partial=options.allow_partial,
+        noun=data.noun,
+        reasons=[reason(row) for row in rows],
+    )
+    answers = []
+    for index in match.indices:
+        question, row = given[index], rows[index]
+        assert isinstance(question, Question)
+        text = next((str(row[name]) for name in text_fields if name in row), "")
+        answers.append(Answer(question, text, row))
+    return Answers(answers, match.notes, match.unanswered)
 
 
 def match_ids(
@@ -202,4 +238,6 @@ def _id_note(kind: str, noun: str, keys: Sequence[Hashable], total: int) -> str:
 
 
 def _id_text(key: Hashable) -> str:
+    if isinstance(key, Question):
+        key = key.key
     return "/".join(map(str, key)) if isinstance(key, tuple) else json.dumps(key, ensure_ascii=False)

@@ -19,20 +19,9 @@ from make_tiny_llava import make_checkpoint, make_data
 from rich.console import Console
 from rich.table import Table
 
-from napo_bench.benchmarks.amber.task import load_discriminative_units, load_generative_units
-from napo_bench.benchmarks.mmhal.task import load_units as load_mmhal
-from napo_bench.benchmarks.object_halbench.task import load_units as load_object_halbench
-from napo_bench.benchmarks.vlind.task import load_units as load_vlind
+from napo_bench.benchmarks import all_tasks
 from napo_bench.engines.hf import NapoHF
 from napo_bench.engines.request import Asked, Generation
-
-UNITS = {
-    "vlind": (load_vlind, "vlind", 64),
-    "object_halbench": (load_object_halbench, "object_halbench", 1024),
-    "amber": (load_generative_units, "amber", 1024),
-    "amber_discriminative": (load_discriminative_units, "amber", 1024),
-    "mmhal": (load_mmhal, "mmhal", 1024),
-}
 
 
 def main() -> None:
@@ -45,9 +34,9 @@ def main() -> None:
         make_checkpoint(root / "tiny")
         make_data(root / "data", arguments.size)
         questions = [
-            Asked(question.prompt, question.open_picture(), Generation(max_new_tokens=length))
-            for load, name, length in UNITS.values()
-            for unit in load(root / "data" / name)
+            Asked(question.prompt, question.open_picture(), Generation(max_new_tokens=task.max_new_tokens))
+            for benchmark, task in all_tasks().values()
+            for unit in benchmark.open(root / "data" / benchmark.name).units(task.name)
             for question in unit
         ]
         rates, answers = {}, {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,10 @@ from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
 from napo_bench.data.sources import WebArchive, WebFile
 
 if TYPE_CHECKING:
-    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.amber.data import Amber
+    from napo_bench.benchmarks.question import Answers, BenchmarkData
     from napo_bench.benchmarks.result import BenchmarkResult
-    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+    from napo_bench.benchmarks.scoring import ScoreOptions
 
 _AMBER = "https://raw.githubusercontent.com/junyangwang0410/AMBER/5e1fd52f8ea69150c70f0ba15de70af3a907a1fd/data"
 DESCRIPTION_METRICS = (
@@ -69,22 +69,16 @@ SOURCES = (
 )
 
 
-def _descriptions(folder: Path) -> list[list[Question]]:
-    from napo_bench.benchmarks.amber.task import load_generative_units
+def _open(folder: Path) -> BenchmarkData:
+    from napo_bench.benchmarks.amber.data import Amber
 
-    return load_generative_units(folder)
-
-
-def _questions(folder: Path) -> list[list[Question]]:
-    from napo_bench.benchmarks.amber.task import load_discriminative_units
-
-    return load_discriminative_units(folder)
+    return Amber(folder)
 
 
-def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+def _score(data: Amber, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
     from napo_bench.benchmarks.amber.result import score_amber
 
-    return score_amber(rows, data_dir, options)
+    return score_amber(data, answers, options)
 
 
 BENCHMARK = Benchmark(
@@ -97,15 +91,15 @@ BENCHMARK = Benchmark(
     ),
     metrics=(*DESCRIPTION_METRICS, *ANSWER_METRICS),
     tasks=(
-        Task("amber", _descriptions, tuple(metric.name for metric in DESCRIPTION_METRICS)),
+        Task("amber", tuple(metric.name for metric in DESCRIPTION_METRICS)),
         Task(
             "amber_discriminative",
-            _questions,
             tuple(metric.name for metric in ANSWER_METRICS),
             is_default=False,
             typical_units=10_000,
         ),
     ),
+    open=_open,
     score=_score,
     text_fields=("response",),
     responses="json",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from napo_bench.benchmarks.amber import ANSWER_METRICS, BENCHMARK, DESCRIPTION_METRICS, official
+from napo_bench.benchmarks.amber.data import Amber, AmberItem
 from napo_bench.benchmarks.amber.official import AmberData, Annotation
 from napo_bench.benchmarks.amber.score import (
     ATTRIBUTE_TYPES,
@@ -23,63 +23,47 @@ from napo_bench.benchmarks.amber.score import (
     score_description,
 )
 from napo_bench.benchmarks.benchmark import Metric
+from napo_bench.benchmarks.question import Answer, Answers, Row
 from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.benchmarks.scoring import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
+from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
 from napo_bench.benchmarks.text import TextPipeline, open_pipeline
-from napo_bench.benchmarks.unanswered import kept_thoughts, reason
+from napo_bench.benchmarks.unanswered import kept_thoughts
 from napo_bench.core.errors import NapoBenchError
 
 _EXAMPLE_LENGTH = 40
 
 
-def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
-    """Score rows {id, response}; the generative and the discriminative half are each complete on their own.
+def score_amber(data: Amber, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
+    """Score descriptions and yes/no answers; each half is complete on its own.
 
     Args:
-        rows: Responses.
-        data_dir: Holds `amber/`.
+        data: AMBER's data.
+        answers: The answers of one half or of both.
         options: How to score.
 
     Raises:
-        NapoBenchError: data, responses or the text pipeline's data are missing, malformed or incomplete.
+        NapoBenchError: the text pipeline's data is missing, or there is no such reading of answers.
     """
     if options.answers not in READINGS:
         raise NapoBenchError(
             f"There is no reading {options.answers!r} of yes/no answers.", f"Choose one of {', '.join(READINGS)}."
         )
-    folder = data_dir / "amber"
-    data = official.load_data(folder)
-    responses = official.read_responses(rows, options.source)
-    ids = [response.id for response in responses]
-    match = match_ids(
-        ids,
-        _expected_ids(data, set(ids)),
-        source=options.source,
-        allow_partial=options.allow_partial,
-        reasons=[reason(row) for row in rows],
-    )
-    answered = [(data.annotations[ids[index] - 1], responses[index].text) for index in match.indices]
-    described = [(annotation, text) for annotation, text in answered if annotation.type == official.GENERATIVE]
-    judged = [(annotation, text) for annotation, text in answered if annotation.type != official.GENERATIVE]
+    described = [answer for answer in answers if _annotation(answer).type == official.GENERATIVE]
+    judged = [answer for answer in answers if _annotation(answer).type != official.GENERATIVE]
 
     settings: dict[str, Any] = {}
     descriptions: list[Row] = []
     if described:
-        words = set(data.associates).union(*data.associates.values())
+        words = set(data.truth.associates).union(*data.truth.associates.values())
         text = open_pipeline(options.pipeline, words, options.spacy_model or BENCHMARK.spacy_models["words"])
         settings["text_pipeline"] = text.description
         similar = text.similar(words, SIMILARITY_THRESHOLD)
-        descriptions = [_description(annotation, response, data, text, similar) for annotation, response in described]
+        descriptions = [_description(answer, data.truth, text, similar) for answer in described]
     if judged:
         settings["answers"] = options.answers
     read = READINGS[options.answers]
-    answers = [_answer(annotation, response, read(response)) for annotation, response in judged]
-    _add_queries([*descriptions, *answers], folder)
-    thoughts = {str(ids[index]): kept_thoughts(rows[index]) for index in match.indices}
-    for sample in [*descriptions, *answers]:
-        sample |= thoughts[sample["sample_id"]]
-
-    counts = [sample["counts"] for sample in answers]
+    choices = [_choice(answer, read(answer.text)) for answer in judged]
+    counts = [sample["counts"] for sample in choices]
     groups = {
         group: asked
         for group in (*DIMENSIONS, *ATTRIBUTE_TYPES)
@@ -95,16 +79,19 @@ def score_amber(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
             f"{'dimension' if group in DIMENSIONS else 'attribute'}/{group}": measure(asked, group_metrics(group))
             for group, asked in groups.items()
         },
-        complete=not match.notes,
+        complete=answers.is_complete,
         notes=[
-            *match.notes,
-            *empty_note(text for _, text in answered),
-            *_reading_notes([text for _, text in judged], options.answers),
+            *answers.notes,
+            *empty_note(answers.texts),
+            *_reading_notes([answer.text for answer in judged], options.answers),
         ],
-        doubts=[*empty_doubt(text for _, text in described), *empty_doubt(text for _, text in judged)],
+        doubts=[
+            *empty_doubt(answer.text for answer in described),
+            *empty_doubt(answer.text for answer in judged),
+        ],
         settings=settings,
-        unanswered=match.unanswered,
-        samples=[*descriptions, *answers],
+        unanswered=answers.unanswered,
+        samples=[*descriptions, *choices],
     )
 
 
@@ -118,33 +105,38 @@ def group_metrics(group: str) -> list[Metric]:
     ]
 
 
-def _expected_ids(data: AmberData, given: set[int]) -> list[int]:
-    """The ids of the halves that `given` touches; all ids where it touches none."""
-    halves = [
-        [a.id for a in data.annotations if (a.type == official.GENERATIVE) is generative]
-        for generative in (True, False)
-    ]
-    touched = [half for half in halves if not given.isdisjoint(half)]
-    return [id for half in touched or halves for id in half]
+def _annotation(answer: Answer) -> Annotation:
+    item: AmberItem = answer.question.item
+    return item.annotation
 
 
-def _description(
-    annotation: Annotation, response: str, data: AmberData, text: TextPipeline, similar: dict[str, frozenset[str]]
-) -> Row:
-    nouns = text.nouns(response)
+def _asked(answer: Answer) -> Row:
+    """What is asked, and the model's thoughts: the last fields of a sample."""
+    item: AmberItem = answer.question.item
+    return {
+        "prompt": item.query.text if item.query else "",
+        "image": item.query.image if item.query else "",
+        **kept_thoughts(answer.row),
+    }
+
+
+def _description(answer: Answer, data: AmberData, text: TextPipeline, similar: dict[str, frozenset[str]]) -> Row:
+    annotation = _annotation(answer)
+    nouns = text.nouns(answer.text)
     score = score_description(
         [noun.lemma for noun in nouns], annotation.truth, annotation.hallu, data.associates, data.safe_words, similar
     )
     return {
         "sample_id": str(annotation.id),
         "unit": "response",
-        "response": response,
+        "response": answer.text,
         "counts": score.counts,
         "hallucinated": [nouns[index].surface for index in score.hallucinated],
         "covered": [nouns[index].surface for index in score.covered],
         "truth": list(annotation.truth),
         "covered_truth": [annotation.truth[word] for word in sorted(set(score.covered.values()))],
         "hit_hallu": [annotation.hallu[word] for word in sorted({w for words in score.hit.values() for w in words})],
+        **_asked(answer),
     }
 
 
@@ -166,23 +158,16 @@ def _reading_notes(texts: Sequence[str], reading: str) -> list[str]:
     return notes
 
 
-def _answer(annotation: Annotation, response: str, read: str) -> Row:
+def _choice(answer: Answer, read: str) -> Row:
+    annotation = _annotation(answer)
     expected = annotation.truth[0].capitalize()
     return {
         "sample_id": str(annotation.id),
         "unit": "question",
-        "response": response,
+        "response": answer.text,
         "counts": score_answer(annotation.type, annotation.truth[0], read),
         "type": annotation.type,
         "expected": expected,
         "correct": read == expected,
+        **_asked(answer),
     }
-
-
-def _add_queries(samples: Sequence[Row], folder: Path) -> None:
-    paths = [folder / name for name in official.QUERY_FILES if (folder / name).exists()]
-    queries = {query.id: query for path in paths for query in official.load_queries(path)}
-    for sample in samples:
-        query = queries.get(int(sample["sample_id"]))
-        sample["prompt"] = query.text if query else ""
-        sample["image"] = query.image if query else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,10 @@ from napo_bench.benchmarks.mmhal.score import mean
 from napo_bench.data.sources import HubFolder, WebFile
 
 if TYPE_CHECKING:
-    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.mmhal.data import Mmhal
+    from napo_bench.benchmarks.question import Answers, BenchmarkData
     from napo_bench.benchmarks.result import BenchmarkResult
-    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+    from napo_bench.benchmarks.scoring import ScoreOptions
     from napo_bench.engines.judge import Judge
 
 _RLHF_V = "https://raw.githubusercontent.com/RLHF-V/RLHF-V/3d35a91568b237fcc9d884463d9279fd7ae10350/eval"
@@ -57,22 +57,22 @@ SOURCES = (
 )
 
 
-def _units(folder: Path) -> list[list[Question]]:
-    from napo_bench.benchmarks.mmhal.task import load_units
+def _open(folder: Path) -> BenchmarkData:
+    from napo_bench.benchmarks.mmhal.data import Mmhal
 
-    return load_units(folder)
+    return Mmhal(folder)
 
 
-def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+def _score(data: Mmhal, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
     from napo_bench.benchmarks.mmhal.result import score_mmhal
 
-    return score_mmhal(rows, data_dir, options)
+    return score_mmhal(data, answers, options)
 
 
-def _try_judge(judge: Judge, data_dir: Path) -> None:
+def _try_judge(judge: Judge, data: Mmhal) -> None:
     from napo_bench.benchmarks.mmhal.result import try_judge
 
-    try_judge(judge, data_dir)
+    try_judge(judge, data)
 
 
 BENCHMARK = Benchmark(
@@ -85,7 +85,8 @@ BENCHMARK = Benchmark(
         " not asked for again."
     ),
     metrics=METRICS,
-    tasks=(Task("mmhal", _units, tuple(metric.name for metric in METRICS), typical_units=96),),
+    tasks=(Task("mmhal", tuple(metric.name for metric in METRICS), typical_units=96),),
+    open=_open,
     score=_score,
     text_fields=("response", "model_answer"),
     responses="json",

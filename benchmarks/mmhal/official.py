@@ -23,7 +23,7 @@ class AnswerKey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Question:
+class Item:
     """One of the 96 questions.
 
     Attributes:
@@ -33,6 +33,7 @@ class Question:
         image_content: What the picture shows, in words.
         question: The prompt.
         gt_answer: What a human answers.
+        row: The row of the template, which a response fills.
     """
 
     index: int
@@ -41,6 +42,7 @@ class Question:
     image_content: tuple[str, ...]
     question: str
     gt_answer: str
+    row: Mapping[str, Any]
 
     @property
     def key(self) -> AnswerKey:
@@ -65,7 +67,7 @@ class Answer(NamedTuple):
     judge_reply: dict[str, Any] | None
 
 
-def load_questions(folder: Path) -> list[Question]:
+def load_items(folder: Path) -> list[Item]:
     """The questions of `template.json`.
 
     Args:
@@ -78,30 +80,31 @@ def load_questions(folder: Path) -> list[Question]:
     rows = files.read_json(path, _HINT)
     if not isinstance(rows, list) or not rows:
         raise NapoBenchError(f"{path}: a list of questions is expected.", _HINT)
-    questions: dict[AnswerKey, Question] = {}
+    items: dict[AnswerKey, Item] = {}
     for index, row in enumerate(rows):
         where = f"{path}, row {index + 1}"
         source = files.field(row, "image_src", str, where)
         content = files.field(row, "image_content", list, where)
         if not all(isinstance(word, str) for word in content):
             raise NapoBenchError(f"{where}: the field 'image_content' is {content!r:.80}; a list of words is expected.")
-        question = Question(
+        item = Item(
             index=index,
             image_id=files.field(row, "image_id", str, where),
             image=folder / "images" / PurePosixPath(urlsplit(source).path).name,
             image_content=tuple(content),
             question=files.field(row, "question", str, where),
             gt_answer=files.field(row, "gt_answer", str, where),
+            row=row,
         )
-        if question.key in questions:
-            raise NapoBenchError(f"{where}: the same question about the image {question.image_id!r} is there twice.")
+        if item.key in items:
+            raise NapoBenchError(f"{where}: the same question about the image {item.image_id!r} is there twice.")
         kind = files.field(row, "question_type", str, where)
-        if kind != question.question_type:
+        if kind != item.question_type:
             raise NapoBenchError(
-                f"{where}: the field 'question_type' is {kind!r}; {question.question_type!r} is expected in this place."
+                f"{where}: the field 'question_type' is {kind!r}; {item.question_type!r} is expected in this place."
             )
-        questions[question.key] = question
-    return list(questions.values())
+        items[item.key] = item
+    return list(items.values())
 
 
 def load_judge_template(folder: Path) -> str:

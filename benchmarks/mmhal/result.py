@@ -5,15 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from napo_bench.benchmarks.mmhal import METRICS
-from napo_bench.benchmarks.mmhal.official import Answer, Question, load_judge_template, load_questions, read_answers
+from napo_bench.benchmarks.mmhal.data import Mmhal
+from napo_bench.benchmarks.mmhal.official import Item
 from napo_bench.benchmarks.mmhal.score import parse_rating, question_counts
+from napo_bench.benchmarks.question import Answer, Answers
 from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.benchmarks.scoring import Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
-from napo_bench.benchmarks.unanswered import kept_thoughts, reason, unanswered_note
+from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
+from napo_bench.benchmarks.unanswered import kept_thoughts, unanswered_note
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import Marks, split_thoughts
@@ -25,8 +26,8 @@ _REPLY_LENGTH = 200
 _TRIED = 3
 
 
-def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
-    """Score MMHal-Bench's responses; see `scoring.score`.
+def score_mmhal(data: Mmhal, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
+    """Score MMHal-Bench's answers.
 
     The judge rates every answer. Without a judge, the replies that the rows hold are read; where there are none, the
     result has the responses as samples, no metrics, and a note that says what is missing. A reply without a rating
@@ -35,27 +36,12 @@ def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     Raises:
         NapoBenchError: more than one reply, and more than 5% of them, hold no rating.
     """
-    folder = data_dir / "mmhal"
-    questions = load_questions(folder)
-    answers = read_answers(rows, options.source)
-    match = match_ids(
-        [answer.key for answer in answers],
-        [question.key for question in questions],
-        source=options.source,
-        allow_partial=options.allow_partial,
-        noun="question",
-        reasons=[reason(row) for row in rows],
-    )
-    thoughts = {answers[index].key: kept_thoughts(rows[index]) for index in match.indices}
-    given = {answers[index].key: answers[index] for index in match.indices}
-    asked = [question for question in questions if question.key in given]
-    matched = [given[question.key] for question in asked]
-    notes = match.notes + empty_note(answer.text for answer in matched)
-    doubts = empty_doubt(answer.text for answer in matched)
+    notes = [*answers.notes, *empty_note(answers.texts)]
+    doubts = empty_doubt(answers.texts)
     replies = (
-        _rate(options.judge, asked, matched, folder)
+        _rate(options.judge, answers, data)
         if options.judge
-        else _stored_replies(matched, options.source, options.thinking_marks)
+        else _stored_replies(answers, options.source, options.thinking_marks)
     )
     if replies is None:
         return BenchmarkResult(
@@ -63,15 +49,12 @@ def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
             complete=False,
             doubts=doubts,
             notes=[*notes, f"not rated: there is no judge. {NO_JUDGE_HINT}"],
-            unanswered=match.unanswered,
-            samples=[
-                _sample(question, answer, data_dir) | thoughts[answer.key]
-                for question, answer in zip(asked, matched, strict=True)
-            ],
+            unanswered=answers.unanswered,
+            samples=[_sample(answer, data) for answer in answers],
         )
     refused = [
-        {"sample_id": f"{question.index}", "reason": f"refused by the judge: {reply.refused}"}
-        for question, reply in zip(asked, replies, strict=True)
+        {"sample_id": f"{_item(answer).index}", "reason": f"refused by the judge: {reply.refused}"}
+        for answer, reply in zip(answers, replies, strict=True)
         if reply.refused
     ]
     if refused:
@@ -79,40 +62,42 @@ def score_mmhal(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> B
     notes += _require_ratings([reply for reply in replies if not reply.refused])
     samples = []
     groups: dict[str, list[dict[str, float]]] = {}
-    for question, answer, reply in zip(asked, matched, replies, strict=True):
+    for answer, reply in zip(answers, replies, strict=True):
         if reply.refused:
             continue
         counts = question_counts(reply.value)
-        sample = _sample(question, answer, data_dir) | thoughts[answer.key]
-        samples.append(sample | _judged(reply) | {"counts": counts})
-        groups.setdefault(f"question_type/{question.question_type}", []).append(counts)
+        samples.append(_sample(answer, data) | _judged(reply) | {"counts": counts})
+        groups.setdefault(f"question_type/{_item(answer).question_type}", []).append(counts)
     return BenchmarkResult(
         metrics=measure([sample["counts"] for sample in samples], METRICS),
         breakdown={group: measure(counts, METRICS) for group, counts in groups.items()},
-        complete=not match.notes and not refused,
+        complete=answers.is_complete and not refused,
         notes=[*notes, tokens_note(replies)],
         doubts=doubts,
         settings={"judge": judge_settings(replies)},
-        unanswered=[*match.unanswered, *refused],
+        unanswered=[*answers.unanswered, *refused],
         samples=samples,
     )
 
 
-def _rate(judge: Judge, asked: Sequence[Question], answers: Sequence[Answer], folder: Path) -> list[Reply[int]]:
-    template = load_judge_template(folder)
-    prompts = [question.judge_prompt(template, answer.text) for question, answer in zip(asked, answers, strict=True)]
-    return judge.ask(prompts, parse_rating)
+def _item(answer: Answer) -> Item:
+    item: Item = answer.question.item
+    return item
 
 
-def try_judge(judge: Judge, data_dir: Path) -> None:
+def _rate(judge: Judge, answers: Answers, data: Mmhal) -> list[Reply[int]]:
+    template = data.judge_template
+    return judge.ask([_item(answer).judge_prompt(template, answer.text) for answer in answers], parse_rating)
+
+
+def try_judge(judge: Judge, data: Mmhal) -> None:
     """Let the judge rate a human's answer, so that a wrong URL, key or model is found before answers are generated.
 
     Raises:
         NapoBenchError: the judge cannot be reached, or refuses the key, the model, or three prompts in a row.
     """
-    folder = data_dir / "mmhal"
-    template = load_judge_template(folder)
-    judge.reach([asked.judge_prompt(template, asked.gt_answer) for asked in load_questions(folder)[:_TRIED]])
+    template = data.judge_template
+    judge.reach([item.judge_prompt(template, item.gt_answer) for item in data.items[:_TRIED]])
 
 
 def _require_ratings(replies: Sequence[Reply[int]]) -> list[str]:
@@ -139,24 +124,25 @@ def _require_ratings(replies: Sequence[Reply[int]]) -> list[str]:
     return [f"{found} and count as 0"]
 
 
-def _stored_replies(answers: Sequence[Answer], source: str, marks: Marks) -> list[Reply[int]] | None:
+def _stored_replies(answers: Answers, source: str, marks: Marks) -> list[Reply[int]] | None:
     """The replies that the rows hold, None where a row holds none."""
     replies = []
     for answer in answers:
-        if answer.judge_reply is None:
+        stored = answer.row.get("judge_reply")
+        if stored is None:
             return None
-        where = f"{source}, judge_reply of {answer.key.image_id}"
-        text = files.field(answer.judge_reply, "text", str, where)
+        where = f"{source}, judge_reply of {_item(answer).image_id}"
+        text = files.field(stored, "text", str, where)
         _, said = split_thoughts(text, marks)
         replies.append(
             Reply(
                 value=None if said is None else parse_rating(said),
                 text=text,
-                model=files.field(answer.judge_reply, "model", str, where),
-                reported_model=files.field(answer.judge_reply, "reported_model", str, where),
-                prompt_tokens=files.field(answer.judge_reply, "prompt_tokens", int, where),
-                completion_tokens=files.field(answer.judge_reply, "completion_tokens", int, where),
-                request=answer.judge_reply.get("request", REQUEST),
+                model=files.field(stored, "model", str, where),
+                reported_model=files.field(stored, "reported_model", str, where),
+                prompt_tokens=files.field(stored, "prompt_tokens", int, where),
+                completion_tokens=files.field(stored, "completion_tokens", int, where),
+                request=stored.get("request", REQUEST),
             )
         )
     return replies
@@ -170,14 +156,16 @@ def _judged(reply: Reply[int]) -> dict[str, Any]:
     return {"rating": stored.pop("value"), "judge_reply": stored}
 
 
-def _sample(question: Question, answer: Answer, data_dir: Path) -> dict[str, Any]:
+def _sample(answer: Answer, data: Mmhal) -> dict[str, Any]:
+    item = _item(answer)
     return {
-        "sample_id": f"{question.index}",
+        "sample_id": f"{item.index}",
         "unit": "question",
-        "question_type": question.question_type,
-        "image_id": question.image_id,
-        "image": str(question.image.relative_to(data_dir)),
-        "prompt": question.question,
+        "question_type": item.question_type,
+        "image_id": item.image_id,
+        "image": str(item.image.relative_to(data.folder.parent)),
+        "prompt": item.question,
         "response": answer.text,
-        "expected": question.gt_answer,
+        "expected": item.gt_answer,
+        **kept_thoughts(answer.row),
     }

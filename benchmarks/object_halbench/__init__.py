@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,10 @@ from napo_bench.benchmarks.object_halbench.score import ratio
 from napo_bench.data.sources import WebArchive, WebFile
 
 if TYPE_CHECKING:
-    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.object_halbench.data import ObjectHalbench
+    from napo_bench.benchmarks.question import Answers, BenchmarkData
     from napo_bench.benchmarks.result import BenchmarkResult
-    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+    from napo_bench.benchmarks.scoring import ScoreOptions
 
 _RLHF_V = "https://raw.githubusercontent.com/RLHF-V/RLHF-V/3d35a91568b237fcc9d884463d9279fd7ae10350/eval"
 _RLAIF_V = "https://raw.githubusercontent.com/RLHF-V/RLAIF-V/83d917b2e8118ca8e7877a796d72af9bb3e6b356/eval"
@@ -69,16 +69,16 @@ SOURCES = (
 )
 
 
-def _units(folder: Path) -> list[list[Question]]:
-    from napo_bench.benchmarks.object_halbench.task import load_units
+def _open(folder: Path) -> BenchmarkData:
+    from napo_bench.benchmarks.object_halbench.data import ObjectHalbench
 
-    return load_units(folder)
+    return ObjectHalbench(folder)
 
 
-def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+def _score(data: ObjectHalbench, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
     from napo_bench.benchmarks.object_halbench.result import score_object_halbench
 
-    return score_object_halbench(rows, data_dir, options)
+    return score_object_halbench(data, answers, options)
 
 
 BENCHMARK = Benchmark(
@@ -90,7 +90,8 @@ BENCHMARK = Benchmark(
         "(en_core_web_trf if none is given) tags the objects that an extractor lists; words need none."
     ),
     metrics=METRICS,
-    tasks=(Task("object_halbench", _units, tuple(metric.name for metric in METRICS), typical_units=300),),
+    tasks=(Task("object_halbench", tuple(metric.name for metric in METRICS), typical_units=300),),
+    open=_open,
     score=_score,
     text_fields=("text", "answer"),
     sources=SOURCES,

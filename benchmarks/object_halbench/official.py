@@ -17,11 +17,12 @@ FETCH_HINT = "Fetch it: napo-bench data fetch object-halbench"
 
 
 @dataclass(frozen=True)
-class Question:
-    """One of the benchmark's questions."""
+class ListedQuestion:
+    """One of the benchmark's questions; its line in the file begins at `offset` bytes."""
 
     image_id: int
     text: str
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class _QuestionRow(msgspec.Struct):
     question: str
 
 
-def load_questions(path: Path) -> list[Question]:
+def load_questions(path: Path) -> list[ListedQuestion]:
     """The rows {image_id, question, image} of questions.jsonl, line by line, the images passed over.
 
     Raises:
@@ -47,14 +48,17 @@ def load_questions(path: Path) -> list[Question]:
     decoder = msgspec.json.Decoder(_QuestionRow)
     questions = []
     with files.require_file(path, FETCH_HINT).open("rb") as stream:
+        end = 0
         for number, line in enumerate(stream, start=1):
+            offset, end = end, end + len(line)
             if not line.strip():
                 continue
             try:
                 row = decoder.decode(line)
             except msgspec.DecodeError as error:
                 raise NapoBenchError(f"{path}, line {number}: {error}.", FETCH_HINT) from None
-            questions.append(Question(_image_id(row.image_id, f"{path}, line {number}"), row.question))
+            image_id = _image_id(row.image_id, f"{path}, line {number}")
+            questions.append(ListedQuestion(image_id, row.question, offset))
     return questions
 
 

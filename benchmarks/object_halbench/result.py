@@ -3,58 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napo_bench.benchmarks.object_halbench import BENCHMARK, METRICS, coco, extractor, official
+from napo_bench.benchmarks.object_halbench import BENCHMARK, METRICS, extractor, official
+from napo_bench.benchmarks.object_halbench.data import HalbenchItem, ObjectHalbench
 from napo_bench.benchmarks.object_halbench.score import Synonyms, find_mentions, objects_of_terms, score_answer
+from napo_bench.benchmarks.question import Answer, Answers, Row
 from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.benchmarks.scoring import IdMatch, Row, ScoreOptions, empty_doubt, empty_note, match_ids, measure
+from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
 from napo_bench.benchmarks.text import TextPipeline, load_spacy, open_pipeline, spacy_model_name
-from napo_bench.benchmarks.unanswered import kept_thoughts, reason, unanswered_note
+from napo_bench.benchmarks.unanswered import kept_thoughts, unanswered_note
 from napo_bench.core.errors import NapoBenchError
 
 Mentions = list[tuple[str, str]]
 """(as the answer says it, COCO class), in the order of the answer."""
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One answer that is scored."""
-
-    sample_id: str
-    image_id: int
-    question: str
-    answer: str
-    thoughts: dict[str, str]
-
-
-def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
-    """Score rows {image_id, question or prompt, text or answer}.
+def score_object_halbench(data: ObjectHalbench, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
+    """Score Object HalBench's answers.
 
     Args:
-        rows: Responses.
-        data_dir: Holds `object_halbench/`; its questions.jsonl is needed for the id check only, and with
-            `allow_partial` not at all.
+        data: Object HalBench's data.
+        answers: The answers.
         options: How to score; with an extractor, an LLM lists the objects of each answer.
 
     Raises:
-        NapoBenchError: data, responses or the text pipeline's data are missing, malformed or incomplete, or the
-            extractor failed.
+        NapoBenchError: data or the text pipeline's data is missing or malformed, or the extractor failed.
     """
-    folder = data_dir / "object_halbench"
-    items, match = _items(rows, folder / "questions.jsonl", options)
-    synonyms = official.load_synonyms(folder / "synonyms_refine.txt")
-    text = open_pipeline(options.pipeline, synonyms.classes)
-    image_objects = _image_objects(folder / "annotations", {item.image_id for item in items}, synonyms, text)
-    notes = [*match.notes, *empty_note(item.answer for item in items)]
-    unanswered = list(match.unanswered)
+    items = [_scored(answer) for answer in answers]
+    text = open_pipeline(options.pipeline, data.synonyms.classes)
+    image_objects = _image_objects(data, {item.image_id for item in items}, text)
+    unchecked = not data.questions_file.exists()
+    notes = [
+        *answers.notes,
+        *([f"ids not checked: {data.questions_file} does not exist"] if unchecked else []),
+        *empty_note(item.answer for item in items),
+    ]
+    unanswered = list(answers.unanswered)
+    synonyms = data.synonyms
     settings: dict[str, Any] = {"text_pipeline": text.description, "chair_definition": "words"}
     if options.extractor is None:
         mentions: dict[str, Mentions] = {item.sample_id: _read_words(item.answer, synonyms, text) for item in items}
     else:
-        mentions, extractor_settings, extractor_notes, refused = _extract(items, folder, synonyms, options)
+        mentions, extractor_settings, extractor_notes, refused = _extract(items, data.folder, synonyms, options)
         settings |= extractor_settings
         notes += extractor_notes
         unanswered += refused
@@ -65,7 +58,7 @@ def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOpt
     ]
     return BenchmarkResult(
         metrics=measure([sample["counts"] for sample in samples], METRICS),
-        complete=not match.notes and len(samples) == len(items),
+        complete=answers.is_complete and not unchecked and len(samples) == len(items),
         notes=notes,
         doubts=empty_doubt(item.answer for item in items),
         settings=settings,
@@ -74,60 +67,26 @@ def score_object_halbench(rows: Sequence[Row], data_dir: Path, options: ScoreOpt
     )
 
 
-def _items(rows: Sequence[Row], questions_file: Path, options: ScoreOptions) -> tuple[list[_Item], IdMatch]:
-    """The answers to score, and what of the benchmark they are.
+@dataclass(frozen=True)
+class _Scored:
+    """One answer that is scored."""
 
-    An image with one question is known by its id, one with several by id and question.
-    """
-    answers = official.read_answers(rows, options.source)
-    reasons = [reason(row) for row in rows]
-    thoughts = [kept_thoughts(row) for row in rows]
-    if options.allow_partial and not questions_file.exists():
-        seen: dict[int, int] = {}
-        ids = []
-        for answer in answers:
-            number = seen[answer.image_id] = seen.get(answer.image_id, 0) + 1
-            ids.append(str(answer.image_id) if number == 1 else f"{answer.image_id}/{number}")
-        match = match_ids(ids, ids, source=options.source, allow_partial=True, reasons=reasons)
-        match.notes.append(f"ids not checked: {questions_file} does not exist")
-        items = [
-            _Item(ids[index], answers[index].image_id, answers[index].question, answers[index].text, thoughts[index])
-            for index in match.indices
-        ]
-        return items, match
-    asked: dict[int, list[str]] = {}
-    for question in official.load_questions(questions_file):
-        asked.setdefault(question.image_id, []).append(question.text)
-    expected = {
-        _key(image_id, question, asked): _Item(
-            str(image_id) if number == 1 else f"{image_id}/{number}", image_id, question, "", {}
-        )
-        for image_id, questions in asked.items()
-        for number, question in enumerate(questions, start=1)
-    }
-    given = [_key(answer.image_id, answer.question, asked) for answer in answers]
-    match = match_ids(
-        given,
-        expected,
-        source=options.source,
-        allow_partial=options.allow_partial,
-        noun="image_id",
-        reasons=reasons,
-    )
-    items = []
-    for index in match.indices:
-        item = expected[given[index]]
-        items.append(replace(item, answer=answers[index].text, thoughts=thoughts[index]))
-    return items, match
+    sample_id: str
+    image_id: int
+    question: str
+    answer: str
+    thoughts: dict[str, str]
 
 
-def _key(image_id: int, question: str, asked: dict[int, list[str]]) -> int | tuple[int, str]:
-    return (image_id, question) if len(asked.get(image_id, [])) > 1 else image_id
+def _scored(answer: Answer) -> _Scored:
+    item: HalbenchItem = answer.question.item
+    text = answer.text.replace("Assistant:", "").strip()
+    return _Scored(item.sample_id, item.image_id, answer.question.prompt, text, kept_thoughts(answer.row))
 
 
-def _image_objects(folder: Path, image_ids: set[int], synonyms: Synonyms, text: TextPipeline) -> dict[int, set[str]]:
+def _image_objects(data: ObjectHalbench, image_ids: set[int], text: TextPipeline) -> dict[int, set[str]]:
     """The COCO classes of each image: of its instances, and those that its human captions mention."""
-    images = coco.load_images(folder, image_ids)
+    images, synonyms, folder = data.images(image_ids), data.synonyms, data.folder / "annotations"
     objects = {}
     for image_id in image_ids:
         if image_id not in images:
@@ -157,7 +116,7 @@ def _read_words(answer: str, synonyms: Synonyms, text: TextPipeline) -> Mentions
 
 
 def _extract(
-    items: Sequence[_Item], folder: Path, synonyms: Synonyms, options: ScoreOptions
+    items: Sequence[_Scored], folder: Path, synonyms: Synonyms, options: ScoreOptions
 ) -> tuple[dict[str, Mentions], dict[str, Any], list[str], list[dict[str, str]]]:
     """The mentions of each answer that the extractor read, the settings that say how, notes, and what it refused."""
     from napo_bench.engines.judge import judge_settings, tokens_note
@@ -200,7 +159,7 @@ def _extract(
     return mentions, settings, notes, refused
 
 
-def _sample(item: _Item, mentions: Mentions, image_objects: set[str]) -> Row:
+def _sample(item: _Scored, mentions: Mentions, image_objects: set[str]) -> Row:
     return {
         "sample_id": item.sample_id,
         "unit": "response",

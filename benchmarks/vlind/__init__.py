@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,10 @@ from napo_bench.benchmarks.vlind.score import percent
 from napo_bench.data.sources import HubFolder
 
 if TYPE_CHECKING:
-    from napo_bench.benchmarks.question import Question
+    from napo_bench.benchmarks.question import Answers, BenchmarkData
     from napo_bench.benchmarks.result import BenchmarkResult
-    from napo_bench.benchmarks.scoring import Row, ScoreOptions
+    from napo_bench.benchmarks.scoring import ScoreOptions
+    from napo_bench.benchmarks.vlind.data import Vlind
 
 
 METRICS = (
@@ -37,16 +37,16 @@ SOURCES = (
 )
 
 
-def _units(folder: Path) -> list[list[Question]]:
-    from napo_bench.benchmarks.vlind.task import load_units
+def _open(folder: Path) -> BenchmarkData:
+    from napo_bench.benchmarks.vlind.data import Vlind
 
-    return load_units(folder)
+    return Vlind(folder)
 
 
-def _score(rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
+def _score(data: Vlind, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
     from napo_bench.benchmarks.vlind.result import score_vlind
 
-    return score_vlind(rows, data_dir, options)
+    return score_vlind(data, answers, options)
 
 
 BENCHMARK = Benchmark(
@@ -60,7 +60,6 @@ BENCHMARK = Benchmark(
     tasks=(
         Task(
             "vlind",
-            _units,
             tuple(metric.name for metric in METRICS),
             max_new_tokens=64,
             profiles={"greedy": {}, "paper": {}},
@@ -68,6 +67,7 @@ BENCHMARK = Benchmark(
             questions_a_unit=14,
         ),
     ),
+    open=_open,
     score=_score,
     text_fields=("text",),
     sources=SOURCES,

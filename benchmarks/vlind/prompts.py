@@ -12,7 +12,7 @@ _ANSWER_FORM = "Only respond in True or False."
 
 
 @dataclass(frozen=True)
-class Question:
+class Statement:
     """One question: the key of its answer, the prompt, and the picture that goes with it."""
 
     key: AnswerKey
@@ -51,16 +51,16 @@ def presence_statement(noun: str) -> str:
     return f"There is {noun} in the given image."
 
 
-def questions(instance: Instance) -> Iterator[Question]:
+def statements(instance: Instance) -> Iterator[Statement]:
     """The questions of an instance, in the order CK, VP, CB, LP; statement 1 before statement 2."""
     true, false = instance.true_statement, instance.false_statement
     nouns = instance.existent_noun, instance.non_existent_noun
     best = instance.best_image
 
-    def pair(test: str, image: str, first: str, second: str) -> Iterator[Question]:
+    def pair(test: str, image: str, first: str, second: str) -> Iterator[Statement]:
         picture = instance.factual if test == "ck" else instance.counterfactual[image]
         for statement, prompt in ((1, first), (2, second)):
-            yield Question(AnswerKey(instance.concept, instance.context_id, test, statement, image), prompt, picture)
+            yield Statement(AnswerKey(instance.concept, instance.context_id, test, statement, image), prompt, picture)
 
     yield from pair("ck", FACTUAL_IMAGE, commonsense_prompt(false), commonsense_prompt(true))
     yield from pair("vp", best, *(image_prompt(presence_statement(noun)) for noun in nouns))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from lmms_eval.api.task import ConfigurableTask
 from loguru import logger
 from PIL import Image
 
-from napo_bench.benchmarks.metrics import all_metrics
+from napo_bench.benchmarks import all_tasks
 from napo_bench.benchmarks.question import Question
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core.errors import NapoBenchError
@@ -35,9 +35,8 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
     them if all are there, so both ways print the same numbers.
 
     Args:
-        config: The YAML. Beside lmms-eval's own keys it has `benchmark` (its name), `units` (data
-            folder -> questions of each unit), `profiles` (generation profile -> what it changes in generation_kwargs),
-            and may have `scoring` (fields of ScoreOptions for plain `lmms-eval`).
+        config: The YAML. Beside lmms-eval's own keys it has `member` (name of the task in a suite) and may have
+            `scoring` (fields of ScoreOptions for plain `lmms-eval`).
         data_dir: Holds a folder a benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
 
     Raises:
@@ -50,14 +49,24 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
     def __init__(self, config: dict[str, Any], data_dir: Path | None = None) -> None:
         settings = dict(config)
         settings.pop("class")
-        load_units: Callable[[Path], list[list[Question]]] = settings.pop("units")
-        self.benchmark: str = settings.pop("benchmark")
-        self.profiles: Mapping[str, Mapping[str, Any]] = settings.pop("profiles")
+        self.scored, self.part = all_tasks()[settings.pop("member")]
+        self.benchmark = self.scored.name
         self._scoring: dict[str, Any] = settings.pop("scoring", {})
         self._data_dir = resolve_data_dir(data_dir)
-        self._units = load_units(self._data_dir / self.benchmark)
+        self.data = self.scored.open(self._data_dir / self.benchmark)
+        self._units = self.data.units(self.part.name)
         self._result: tuple[list[Row], BenchmarkResult] | None = None
-        super().__init__(config={**settings, "test_split": _SPLIT})
+        super().__init__(
+            config={
+                "output_type": "generate_until",
+                "reasoning_tags": "none",  # the task tells thoughts apart itself
+                "generation_kwargs": self.part.generation("greedy"),
+                "metric_list": [{"metric": name} for name in self.part.metrics],
+                "metadata": {"version": 1.0},
+                **settings,
+                "test_split": _SPLIT,
+            }
+        )
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         """Nothing is fetched: docs are indices of units, and pictures are read when they are asked for."""
@@ -68,8 +77,9 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         names = [entry["metric"] for entry in self.config.metric_list]
         self._metric_fn_list = dict.fromkeys(names)
         self._aggregation_list = {name: partial(self._metric, name) for name in names}
-        known = all_metrics()
-        self._higher_is_better = {name: known[f"{self.benchmark}.{name}"].better == "higher" for name in names}
+        self._higher_is_better = {
+            metric.name: metric.better == "higher" for metric in self.scored.metrics if metric.name in names
+        }
 
     def override_metric(self, metric_name: str) -> None:
         """lmms-eval's `predict_only`: responses are gathered, nothing is scored."""

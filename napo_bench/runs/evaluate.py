@@ -285,7 +285,7 @@ def _open_tasks(options: EvalOptions, data_dir: Path, tell: Progress) -> list[Be
     for name in options.suite:
         config = load_yaml_config(str(root / all_tasks()[name][0].name / f"napo_{name}.yaml"), mode="full")
         task: BenchmarkTask = config["class"](config, data_dir)
-        task.config.generation_kwargs.update(task.profiles[options.profile])
+        task.config.generation_kwargs.update(task.part.generation(options.profile))
         task.require_pictures(options.limit)
         tasks.append(task)
         tell("Reading", len(tasks), len(options.suite))
@@ -357,7 +357,8 @@ def reach_judge(options: EvalOptions) -> None:
         return
     for benchmark in dict.fromkeys(all_tasks()[name][0] for name in options.suite):
         if benchmark.try_judge is not None:
-            benchmark.try_judge(options.scoring.judge, resolve_data_dir(options.data_dir))
+            data = benchmark.open(resolve_data_dir(options.data_dir) / benchmark.name)
+            benchmark.try_judge(options.scoring.judge, data)
 
 
 def _rehearse(

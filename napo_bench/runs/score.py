@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from napo_bench.benchmarks import benchmark_named
+from napo_bench.benchmarks.benchmark import Benchmark
+from napo_bench.benchmarks.question import BenchmarkData, Question, Row
 from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.benchmarks.scoring import BOOTSTRAP_SEED, Row, ScoreOptions, read_responses, replaced_note
+from napo_bench.benchmarks.scoring import BOOTSTRAP_SEED, ScoreOptions, match_answers, read_responses, replaced_note
 from napo_bench.benchmarks.unanswered import answer_rows
 from napo_bench.core import digests
 from napo_bench.core.paths import MICRO_STAMP
 from napo_bench.core.thoughts import DEFAULT_MARKS
 
-__all__ = ["BOOTSTRAP_SEED", "Row", "ScoreOptions", "data_hashes", "read_responses", "score"]
+__all__ = ["BOOTSTRAP_SEED", "Row", "ScoreOptions", "data_hashes", "read_responses", "score", "score_answers"]
 
 
 def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOptions) -> BenchmarkResult:
@@ -31,8 +33,42 @@ def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOpt
             time naming file, row and field.
     """
     scored = benchmark_named(benchmark)
+    data = scored.open(data_dir / scored.name)
     rows = answer_rows(rows, scored.text_fields, options.thinking_marks)
-    result = scored.score(rows, data_dir, options)
+    return _score(scored, data, rows, data.find(rows, options.source, options.allow_partial), options)
+
+
+def score_answers(
+    benchmark: Benchmark,
+    data: BenchmarkData,
+    questions: Sequence[Question],
+    rows: Sequence[Row],
+    options: ScoreOptions,
+) -> BenchmarkResult:
+    """Score the answers to questions that were read from the benchmark's data.
+
+    Args:
+        benchmark: The benchmark.
+        data: Its data, which the questions come from.
+        questions: What was asked.
+        rows: The response row of each question.
+        options: How to score.
+
+    Raises:
+        NapoBenchError: data is missing, malformed or incomplete.
+    """
+    return _score(benchmark, data, answer_rows(rows, benchmark.text_fields, options.thinking_marks), questions, options)
+
+
+def _score(
+    benchmark: Benchmark,
+    data: BenchmarkData,
+    rows: Sequence[Row],
+    given: Sequence[Question | Hashable],
+    options: ScoreOptions,
+) -> BenchmarkResult:
+    answers = match_answers(data, rows, given, benchmark.text_fields, options)
+    result = benchmark.score(data, answers, options)
     result.notes += replaced_note(rows)
     if options.thinking_marks != DEFAULT_MARKS:
         result.settings["thinking_marks"] = [list(pair) for pair in options.thinking_marks]

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from napo_bench.benchmarks import all_tasks
 from napo_bench.benchmarks.amber.score import yes_or_no
-from napo_bench.benchmarks.amber.task import load_discriminative_units, load_generative_units
-from napo_bench.benchmarks.mmhal.task import load_units as load_mmhal
-from napo_bench.benchmarks.object_halbench.task import load_units as load_object_halbench
 from napo_bench.benchmarks.question import Question
-from napo_bench.benchmarks.vlind.task import load_units as load_vlind
 from napo_bench.core.errors import NapoBenchError
+
+
+def units(task: str, folder: Path) -> list[list[Question]]:
+    benchmark, _ = all_tasks()[task]
+    return benchmark.open(folder).units(task)
 
 
 def save(path: Path, colour: tuple[int, int, int]) -> None:
@@ -51,7 +53,7 @@ def test_vlind_asks_each_instance_all_its_questions_about_the_right_pictures(tmp
     save(tmp_path / "images/factual/color/7_Bears are brown./0.jpg", (200, 0, 0))
     save(tmp_path / "images/counterfactual/color/7_Bears are blue./2.jpg", (0, 200, 0))
     save(tmp_path / "images/counterfactual/color/7_Bears are blue./5.jpg", (0, 0, 200))
-    (unit,) = load_vlind(tmp_path)
+    (unit,) = units("vlind", tmp_path)
     rows = [question.response_row("True.") for question in unit]
     assert [(row["test"], row["statement"], row["image_id"]) for row in rows] == [
         *[("ck", 1, "0"), ("ck", 2, "0"), ("vp", 1, "2"), ("vp", 2, "2"), ("cb", 1, "2"), ("cb", 2, "2")],
@@ -72,13 +74,20 @@ def write_amber(folder: Path) -> None:
     for half, (number, query) in queries.items():
         row = {"id": number, "image": "AMBER_1.jpg", "query": query}
         (folder / f"query_{half}.json").write_text(json.dumps([row]))
+    annotations = [
+        {"id": 1, "type": "generative", "truth": [], "hallu": []},
+        {"id": 2, "type": "discriminative-hallucination", "truth": "yes"},
+    ]
+    (folder / "annotations.json").write_text(json.dumps(annotations))
+    (folder / "relation.json").write_text("{}")
+    (folder / "safe_words.txt").write_text("")
     save(folder / "images/AMBER_1.jpg", (200, 0, 0))
 
 
 def test_amber_asks_the_queries_of_each_half(tmp_path: Path) -> None:
     write_amber(tmp_path / "amber")
-    ((described,),) = load_generative_units(tmp_path / "amber")
-    ((asked,),) = load_discriminative_units(tmp_path / "amber")
+    ((described,),) = units("amber", tmp_path / "amber")
+    ((asked,),) = units("amber_discriminative", tmp_path / "amber")
     assert (described.prompt, asked.prompt) == ("Describe this image.", "Is there a dog in this image?")
     assert described.response_row("Yes, a dog.") == {"id": 1, "response": "Yes, a dog."}
     assert asked.response_row("Yes, a dog.") == {"id": 2, "response": "Yes"}
@@ -111,7 +120,7 @@ def test_object_halbench_reads_each_picture_from_its_own_line(tmp_path: Path) ->
         {"question": "Describe it.", "image_id": "7", "image": encoded((0, 0, 200))},
     ]
     (tmp_path / "questions.jsonl").write_text("\n\n".join(map(json.dumps, rows)) + "\n")
-    ((first,), (second,)) = load_object_halbench(tmp_path)
+    ((first,), (second,)) = units("object_halbench", tmp_path)
     assert first.response_row("A cat.") == {"image_id": 42, "question": "What is it?", "text": "A cat."}
     assert second.response_row("")["image_id"] == 7
     assert (colour_of(first), colour_of(second)) == ((200, 0, 0), (0, 0, 200))
@@ -122,7 +131,7 @@ def test_object_halbench_with_a_damaged_picture(tmp_path: Path, image: str, mess
     row = {"image_id": 42, "image": image, "question": "What is it?"}
     (tmp_path / "questions.jsonl").write_text(json.dumps(row))
     with pytest.raises(NapoBenchError, match=message) as caught:
-        load_object_halbench(tmp_path)[0][0].open_picture()
+        units("object_halbench", tmp_path)[0][0].open_picture()
     assert str(tmp_path / "questions.jsonl") in caught.value.message
 
 
@@ -139,7 +148,7 @@ def test_mmhal_fills_the_template_row(tmp_path: Path) -> None:
     }
     (tmp_path / "template.json").write_text(json.dumps([row]))
     save(tmp_path / "images/7206072054_c53d53b97d_o.jpg", (200, 0, 0))
-    ((question,),) = load_mmhal(tmp_path)
+    ((question,),) = units("mmhal", tmp_path)
     assert question.prompt == "What color is it?"
     assert question.response_row("Red.") == row | {"model_answer": "Red."}
     assert colour_of(question)[0] > 150

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from napo_bench.benchmarks.mmhal.official import load_judge_template, load_questions, read_answers
+from napo_bench.benchmarks.mmhal.official import load_items, load_judge_template, read_answers
 from napo_bench.core.errors import NapoBenchError
 
 REFERENCE = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "mmhal"
@@ -42,7 +42,7 @@ def published(tmp_path: Path) -> Path:
 
 
 def test_the_published_questions(published: Path) -> None:
-    questions = load_questions(published)
+    questions = load_items(published)
     assert len(questions) == 96
     assert set(Counter(question.question_type for question in questions).values()) == {12}
     assert questions[0].image == published / "images" / "7206072054_c53d53b97d_o.jpg"
@@ -50,7 +50,7 @@ def test_the_published_questions(published: Path) -> None:
 
 
 def test_the_judge_sees_contents_question_truth_and_answer(published: Path) -> None:
-    prompt = load_questions(published)[2].judge_prompt(load_judge_template(published), "The {right} one.")
+    prompt = load_items(published)[2].judge_prompt(load_judge_template(published), "The {right} one.")
     assert prompt.rstrip().endswith(
         "### Image Contents\nVase, Houseplant, Stool, Coffee table, Flower\n\n"
         "### Question\nWhich wooden stool has a vase with red flower on it?\n\n"
@@ -60,7 +60,7 @@ def test_the_judge_sees_contents_question_truth_and_answer(published: Path) -> N
 
 
 def test_the_picture_is_named_by_its_source(tmp_path: Path) -> None:
-    (question,) = load_questions(template(tmp_path, ROW))
+    (question,) = load_items(template(tmp_path, ROW))
     assert question.image == tmp_path / "images" / "7206_o.jpg"
 
 
@@ -76,12 +76,12 @@ def test_the_picture_is_named_by_its_source(tmp_path: Path) -> None:
 )
 def test_a_malformed_template_names_row_and_field(tmp_path: Path, rows: list[dict[str, Any]], says: str) -> None:
     with pytest.raises(NapoBenchError) as caught:
-        load_questions(template(tmp_path, *rows))
+        load_items(template(tmp_path, *rows))
     assert says in caught.value.message
 
 
 def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
-    for load in (load_questions, load_judge_template):
+    for load in (load_items, load_judge_template):
         with pytest.raises(NapoBenchError, match="does not exist") as caught:
             load(tmp_path)
         assert "napo-bench data fetch mmhal" in caught.value.hint

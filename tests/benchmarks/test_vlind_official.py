@@ -10,7 +10,7 @@ import pytest
 
 from napo_bench.benchmarks.vlind.instance import Picture
 from napo_bench.benchmarks.vlind.official import AnswerKey, load_instances, read_answers
-from napo_bench.benchmarks.vlind.prompts import questions
+from napo_bench.benchmarks.vlind.prompts import statements
 from napo_bench.core.errors import NapoBenchError
 
 FIELDS = {
@@ -140,7 +140,7 @@ class TestMirror:
         rows = [mirrored("counterfactual", image_id=image, **given) for image in votes]
         parquet(mirror, [*rows, mirrored("factual", image_id="0", **given)])
         (one,), (two,) = load_instances(folder), load_instances(mirror)
-        assert [(q.key, q.prompt) for q in questions(one)] == [(q.key, q.prompt) for q in questions(two)]
+        assert [(q.key, q.prompt) for q in statements(one)] == [(q.key, q.prompt) for q in statements(two)]
 
     @pytest.mark.parametrize(("best", "chosen"), [("2", "2"), ("9", "0")])
     def test_several_pictures_without_ids_count_from_0(self, tmp_path: Path, best: str, chosen: str) -> None:
@@ -166,7 +166,7 @@ class TestMirror:
 
 def test_prompts_to_the_letter(tmp_path: Path) -> None:
     (instance,) = load_instances(data_json(tmp_path, published(aggregated_human_label_good_images={"9": 2})))
-    asked = {(q.key.test, q.key.statement): (q.key.image_id, q.prompt, q.expected) for q in questions(instance)}
+    asked = {(q.key.test, q.key.statement): (q.key.image_id, q.prompt, q.expected) for q in statements(instance)}
     look = "Based on the image, is the given statement true or false?"
     sense = "Based on common sense, is the given statement true or false?"
     read = (
@@ -190,7 +190,7 @@ def test_prompts_to_the_letter(tmp_path: Path) -> None:
 
 def test_each_test_shows_its_picture(tmp_path: Path) -> None:
     (instance,) = load_instances(data_json(tmp_path, published()))
-    shown = [(q.key.test, q.key.image_id, q.picture) for q in questions(instance) if q.key.statement == 1]
+    shown = [(q.key.test, q.key.image_id, q.picture) for q in statements(instance) if q.key.statement == 1]
     assert shown == [
         ("ck", "0", instance.factual),
         ("vp", "9", instance.counterfactual["9"]),

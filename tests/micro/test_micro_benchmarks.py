@@ -8,11 +8,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from napo_bench.benchmarks.amber import task as amber
+from napo_bench.benchmarks import all_tasks
 from napo_bench.benchmarks.amber.official import GENERATIVE, load_data
-from napo_bench.benchmarks.mmhal import task as mmhal
-from napo_bench.benchmarks.object_halbench import task as object_halbench
-from napo_bench.benchmarks.vlind import task as vlind
 from napo_bench.benchmarks.vlind.official import load_instances
 from napo_bench.core.journal import Journal
 from napo_bench.engines.judge import Judge
@@ -21,6 +18,11 @@ from napo_bench.micro import data as data_dir
 from napo_bench.micro.language import answers, imagined, understand
 from napo_bench.micro.oracle import MODEL, oracle_judge
 from napo_bench.runs import score as scoring
+
+
+def units_of(task, data):
+    benchmark, _ = all_tasks()[task]
+    return benchmark.open(data / benchmark.name).units(task)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def vlind_prompt(instance):
 
 
 def test_vlind_rewards_looking_and_punishes_the_prior(data, score):
-    units = vlind.load_units(data / "vlind")
+    units = units_of("vlind", data)
     perfect, result = score("vlind", units, vlind_truth)
     assert [perfect[name] for name in ("ck", "vp", "cb", "lp")] == [100, 100, 100, 100]
     assert {group for group in result.breakdown if group.startswith("style/")}
@@ -117,7 +119,7 @@ def described(benchmark):
 
 
 def test_object_halbench_rewards_the_truth_and_punishes_the_prior(data, score):
-    units = object_halbench.load_units(data / "object_halbench")
+    units = units_of("object_halbench", data)
     assert len(units) == 300
     assert len({unit[0].prompt for unit in units}) == 8
     assert units[0][0].open_picture().size == (256, 256)
@@ -129,7 +131,7 @@ def test_object_halbench_rewards_the_truth_and_punishes_the_prior(data, score):
 
 
 def test_one_invented_companion_is_one_hallucination(data, score):
-    units = object_halbench.load_units(data / "object_halbench")
+    units = units_of("object_halbench", data)
     scenes = described("object_halbench")
     expected = sum(bool(micro.tempting(scene)) for scene in scenes.values()) / 3
     tempted, _ = score(
@@ -159,7 +161,7 @@ def test_amber_has_both_halves_and_all_types(data):
 
 
 def test_amber_rewards_the_truth_and_punishes_the_prior(data, score):
-    units = amber.load_generative_units(data / "amber") + amber.load_discriminative_units(data / "amber")
+    units = units_of("amber", data) + units_of("amber_discriminative", data)
     scenes = described("amber")
     by_image = {f"AMBER_{number}.png": scene for number, scene in scenes.items()}
 
@@ -180,7 +182,7 @@ def test_amber_rewards_the_truth_and_punishes_the_prior(data, score):
 
 
 def test_mmhal_rewards_the_truth_and_punishes_the_prior(data, score):
-    units = mmhal.load_units(data / "mmhal")
+    units = units_of("mmhal", data)
     truths = {row["image_id"]: row["gt_answer"] for row in json.loads((data / "mmhal/template.json").read_text())}
     perfect, result = score("mmhal", units, lambda question: truths[question.response_row("")["image_id"]])
     assert len(units) == 96

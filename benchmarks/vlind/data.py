@@ -1,0 +1,59 @@
+"""VLind-Bench's data: instances, and the questions of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+from functools import cached_property
+
+from napo_bench.benchmarks.question import BenchmarkData, Question, Row
+from napo_bench.benchmarks.vlind.instance import Instance
+from napo_bench.benchmarks.vlind.official import AnswerKey, load_instances, read_answers
+from napo_bench.benchmarks.vlind.prompts import statements
+
+
+class Vlind(BenchmarkData):
+    """VLind-Bench's data; a sampling unit is an instance."""
+
+    noun = "answer"
+
+    @cached_property
+    def instances(self) -> list[tuple[Instance, list[Question]]]:
+        """Each instance with its questions, in the order CK, VP, CB, LP."""
+        return [
+            (
+                instance,
+                [
+                    Question(
+                        asked.prompt,
+                        asked.picture.path,
+                        _response_row(asked.key),
+                        asked.picture.read,
+                        key=asked.key,
+                        item=asked,
+                    )
+                    for asked in statements(instance)
+                ],
+            )
+            for instance in load_instances(self.folder)
+        ]
+
+    @cached_property
+    def _questions(self) -> dict[Hashable, Question]:
+        return {question.key: question for _, questions in self.instances for question in questions}
+
+    def units(self, task: str) -> list[list[Question]]:
+        """The questions of each instance."""
+        return [questions for _, questions in self.instances]
+
+    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
+        """The question of each row {context_id, concept, test, statement, image_id, text}."""
+        keys = [answer.key for answer in read_answers(rows, source)]
+        return [self._questions.get(key, key) for key in keys]
+
+    def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
+        """Every question."""
+        return list(self._questions.values())
+
+
+def _response_row(key: AnswerKey) -> Callable[[str], Row]:
+    return lambda text: {**key._asdict(), "text": text}

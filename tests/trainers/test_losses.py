@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napo_bench.trainers import losses
 from napo_bench.trainers.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, mdpo_loss, napo_loss, rdpo_loss
 
 pytestmark = pytest.mark.numeric
@@ -138,6 +139,19 @@ LOSSES = {
     "ipo": ipo_loss,
     "hinge": hinge_loss,
 }
+
+
+def test_the_tests_of_finite_values_have_every_loss_of_the_table():
+    assert {name.partition(" ")[0] for name in LOSSES} == losses.LOSSES.keys() - {"ipo_sum"}
+
+
+def test_a_loss_says_what_it_needs_and_ipo_alone_takes_margins_of_means():
+    needs = {name: set(loss.needs) for name, loss in losses.LOSSES.items()}
+    assert needs["dpo"] == needs["ipo"] == needs["hinge"] == {"beta"}
+    assert needs["napo"] == {"q", "beta"}
+    assert needs["cdpo"] == needs["rdpo"] == {"beta", "label_smoothing"}
+    assert needs["mdpo"] == {"image_margin", "chosen_logratio", "beta"}
+    assert [name for name, loss in losses.LOSSES.items() if loss.margin == "mean"] == ["ipo"]
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

@@ -48,21 +48,6 @@ def count_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> A
     )
 
 
-def bootstrap_sums(counts: Array, resamples: int, seed: int) -> Array:
-    """Sums of counts over bootstrap resamples of the samples.
-
-    Args:
-        counts: `[N, K]`, one row a sample (the unit that is drawn with replacement).
-        resamples: B.
-        seed: Seed of the generator; the same seed gives the same sums.
-
-    Returns:
-        `[B, K]`.
-    """
-    rows, frequency = _distinct(counts)
-    return _resample(rows, frequency, resamples, np.random.default_rng(seed))
-
-
 def bootstrap_intervals(
     rows: Sequence[Mapping[str, float]],
     metrics: Mapping[str, MetricFunction],

@@ -124,7 +124,7 @@ class Endpoint:
         self._max_requests = max_requests
         self._timeout = timeout
         self._retries = retries
-        self._request = dict(request or {})
+        self.request = dict(request or {})
         self._max_refused = max_refused
         self._prompts = 1
         self._refused: list[str] = []
@@ -221,7 +221,7 @@ class Endpoint:
             NapoBenchError: the endpoint refused every chat or too many, failed `retries` + 1 times, or the budget is
                 spent.
         """
-        fields = chat.with_request(settings, self._request)
+        fields = chat.with_request(settings, self.request)
         key = self._key(identity, fields)
         with self._state:
             key_lock = self._key_locks.setdefault(key, threading.Lock())
@@ -240,7 +240,7 @@ class Endpoint:
 
     def stored(self, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Completion | None:
         """The journal's completion of a chat, None where it has none."""
-        fields = chat.with_request(settings, self._request)
+        fields = chat.with_request(settings, self.request)
         key = self._key(identity, fields)
         with self._state:
             found = self._journal.get([key])
@@ -263,7 +263,7 @@ class Endpoint:
         self._prompts = len(chats)
         self._refused.clear()
         for messages in chats:
-            if not self._ask(messages, chat.with_request(settings, self._request), tolerant=True).refused:
+            if not self._ask(messages, chat.with_request(settings, self.request), tolerant=True).refused:
                 return
 
     def _key(self, identity: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
@@ -357,9 +357,7 @@ class Endpoint:
                 ) from None
             raise _TransientError(f"connection lost ({error.__cause__ or error})") from None
         except openai.APIStatusError as error:
-            if name := chat.unsupported_field(
-                chat.error_text(error.body), error.code, error.param, sent, self._request
-            ):
+            if name := chat.unsupported_field(chat.error_text(error.body), error.code, error.param, sent, self.request):
                 return self._send_without(name, messages, fields)
             raise self._status_error(error) from None
         if not body.text and body.finish_reason == "content_filter":
@@ -396,7 +394,7 @@ class Endpoint:
             return self._failure(f"has no quota left: {said}", f"Raise the quota. {_GO_ON}")
         if status in _TRANSIENT_STATUS or status >= 500:
             return _TransientError(f"HTTP {status}: {said}", _retry_after(error.response.headers.get("retry-after")))
-        if code in chat.UNSUPPORTED_CODES or error.param in self._request:
+        if code in chat.UNSUPPORTED_CODES or error.param in self.request:
             return self._failure(f"refuses the request (HTTP {status}): {said}", "Change what it names and run again.")
         return _RefusalError(f"HTTP {status}: {said}", status, code)
 

@@ -61,51 +61,32 @@ class Judge:
     """A chat model that judges, at temperature 0.
 
     Args:
-        model: The name to ask for; scores are comparable only between equal judges.
-        base_url: Of an OpenAI-compatible endpoint; None is the `openai` client's default.
-        api_key: None suits servers without keys.
-        journal: Keeps every reply, so that nothing is asked twice.
-        concurrency: Requests in flight at most.
-        max_requests: HTTP requests that this object may send, retries included; None is no limit.
-        timeout: Seconds that one request may stay silent.
-        retries: Further requests for a prompt after a rate limit, a server fault, a timeout or a lost connection.
+        endpoint: Model and server that are asked; scores are comparable only between equal judges.
         progress: Told whenever a prompt of `ask` is done.
-        address: Names the endpoint in a run's identity. None is its URL; a server whose port changes needs another.
-        request: Further request fields; they are part of what a reply is known by.
-        max_refused: Share of the prompts that may be refused, see Endpoint.
+        address: Name of the endpoint in a run's identity; None is its URL. A server whose port changes needs a name.
         thinking_marks: What encloses a judge's thoughts, which are not parsed.
     """
 
     def __init__(
         self,
-        model: str,
-        base_url: str | None,
-        api_key: str | None,
-        journal: Journal,
-        concurrency: int = 8,
-        max_requests: int | None = None,
-        timeout: float = 60.0,
-        retries: int = 6,
+        endpoint: Endpoint,
+        *,
         progress: Progress = SILENT,
         address: str | None = None,
-        request: Mapping[str, Any] | None = None,
-        max_refused: float = MAX_REFUSED,
         thinking_marks: Marks = DEFAULT_MARKS,
     ) -> None:
-        self.model = model
-        self.request = dict(request or {})
+        self.model = endpoint.model
+        self._endpoint = endpoint
         self._progress = progress
         self._marks = thinking_marks
-        self._endpoint = Endpoint(
-            model, base_url, api_key, journal, concurrency, max_requests, timeout, retries, request, max_refused
-        )
-        self._address = address or self._endpoint.url
+        self._address = address or endpoint.url
 
     @property
     def identity(self) -> dict[str, Any]:
         """Model, endpoint and the user's request fields, without secrets: equal judges have equal identities."""
         identity = {"model": self.model, "endpoint": self._address}
-        return {**identity, "request": self.request} if self.request else identity
+        request = self._endpoint.request
+        return {**identity, "request": request} if request else identity
 
     def reach(self, prompts: Sequence[str]) -> None:
         """Ask until one prompt is answered, and forget the reply: finds a wrong URL, key or model before long work.
@@ -240,14 +221,7 @@ def configured_judge(
             f"No key for the judge {model}.",
             f"Set {KEY_VARIABLES[0]} (or {KEY_VARIABLES[1]}), or give a server without keys as --judge-base-url.",
         )
-    return Judge(
-        model,
-        base_url,
-        api_key,
-        journal,
-        max_requests=max_requests,
-        progress=progress,
-        request=request,
-        max_refused=max_refused,
-        thinking_marks=thinking_marks,
+    endpoint = Endpoint(
+        model, base_url, api_key, journal, max_requests=max_requests, request=request, max_refused=max_refused
     )
+    return Judge(endpoint, progress=progress, thinking_marks=thinking_marks)

@@ -218,12 +218,14 @@ def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
     """The options with the micro world's data, its text pipeline, and the oracle as judge, which runs in this block."""
     _require_hardware(options)
     from napo_bench.core.journal import Journal
+    from napo_bench.engines.endpoint import Endpoint
     from napo_bench.engines.judge import Judge
     from napo_bench.micro.data import ensure_data
     from napo_bench.micro.oracle import MODEL, oracle_judge
 
     with tempfile.TemporaryDirectory() as folder, oracle_judge() as url, Journal(Path(folder) / "judge") as journal:
-        judge = Judge(MODEL, url, api_key=None, journal=journal, address="the micro world's oracle")
+        oracle = Endpoint(MODEL, url, api_key=None, journal=journal)
+        judge = Judge(oracle, address="the micro world's oracle")
         scoring_options = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judge=judge)
         data_dir = options.data_dir or ensure_data()
         yield dataclasses.replace(options, suite=MICRO_TASKS, data_dir=data_dir, scoring=scoring_options)

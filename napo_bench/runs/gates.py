@@ -282,7 +282,7 @@ def load_gates(path: Path) -> Gates:
 
 
 def judge(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport:
-    """Judge a candidate against a baseline.
+    """Check every gate: a candidate against a baseline.
 
     A regression is a verdict about the paired interval: regressed if the candidate is worse by more than allowed with
     the given confidence, passed if the candidate is not worse by more than allowed with the same confidence, and

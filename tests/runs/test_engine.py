@@ -16,6 +16,7 @@ from tiny_llava import ROOT, make_checkpoint, make_data
 from napo_bench.benchmarks import all_tasks
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
+from napo_bench.engines.endpoint import Endpoint
 from napo_bench.engines.judge import Judge
 from napo_bench.runs import score as scoring
 from napo_bench.runs.evaluate import EvalOptions, evaluate, micro_world
@@ -132,7 +133,7 @@ def test_a_judge_rates_the_stored_answers_of_a_run_that_had_none(
         MisbehavingServer(lambda request: answer("Very good. Rating: 5")) as server,
         Journal(tmp_path / "judge.sqlite") as journal,
     ):
-        judge = Judge("a-judge", server.url, None, journal)
+        judge = Judge(Endpoint("a-judge", server.url, None, journal))
         judged = dataclasses.replace(options, scoring=dataclasses.replace(CLOSED, judge=judge))
         monkeypatch.delattr("napo_bench.engines.hf.NapoHF._generate")
         evaluate(checkpoint, out, judged)
@@ -393,7 +394,7 @@ def test_a_judge_or_endpoint_that_does_not_work_is_found_before_anything_is_answ
     with MisbehavingServer(lambda request: faults[fault]) as server, Journal(tmp_path / "judge.sqlite") as journal:
         if fault == "a closed port":
             server._server.server_close()
-        judged = dataclasses.replace(CLOSED, judge=Judge("j", server.url, None, journal, retries=0))
+        judged = dataclasses.replace(CLOSED, judge=Judge(Endpoint("j", server.url, None, journal, retries=0)))
         asked = dataclasses.replace(options, suite=["mmhal"])
         if which == "judge":
             asked = dataclasses.replace(asked, scoring=judged)

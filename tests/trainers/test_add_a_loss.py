@@ -36,8 +36,8 @@ def added(tmp_path, monkeypatch):
     (name,) = edited.LOSSES.keys() - losses.LOSSES.keys()
     monkeypatch.setitem(losses.LOSSES, name, edited.LOSSES[name])
     shutil.copytree(recipe.RECIPES, tmp_path / "recipes")
-    place = re.search(r"`trainers/(recipes/variants/.*\.yaml)`", PAGE.read_text(encoding="utf-8"))[1]
-    (tmp_path / place).write_text(variant, encoding="utf-8")
+    file, folder = re.search(r"the file `(.*)` in \[trainers/(.*?)\]", PAGE.read_text(encoding="utf-8")).groups()
+    (tmp_path / folder / file).write_text(variant, encoding="utf-8")
     monkeypatch.setattr(recipe, "RECIPES", tmp_path / "recipes")
     return name
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from napo_bench.benchmarks.view import BarChart, Sample, View, plain_view
+
 if TYPE_CHECKING:
     from napo_bench.benchmarks.question import Answers, BenchmarkData
     from napo_bench.benchmarks.result import BenchmarkResult
@@ -131,6 +133,10 @@ class Benchmark:
         spacy_models: Need -> the spaCy model that the benchmark prescribes for it.
         try_judge: Lets a judge rate an answer before answers are generated; takes the judge and what `open` returns.
             Raises NapoBenchError if the judge does not work.
+        show: Sample -> how the explorer shows it.
+        right_if: When a sample counts as right, to complete "A sample is right if ...".
+        thumbnail: Longer edge of an image in the explorer, in pixels.
+        charts: Figures of the benchmark's own.
         place: Place in print; benchmarks of the same place are sorted by name.
     """
 
@@ -149,6 +155,10 @@ class Benchmark:
     needs: frozenset[Need] = frozenset()
     spacy_models: Mapping[Need, str] = field(default_factory=dict)
     try_judge: Callable[[Judge, Any], None] | None = None
+    show: Callable[[Sample], View] = plain_view
+    right_if: str = ""
+    thumbnail: int = 320
+    charts: tuple[BarChart, ...] = ()
     place: int = LAST
 
     def __post_init__(self) -> None:

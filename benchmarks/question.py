@@ -124,6 +124,22 @@ class BenchmarkData(ABC):
             NapoBenchError: a field of a row is missing or of another type; names row and field.
         """
 
+    def picture(self, name: str) -> bytes:
+        """The encoded image that a sample names; by default the file of that path in the data dir.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        return file_in(self.folder.parent, name).read_bytes()
+
     def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
         """The questions that a complete file with these answers has, in the order of the score: all of one task."""
         raise NotImplementedError
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """A file below a folder. Raises FileNotFoundError if there is none, or if the name leads out of the folder."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise FileNotFoundError(path)
+    return path

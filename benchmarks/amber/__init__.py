@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napo_bench.benchmarks.amber.score import accuracy, f1, hal, precision, rate, recall
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.view import Sample, View, plain_fields
 from napo_bench.data.sources import WebArchive, WebFile
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ def _score(data: Amber, answers: Answers, options: ScoreOptions) -> BenchmarkRes
     return score_amber(data, answers, options)
 
 
+def _show(sample: Sample) -> View:
+    return View(**plain_fields(sample), group=str(sample.get("type", "")), facts=sample.get("truth"))
+
+
 BENCHMARK = Benchmark(
     name="amber",
     label="AMBER",
@@ -113,5 +118,7 @@ BENCHMARK = Benchmark(
     ),
     needs=frozenset({"words", "yes_no"}),
     spacy_models={"words": "en_core_web_lg"},
+    show=_show,
+    right_if="a description names nothing that is not in the image, and a question is answered as expected",
     place=3,
 )

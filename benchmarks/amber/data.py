@@ -9,7 +9,7 @@ from functools import cached_property
 from napo_bench.benchmarks.amber import official
 from napo_bench.benchmarks.amber.official import GENERATIVE, QUERY_FILES, AmberData, Annotation, Query
 from napo_bench.benchmarks.amber.score import yes_or_no
-from napo_bench.benchmarks.question import BenchmarkData, Question, Row
+from napo_bench.benchmarks.question import BenchmarkData, Question, Row, file_in
 
 _HALVES = {"amber": QUERY_FILES[0], "amber_discriminative": QUERY_FILES[1]}
 """Task -> the file of its queries."""
@@ -91,6 +91,10 @@ class Amber(BenchmarkData):
         there = set(given)
         touched = [half for half in halves if not there.isdisjoint(half)]
         return [question for half in touched or halves for question in half]
+
+    def picture(self, name: str) -> bytes:
+        """The image of a name in `images/`."""
+        return file_in(self.folder / "images", name).read_bytes()
 
 
 def _type_of(question: Question) -> str:

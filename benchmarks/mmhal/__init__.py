@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
 from napo_bench.benchmarks.mmhal.score import mean
+from napo_bench.benchmarks.view import Bar, BarChart, Sample, View, plain_fields
 from napo_bench.data.sources import HubFolder, WebFile
 
 if TYPE_CHECKING:
@@ -75,6 +76,25 @@ def _try_judge(judge: Judge, data: Mmhal) -> None:
     try_judge(judge, data)
 
 
+def _show(sample: Sample) -> View:
+    rating = sample.get("rating")
+    reply = sample.get("judge_reply")
+    return View(
+        **plain_fields(sample),
+        group=str(sample.get("question_type", "")),
+        verdict=f"rated {'–' if rating is None else rating} of 6" if "rating" in sample else "",
+        detail=("The judge's reply", str(reply["text"])) if reply else ("", ""),
+    )
+
+
+def _by_type(result: BenchmarkResult) -> dict[str, Bar]:
+    return {
+        group.partition("/")[2]: Bar(values["score"].value, values["score"].ci95)
+        for group, values in result.breakdown.items()
+        if "score" in values
+    }
+
+
 BENCHMARK = Benchmark(
     name="mmhal",
     label="MMHal-Bench",
@@ -94,5 +114,17 @@ BENCHMARK = Benchmark(
     data_files=("template.json", "judge_template.txt"),
     needs=frozenset({"judge"}),
     try_judge=_try_judge,
+    show=_show,
+    right_if="the judge rates the answer 3 or more",
+    charts=(
+        BarChart(
+            "mmhal-types",
+            "MMHal-Bench by question type",
+            "Mean rating of each type of question, with 95% intervals.",
+            "score (0-6)",
+            6.2,
+            _by_type,
+        ),
+    ),
     place=4,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
 from napo_bench.benchmarks.object_halbench.score import ratio
+from napo_bench.benchmarks.view import Sample, View, plain_fields
 from napo_bench.data.sources import WebArchive, WebFile
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ def _score(data: ObjectHalbench, answers: Answers, options: ScoreOptions) -> Ben
     return score_object_halbench(data, answers, options)
 
 
+def _show(sample: Sample) -> View:
+    return View(**plain_fields(sample), facts=sample.get("image_objects"))
+
+
 BENCHMARK = Benchmark(
     name="object_halbench",
     label="Object HalBench",
@@ -106,5 +111,7 @@ BENCHMARK = Benchmark(
     ),
     needs=frozenset({"words", "extractor"}),
     spacy_models={"extractor": "en_core_web_trf"},
+    show=_show,
+    right_if="the answer names nothing that is not in the image",
     place=2,
 )

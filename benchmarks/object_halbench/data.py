@@ -119,6 +119,17 @@ class ObjectHalbench(BenchmarkData):
             return [question for question in given if isinstance(question, Question)]
         return list(self._questions.values())
 
+    @cached_property
+    def _pictures(self) -> dict[str, Question]:
+        return {str(question.item.image_id): question for question in self._listed}
+
+    def picture(self, name: str) -> bytes:
+        """The image of an image id."""
+        question = self._pictures.get(name) if self.questions_file.is_file() else None
+        if question is None or question.picture is None:
+            raise FileNotFoundError(f"{self.questions_file}, image {name}")
+        return question.picture()
+
 
 def _item(image_id: int, number: int) -> HalbenchItem:
     return HalbenchItem(str(image_id) if number == 1 else f"{image_id}/{number}", image_id)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.view import Bar, BarChart, Part, Sample, View, plain_fields
 from napo_bench.benchmarks.vlind.score import percent
 from napo_bench.data.sources import HubFolder
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from napo_bench.benchmarks.vlind.data import Vlind
 
 
+TESTS = {
+    "ck": "Commonsense knowledge (CK)",
+    "vp": "Visual perception (VP)",
+    "cb": "Commonsense bias (CB)",
+    "lp": "Language prior (LP)",
+}
 METRICS = (
     Metric("ck", "CK", "higher", percent("ck", "instances"), "instances", pass_fail=True),
     Metric("vp", "VP", "higher", percent("vp", "instances"), "instances", pass_fail=True),
@@ -49,6 +56,36 @@ def _score(data: Vlind, answers: Answers, options: ScoreOptions) -> BenchmarkRes
     return score_vlind(data, answers, options)
 
 
+def _show(sample: Sample) -> View:
+    parts = [
+        Part(
+            key=f"{response['test']}/{response['image_id']}/{response['statement']}",
+            section=f"{response['test']}/{response['image_id']}",
+            title=_title(str(response["test"]), str(response["image_id"])),
+            image=str(response["image"]),
+            prompt=str(response["prompt"]),
+            expected=str(response["expected"]),
+            text=response["text"],
+            right=response["correct"],
+        )
+        for response in sample["responses"]
+    ]
+    return View(**plain_fields(sample), group=str(sample.get("concept", "")), parts=parts, decider="LP")
+
+
+def _title(test: str, image: str) -> str:
+    return TESTS.get(test, test) + (f", image {image}" if test == "lp" else "")
+
+
+def _funnel(result: BenchmarkResult) -> dict[str, Bar]:
+    if not result.samples:
+        return {}
+    counts = [sample["counts"] for sample in result.samples]
+    left = [[row["ck"], row["ck"] * row["vp"], row["lp_eligible"], row["lp_share"]] for row in counts]
+    means = [100 * sum(column) / len(left) for column in zip(*left, strict=True)]
+    return {stage: Bar(mean) for stage, mean in zip(("CK", "VP", "CB", "LP"), means, strict=True)}
+
+
 BENCHMARK = Benchmark(
     name="vlind",
     label="VLind-Bench",
@@ -72,5 +109,18 @@ BENCHMARK = Benchmark(
     text_fields=("text",),
     sources=SOURCES,
     data_files=("data.json", "*.parquet", "*.jsonl"),
+    show=_show,
+    right_if="the LP statements are answered right on every good image",
+    thumbnail=160,  # a dozen images are shown side by side
+    charts=(
+        BarChart(
+            "vlind-funnel",
+            "VLind-Bench: where instances fail",
+            "Share of instances that pass each test and all before it; LP counts the share of its good images.",
+            "% of instances still in",
+            108,
+            _funnel,
+        ),
+    ),
     place=1,
 )

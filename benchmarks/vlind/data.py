@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Sequence
 from functools import cached_property
 
-from napo_bench.benchmarks.question import BenchmarkData, Question, Row
-from napo_bench.benchmarks.vlind.instance import Instance
+from napo_bench.benchmarks.question import BenchmarkData, Question, Row, file_in
+from napo_bench.benchmarks.vlind.instance import Instance, Picture
 from napo_bench.benchmarks.vlind.official import AnswerKey, load_instances, read_answers
 from napo_bench.benchmarks.vlind.prompts import statements
 
@@ -53,6 +53,11 @@ class Vlind(BenchmarkData):
     def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
         """Every question."""
         return list(self._questions.values())
+
+    def picture(self, name: str) -> bytes:
+        """The image of a name as `Picture.name` gives it."""
+        file, _, row = name.partition("#")
+        return Picture(file_in(self.folder.parent, file), int(row) if row else None).read()
 
 
 def _response_row(key: AnswerKey) -> Callable[[str], Row]:

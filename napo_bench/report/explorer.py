@@ -14,6 +14,7 @@ import jinja2
 
 from napo_bench.benchmarks import all_benchmarks, benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, sample_values
+from napo_bench.benchmarks.view import View
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
@@ -23,7 +24,7 @@ from napo_bench.report.runs import NamedRun
 from napo_bench.report.table import Table
 
 _PAGE = Path(__file__).parent / "page"
-_ALMOST = 0.995  # AMBER's denominators start at 0.001
+_ALMOST = 0.995  # denominators that start at 0.001 keep a share below 1
 
 Item = dict[str, Any]
 ItemKey = tuple[str, str, str]
@@ -79,6 +80,7 @@ def to_html(
         tables=[(table, _columns(table)) for table in tables],
         figures=[(figure, _inline(figure.svg())) for figure in figures],
         benchmarks=benchmark_labels(),
+        right_if=_right_if(runs),
         intervals=intervals,
         style=(_PAGE / "explorer.css").read_text(encoding="utf-8"),
         script=script,
@@ -86,6 +88,12 @@ def to_html(
         data=_json(data),
         pictures=_json(pictures),
     )
+
+
+def _right_if(runs: Sequence[NamedRun]) -> list[tuple[str, str]]:
+    """Label of each benchmark of the runs, and when a sample of it is right."""
+    measured = {name for run in runs for name in run.run.benchmarks}
+    return [(one.label, one.right_if) for name, one in all_benchmarks().items() if name in measured and one.right_if]
 
 
 def _columns(table: Table) -> list[tuple[str, list[Metric]]]:
@@ -123,13 +131,14 @@ def _items(runs: Sequence[NamedRun]) -> dict[ItemKey, Item]:
     items: dict[ItemKey, Item] = {}
     for index, run in enumerate(runs):
         for benchmark, result in run.run.benchmarks.items():
-            outcomes = _outcomes(benchmark, result.samples)
+            outcomes, show = _outcomes(benchmark, result.samples), all_benchmarks()[benchmark].show
             for number, (sample, right) in enumerate(zip(result.samples, outcomes, strict=True), start=1):
                 where = f"{run.name}, {benchmark}, sample {number}"
                 key = (benchmark, *(files.field(sample, name, str, where) for name in ("unit", "sample_id")))
                 try:
-                    item = items.setdefault(key, {**_question(benchmark, sample), "answers": [None] * len(runs)})
-                    item["answers"][index] = _answer(sample, item) | {"right": right}
+                    view = show(sample)
+                    item = items.setdefault(key, {**_question(benchmark, key[2], view), "answers": [None] * len(runs)})
+                    item["answers"][index] = _answer(view, item) | {"right": right}
                 except (KeyError, TypeError, ValueError) as error:
                     raise NapoBenchError(
                         f"{where}, {key[2]}: a field is missing or of another kind ({type(error).__name__}: {error}).",
@@ -138,49 +147,48 @@ def _items(runs: Sequence[NamedRun]) -> dict[ItemKey, Item]:
     return items
 
 
-def _question(benchmark: str, sample: Mapping[str, Any]) -> Item:
+def _question(benchmark: str, sample_id: str, view: View) -> Item:
     """The question of a sample, which is the same in every run."""
     item = {
         "benchmark": benchmark,
-        "id": str(sample["sample_id"]),
-        "group": str(sample.get("concept") or sample.get("question_type") or sample.get("type") or ""),
-        "prompt": str(sample.get("prompt", "")),
-        "expected": str(sample.get("expected", "")),
-        "image": str(sample.get("image", "")),
-        "facts": [
-            {"label": label, "words": [str(word) for word in sample[name]]}
-            for name, label in (("truth", "In the image"), ("image_objects", "In the image"))
-            if name in sample
-        ],
+        "id": sample_id,
+        "group": view.group,
+        "prompt": view.prompt,
+        "expected": view.expected,
+        "image": view.image,
+        "facts": [] if view.facts is None else [{"label": "In the image", "words": list(map(str, view.facts))}],
     }
-    if "responses" in sample:
+    if view.parts:
+        item["decider"] = view.decider
         item["tests"] = [
             {
-                "test": str(response["test"]),
-                "image": str(response["image"]),
-                "prompt": str(response["prompt"]),
-                "expected": str(response["expected"]),
-                "key": _test_key(response),
+                "key": part.key,
+                "section": part.section,
+                "title": part.title,
+                "image": part.image,
+                "prompt": part.prompt,
+                "expected": part.expected,
             }
-            for response in sample["responses"]
+            for part in view.parts
         ]
     return item
 
 
-def _answer(sample: Mapping[str, Any], item: Item) -> dict[str, Any]:
+def _answer(view: View, item: Item) -> dict[str, Any]:
     """A run's answers to a sample, in the order of the sample's tests; None for a missing answer."""
-    if "responses" in sample:
-        given = {_test_key(response): response for response in sample["responses"]}
+    if "tests" in item:
+        given = {part.key: part for part in view.parts}
         found = [given.get(test["key"]) for test in item["tests"]]
-        return {"tests": [response and {"text": response["text"], "right": response["correct"]} for response in found]}
-    answer: dict[str, Any] = {"text": str(sample.get("response", ""))}
-    for name in ("hallucinated", "covered"):
-        if sample.get(name):
-            answer[name] = [str(word) for word in sample[name]]
-    if "rating" in sample:
-        answer["rating"] = sample["rating"]
-    if "judge_reply" in sample:
-        answer["judge"] = str(sample["judge_reply"]["text"])
+        return {"tests": [part and {"text": part.text, "right": part.right} for part in found]}
+    answer: dict[str, Any] = {"text": view.text}
+    if view.wrong:
+        answer["hallucinated"] = list(view.wrong)
+    if view.right:
+        answer["covered"] = list(view.right)
+    if view.verdict:
+        answer["verdict"] = view.verdict
+    if view.detail[0]:
+        answer["detail"] = dict(zip(("title", "text"), view.detail, strict=True))
     return answer
 
 
@@ -203,11 +211,11 @@ def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir:
     Each name in the items is replaced by its index in the list, or by None.
     """
     named: dict[Path, list[Reference]] = {}
-    for run in runs:
+    for index, run in enumerate(runs):
         folder = data_dir or _data_dir(run)
-        for benchmark, result in run.run.benchmarks.items():
-            images = {str(image) for sample in result.samples for image in _images(sample) if image}
-            named.setdefault(folder, []).extend((benchmark, image) for image in sorted(images))
+        shown = [item for item in items.values() if item["answers"][index] is not None]
+        images = {(item["benchmark"], holder["image"]) for item in shown for holder in _holders(item)}
+        named.setdefault(folder, []).extend(sorted(image for image in images if image[1]))
     addresses: dict[Reference, str] = {}
     for folder, references in named.items():
         absent = [reference for reference in references if reference not in addresses]
@@ -216,7 +224,7 @@ def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir:
     missing = len(wanted - addresses.keys())
     places: dict[str, int] = {}
     for item in items.values():
-        for holder in (item, *item.get("tests", [])):
+        for holder in _holders(item):
             address = addresses.get((item["benchmark"], holder["image"]))
             holder["image"] = None if address is None else places.setdefault(address, len(places))
     return list(places), _missing_note(missing, len(wanted), named) if missing else ""
@@ -234,14 +242,9 @@ def _missing_note(missing: int, wanted: int, folders: Iterable[Path]) -> str:
     return f"{missing} of {wanted} images are not in {searched} and are not shown. Give --data-dir."
 
 
-def _images(sample: Mapping[str, Any]) -> Iterable[Any]:
-    yield sample.get("image")
-    for response in sample.get("responses", []):
-        yield response["image"]
-
-
-def _test_key(response: Mapping[str, Any]) -> str:
-    return f"{response['test']}/{response['image_id']}/{response['statement']}"
+def _holders(item: Item) -> list[dict[str, Any]]:
+    """The sample and its tests, each with the name of an image."""
+    return [item, *item.get("tests", [])]
 
 
 def _inline(svg: str) -> str:

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from napo_bench.benchmarks import benchmark_labels
+from napo_bench.benchmarks import all_benchmarks, benchmark_labels
 from napo_bench.benchmarks.metrics import table_1_metrics
 from napo_bench.benchmarks.result import MetricValue
+from napo_bench.benchmarks.view import Bar, BarChart
 from napo_bench.core import files
 from napo_bench.report.runs import NamedRun
 from napo_bench.trainers.negatives import NEGATIVES
@@ -68,6 +69,7 @@ _WIDTH = 6.4  # inches of every figure, so that its text has one size wherever i
 _TITLE = 24  # characters that fit above a panel, three in a row
 _NAME = 48  # characters of a name in a legend
 _LABELLED_BARS = 5  # beside more, numbers would overlap
+_LEVEL_LABEL = 4  # characters of a label that fits under its group of bars
 _LEGEND_LINE = 0.21  # inches
 _LINE = 78  # characters of a line of a legend
 _MARGIN_BINS = 40
@@ -119,7 +121,7 @@ class MarginSample:
 
 def draw_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
     """Every figure that the runs have data for."""
-    return [*_training_figures(runs), *_sweep_figures(runs), *_funnel(runs), *_mmhal_types(runs)]
+    return [*_training_figures(runs), *_sweep_figures(runs), *_charts(runs)]
 
 
 def save_figures(figures: Sequence[DrawnFigure], folder: Path) -> list[Path]:
@@ -292,78 +294,49 @@ def _sweep_figures(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
     return figures
 
 
-def _funnel(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
-    stages = ("CK", "VP", "CB", "LP")
-    shares = {}
-    for run in runs:
-        if "vlind" in run.run.benchmarks and run.run.benchmarks["vlind"].samples:
-            counts = [sample["counts"] for sample in run.run.benchmarks["vlind"].samples]
-            left = [[row["ck"], row["ck"] * row["vp"], row["lp_eligible"], row["lp_share"]] for row in counts]
-            shares[run.name] = 100 * np.mean(left, axis=0)
-    if not shares:
-        return []
+def _charts(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
+    """The benchmarks' own figures."""
+    figures = []
+    for name, benchmark in all_benchmarks().items():
+        results = {run.name: run.run.benchmarks[name] for run in runs if name in run.run.benchmarks}
+        for chart in benchmark.charts:
+            bars = {run: found for run, result in results.items() if (found := chart.bars(result))}
+            if bars:
+                figures.append(DrawnFigure(chart.name, chart.title, chart.caption, _bar_figure(runs, chart, bars)))
+    return figures
+
+
+def _bar_figure(runs: Sequence[NamedRun], chart: BarChart, bars: Mapping[str, Mapping[str, Bar]]) -> Figure:
+    """Groups of bars, one bar a run; bars without intervals have their values on top if there is room."""
+    labels = list(dict.fromkeys(label for found in bars.values() for label in found))
     with rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 3.4))
         axes = figure.subplots()
-        width = 0.8 / len(shares)
-        for index, (name, values) in enumerate(shares.items()):
-            at = np.arange(len(stages)) + (index - (len(shares) - 1) / 2) * width
-            bars = axes.bar(at, values, width * 0.92, label=_short(name, _NAME), **_bar_form(runs, name))
-            if len(shares) <= _LABELLED_BARS:
-                axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=1)
-        axes.set_xticks(range(len(stages)), stages)
-        axes.set_ylabel("% of instances still in")
-        axes.set_ylim(0, 108)
+        width = 0.8 / len(bars)
+        for index, (name, found) in enumerate(bars.items()):
+            there = [place for place, label in enumerate(labels) if label in found]
+            shown = [found[labels[place]] for place in there]
+            at = np.array(there) + (index - (len(bars) - 1) / 2) * width
+            heights = [bar.value for bar in shown]
+            drawn = axes.bar(at, heights, width * 0.92, label=_short(name, _NAME), **_bar_form(runs, name))
+            ends = [bar.interval for bar in shown if bar.interval is not None]
+            if len(ends) == len(shown):
+                errors = [
+                    [height - low for height, (low, _) in zip(heights, ends, strict=True)],
+                    [high - height for height, (_, high) in zip(heights, ends, strict=True)],
+                ]
+                axes.errorbar(at, heights, np.maximum(errors, 0), fmt="none", ecolor=INK, elinewidth=0.7, alpha=0.6)
+            elif len(bars) <= _LABELLED_BARS:
+                axes.bar_label(drawn, fmt="%.0f", fontsize=9, padding=1)
+        if max(map(len, labels)) > _LEVEL_LABEL:
+            axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right")
+        else:
+            axes.set_xticks(range(len(labels)), labels)
+        axes.set_ylabel(chart.unit)
+        axes.set_ylim(0, chart.top)
         axes.grid(axis="x", visible=False)
         _legend_below(figure)
-        return [
-            DrawnFigure(
-                "vlind-funnel",
-                "VLind-Bench: where instances fail",
-                "Share of instances that pass each test and all before it; LP counts the share of its good images.",
-                figure,
-            )
-        ]
-
-
-def _mmhal_types(runs: Sequence[NamedRun]) -> list[DrawnFigure]:
-    scores = {}
-    for run in runs:
-        breakdown = run.run.benchmarks["mmhal"].breakdown if "mmhal" in run.run.benchmarks else {}
-        by_type = {group.partition("/")[2]: values["score"] for group, values in breakdown.items() if "score" in values}
-        if by_type:
-            scores[run.name] = by_type
-    if not scores:
-        return []
-    types = list(dict.fromkeys(name for by_type in scores.values() for name in by_type))
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.4))
-        axes = figure.subplots()
-        width = 0.8 / len(scores)
-        for index, (name, by_type) in enumerate(scores.items()):
-            there = [i for i, kind in enumerate(types) if kind in by_type]
-            values = [by_type[types[i]] for i in there]
-            at = np.array(there) + (index - (len(scores) - 1) / 2) * width
-            errors = [
-                [value.value - value.ci95[0] for value in values],
-                [value.ci95[1] - value.value for value in values],
-            ]
-            heights = [value.value for value in values]
-            axes.bar(at, heights, width * 0.92, label=_short(name, _NAME), **_bar_form(runs, name))
-            axes.errorbar(at, heights, np.maximum(errors, 0), fmt="none", ecolor=INK, elinewidth=0.7, alpha=0.6)
-        axes.set_xticks(range(len(types)), types, rotation=20, ha="right")
-        axes.set_ylabel("score (0-6)")
-        axes.set_ylim(0, 6.2)
-        axes.grid(axis="x", visible=False)
-        _legend_below(figure)
-        return [
-            DrawnFigure(
-                "mmhal-types",
-                "MMHal-Bench by question type",
-                "Mean rating of each type of question, with 95% intervals.",
-                figure,
-            )
-        ]
+    return figure
 
 
 def _panels(

@@ -6,12 +6,6 @@
   const { runs, items } = data;
   const ROW = 60; // height of a row of the list, as in the style sheet
   const SHORT = 16; // characters of an answer that stays on one line
-  const TESTS = {
-    ck: "Commonsense knowledge (CK)",
-    vp: "Visual perception (VP)",
-    cb: "Commonsense bias (CB)",
-    lp: "Language prior (LP)",
-  };
   const filters = { search: byId("search"), benchmark: byId("benchmark"), group: byId("group"), outcome: byId("outcome") };
   const list = byId("list");
   const spacer = byId("spacer");
@@ -255,7 +249,7 @@
       "header",
       {},
       tagOf(runs[run]),
-      element("span", { class: `pill ${kind}` }, answer && "rating" in answer ? `rated ${answer.rating ?? "–"} of 6` : title),
+      element("span", { class: `pill ${kind}` }, answer?.verdict ?? title),
     );
     const card = element("div", { class: "answer", color: runs[run].color }, head);
     if (!answer) card.append(element("p", { class: "empty" }, "This run has no such sample."));
@@ -271,8 +265,9 @@
     if (answer?.hallucinated) facts.push(`not in the image: ${counted(answer.hallucinated)}`);
     if (answer?.covered) facts.push(`in the image: ${counted(answer.covered)}`);
     if (facts.length) card.append(element("footer", {}, facts.join(" · ")));
-    if (answer?.judge) {
-      card.append(element("details", {}, element("summary", {}, "The judge's reply"), element("p", {}, answer.judge)));
+    if (answer?.detail) {
+      const { title: heading, text } = answer.detail;
+      card.append(element("details", {}, element("summary", {}, heading), element("p", {}, text)));
     }
     return card;
   };
@@ -280,11 +275,10 @@
   const testTables = (item) => {
     const groups = new Map();
     item.tests.forEach((test, index) => {
-      const key = test.key.slice(0, test.key.lastIndexOf("/"));
-      if (!groups.has(key)) groups.set(key, []);
-      groups.get(key).push(index);
+      if (!groups.has(test.section)) groups.set(test.section, []);
+      groups.get(test.section).push(index);
     });
-    return [...groups].map(([key, indices]) => {
+    return [...groups.values()].map((indices) => {
       const test = item.tests[indices[0]];
       const heads = runs.map((run) => element("th", { color: run.color }, tagOf(run)));
       const rows = indices.map((index) =>
@@ -305,11 +299,11 @@
       return element(
         "div",
         { class: "test" },
-        picture(test.image, TESTS[test.test] ?? test.test),
+        picture(test.image, test.title),
         element(
           "div",
           {},
-          element("h3", {}, `${TESTS[test.test] ?? test.test}${test.test === "lp" ? `, image ${key.split("/")[1]}` : ""}`),
+          element("h3", {}, test.title),
           element(
             "div",
             { class: "scroll" },
@@ -369,7 +363,7 @@
     if (item.tests) {
       const pills = runs.map((run, i) => {
         const { kind, title } = verdict(right(item, i));
-        return element("span", { class: `pill ${kind}` }, `${run.name}: LP ${title}`);
+        return element("span", { class: `pill ${kind}` }, `${run.name}: ${item.decider} ${title}`);
       });
       about.append(element("div", { class: "bar" }, ...pills));
       detail.append(...testTables(item));

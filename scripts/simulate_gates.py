@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.core.paths import results_dir
-from napo_bench.runs.gates import Gate, Gates, judge, load_gates
+from napo_bench.runs.gates import Gate, Gates, check_gates, load_gates
 from napo_bench.runs.result import RunResult
 
 Floats = NDArray[np.float64]
@@ -139,7 +139,7 @@ def main() -> None:
                 shared = draw_shared({name: SAMPLES[name]}, rng)
                 baseline = checkpoint(shared, {}, only, rng)
                 candidate = checkpoint(shared, shift, only, rng)
-                verdicts[judge(candidate, baseline, only).checks[0].verdict] += 1
+                verdicts[check_gates(candidate, baseline, only).checks[0].verdict] += 1
             allowed = gate.limits.max_regression or 0.0
             passed, regressed, inconclusive = (
                 f"{verdicts[kind] / trials:.1%}" for kind in ("passed", "regressed", "inconclusive")

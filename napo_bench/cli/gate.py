@@ -36,13 +36,13 @@ def gate(
     from napo_bench.core import files
     from napo_bench.core.paths import results_dir
     from napo_bench.report.names import pair_names
-    from napo_bench.runs.gates import judge, load_gates
+    from napo_bench.runs.gates import check_gates, load_gates
     from napo_bench.runs.result import RunResult
 
     chosen = load_gates(gates or results_dir() / "gates.toml")
     candidate, reference = RunResult.load(run), RunResult.load(baseline)
     with console.err.status("Resampling ..."):
-        report = judge(candidate, reference, chosen)
+        report = check_gates(candidate, reference, chosen)
     title = " against ".join(pair_names([run, baseline], [candidate, reference]))
     _print(report, title)
     if json_out is not None:

@@ -281,7 +281,7 @@ def load_gates(path: Path) -> Gates:
     return Gates(gates, content.confidence, content.inconclusive)
 
 
-def judge(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport:
+def check_gates(candidate: RunResult, baseline: RunResult, gates: Gates) -> GateReport:
     """Check every gate: a candidate against a baseline.
 
     A regression is a verdict about the paired interval: regressed if the candidate is worse by more than allowed with

@@ -7,7 +7,7 @@ from napo_bench.core.paths import results_dir
 from napo_bench.micro.base import base_checkpoint
 from napo_bench.micro.data import ensure_data
 from napo_bench.runs.evaluate import EvalOptions, evaluate
-from napo_bench.runs.gates import judge, load_gates
+from napo_bench.runs.gates import check_gates, load_gates
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.score import ScoreOptions
 
@@ -34,7 +34,7 @@ def gated(tmp_path):
         evaluate(str(checkpoint), tmp_path / "run", options)
         (tmp_path / "gates.toml").write_text(GATES)
         baseline = RunResult.load(results_dir() / "micro")
-        return judge(RunResult.load(tmp_path / "run"), baseline, load_gates(tmp_path / "gates.toml"))
+        return check_gates(RunResult.load(tmp_path / "run"), baseline, load_gates(tmp_path / "gates.toml"))
 
     return gate
 

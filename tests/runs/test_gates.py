@@ -20,7 +20,7 @@ from napo_bench.benchmarks.object_halbench import METRICS
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.core.paths import results_dir
-from napo_bench.runs.gates import judge, load_gates
+from napo_bench.runs.gates import check_gates, load_gates
 from napo_bench.runs.provenance import DataUsed, Provenance
 from napo_bench.runs.result import RunResult
 
@@ -67,7 +67,7 @@ def verdict(gates_file):
 
     def find(candidate, baseline, allowed=8, top=""):
         gates = load_gates(gates_file(f"{top}\n[object_halbench.chair_s]\nmax_regression = {allowed}"))
-        report = judge(chair_run(candidate), chair_run(baseline), gates)
+        report = check_gates(chair_run(candidate), chair_run(baseline), gates)
         return report.checks[0].verdict, report.checks[0].reason, report.exit_code
 
     return find
@@ -145,7 +145,7 @@ def test_noise_does_not_fail_and_loss_at_the_limit_fails_as_rarely_as_promised(g
             rng = np.random.default_rng([seed, round(100 * loss)])
             baseline, redrawn = rng.random(300) < 0.3, rng.random(300)
             candidate = np.where(rng.random(300) < 0.4, redrawn < 0.3 + loss / 0.4, baseline)
-            failures[loss] += judge(chair_run(candidate), chair_run(baseline), gates).exit_code == 1
+            failures[loss] += check_gates(chair_run(candidate), chair_run(baseline), gates).exit_code == 1
     assert failures[0.0] == 0
     assert failures[0.08] <= 8  # 5% of 60 is 3; more than 8 has a chance below 1%
 
@@ -154,8 +154,8 @@ def test_a_higher_is_better_metric_regresses_downwards(gates_file):
     sizes = {"vlind": 300}
     gates = load_gates(gates_file("[vlind.lp_accuracy]\nmax_regression = 10"))
     good, bad = make_run(0.8, 1, sizes=sizes), make_run(0.4, 2, sizes=sizes)
-    assert judge(bad, good, gates).checks[0].verdict == "regressed"
-    assert judge(good, bad, gates).checks[0].verdict == "passed"
+    assert check_gates(bad, good, gates).checks[0].verdict == "regressed"
+    assert check_gates(good, bad, gates).checks[0].verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_higher_is_better_metric_regresses_downwards(gates_file):
 )
 def test_floor_and_ceiling_are_about_the_value_itself(gates_file, limit, verdict, code):
     answers = [True] * 30 + [False] * 70
-    report = judge(
+    report = check_gates(
         chair_run(answers), chair_run(answers), load_gates(gates_file(f"[object_halbench.chair_s]\n{limit}"))
     )
     assert (report.checks[0].verdict, report.exit_code) == (verdict, code)
@@ -180,13 +180,13 @@ def test_a_floor_met_over_a_part_of_the_benchmark_is_inconclusive(gates_file):
     part = RunResult(
         {"object_halbench": dataclasses.replace(run.benchmarks["object_halbench"], complete=False)}, run.provenance
     )
-    report = judge(part, run, load_gates(gates_file("[object_halbench.chair_s]\nceiling = 90")))
+    report = check_gates(part, run, load_gates(gates_file("[object_halbench.chair_s]\nceiling = 90")))
     assert (report.checks[0].verdict, report.exit_code) == ("inconclusive", 2)
 
 
 def test_samples_in_one_run_only_are_noted(gates_file):
     gates = load_gates(gates_file("[object_halbench.chair_s]\nmax_regression = 8"))
-    report = judge(chair_run(outcomes(200, 0.3)), chair_run(outcomes(300, 0.3)), gates)
+    report = check_gates(chair_run(outcomes(200, 0.3)), chair_run(outcomes(300, 0.3)), gates)
     assert report.checks[0].n == 200
     assert report.notes == ["object_halbench: 200 samples are in both runs, 100 in one only"]
 

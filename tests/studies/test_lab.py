@@ -30,7 +30,7 @@ from napo_bench.studies.paper_claims.changed_rows import (
     swap_labels,
     swapped_positions,
 )
-from napo_bench.studies.paper_claims.claims import COMPARISONS, Claim, judge, margin_claims, metric_claims
+from napo_bench.studies.paper_claims.claims import COMPARISONS, Claim, margin_claims, metric_claims, verdicts_on
 from napo_bench.studies.paper_claims.estimate import Estimate
 from napo_bench.studies.paper_claims.laboratory import Laboratory, Sweep, table_methods
 from napo_bench.studies.paper_claims.margins import Negatives, auc, auc_within, margins_of, separation
@@ -184,19 +184,19 @@ def claim(expected, than="b"):
     ],
 )
 def test_a_verdict_looks_at_the_paired_differences_not_at_the_spread_over_seeds(a, expected, verdict):
-    (found,) = judge([claim(expected)], {"a": a, "b": [50.0, 60.0, 70.0]})
+    (found,) = verdicts_on([claim(expected)], {"a": a, "b": [50.0, 60.0, 70.0]})
     assert found.verdict == verdict
     assert found.difference.mean == pytest.approx(sum(a) / 3 - 60)
 
 
 def test_a_quantity_can_be_compared_with_a_number():
-    (found,) = judge([claim("higher", than=0.5)], {"a": [0.7, 0.72, 0.71]})
+    (found,) = verdicts_on([claim("higher", than=0.5)], {"a": [0.7, 0.72, 0.71]})
     assert found.verdict == "holds" and found.difference.mean == pytest.approx(0.21)
 
 
 def test_what_was_not_measured_gets_no_verdict():
-    assert judge([claim("higher")], {"a": [1.0, 2.0]}) == []
-    assert judge([claim("higher")], {}) == []
+    assert verdicts_on([claim("higher")], {"a": [1.0, 2.0]}) == []
+    assert verdicts_on([claim("higher")], {}) == []
 
 
 def test_every_claim_compares_recipes_that_the_tables_train():

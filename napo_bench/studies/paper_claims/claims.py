@@ -105,7 +105,7 @@ class Verdict:
         return "holds" if (low > 0) == (self.claim.expected == "higher") else "contradicted"
 
 
-def judge(claims: Sequence[Claim], measured: Mapping[str, Sequence[float]]) -> list[Verdict]:
+def verdicts_on(claims: Sequence[Claim], measured: Mapping[str, Sequence[float]]) -> list[Verdict]:
     """The verdicts on the claims whose quantities were measured.
 
     Args:

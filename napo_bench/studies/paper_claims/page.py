@@ -31,7 +31,14 @@ from napo_bench.runs.provenance import package_versions
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.seeds import pooled
 from napo_bench.studies.experiment import BASE, Experiment
-from napo_bench.studies.paper_claims.claims import COMPARED, MARGIN_NAMES, Verdict, judge, margin_claims, metric_claims
+from napo_bench.studies.paper_claims.claims import (
+    COMPARED,
+    MARGIN_NAMES,
+    Verdict,
+    margin_claims,
+    metric_claims,
+    verdicts_on,
+)
 from napo_bench.studies.paper_claims.estimate import Estimate
 from napo_bench.studies.paper_claims.laboratory import CHANGES, PROBED, TABLES, Laboratory
 from napo_bench.studies.paper_claims.margins import (
@@ -110,7 +117,7 @@ class Found:
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """The verdicts on the claims whose two quantities were measured."""
-        return judge([*metric_claims(), *margin_claims(PROBED)], self._measured())
+        return verdicts_on([*metric_claims(), *margin_claims(PROBED)], self._measured())
 
     def estimate(self, percent: int, method: str, key: str) -> MetricValue | None:
         """A metric over seeds."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from napo_bench.models.conversation import Conversation
 from napo_bench.trainers.forward.logps import PreferenceBatch
@@ -149,6 +149,15 @@ class EpochBatches(Sampler[list[tuple[int, bool]]]):
             batch = order[start : start + step]
             mine = batch[self.rank :: self.processes]
             yield [(index, True) for index in mine] or [(batch[0], False)]
+
+
+class EpochLoader(DataLoader[PreferenceRow]):
+    """A loader whose order is drawn anew each epoch; the Trainer says which epoch it is."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of that epoch."""
+        assert isinstance(self.batch_sampler, EpochBatches)
+        self.batch_sampler.set_epoch(epoch)
 
 
 def random_crop(picture: Image.Image, seed: str) -> Image.Image:

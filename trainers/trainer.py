@@ -9,10 +9,8 @@ rows that have it, over all forwards and processes. Neither passes a gradient.
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,24 +25,15 @@ from napo_bench.core import files, interrupts, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import Progress
 from napo_bench.trainers import output
-from napo_bench.trainers.batches import Collator, EpochBatches, TrainingBatch
-from napo_bench.trainers.noise import shares_undefined
-from napo_bench.trainers.objective import LogRatios, loss_weights, losses, mean_rewards, noise_robustnesses
+from napo_bench.trainers.batches import Collator, EpochBatches, EpochLoader, TrainingBatch
+from napo_bench.trainers.log import Averages, logged_values, peak_memory
+from napo_bench.trainers.objective import LogRatios, loss_weights, losses, noise_robustnesses
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import row_logps
 from napo_bench.trainers.rows import PreferenceRow, PreferenceRows
 
 SignalSeen = Callable[[], int]
 """Returns the number of the signal that asks for the end of the training, 0 while there is none."""
-
-
-class EpochLoader(DataLoader[PreferenceRow]):
-    """A loader whose order is drawn anew each epoch; the Trainer says which epoch it is."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of that epoch."""
-        assert isinstance(self.batch_sampler, EpochBatches)
-        self.batch_sampler.set_epoch(epoch)
 
 
 class PreferenceTrainer(Trainer):
@@ -98,7 +87,7 @@ class PreferenceTrainer(Trainer):
         self.log_path = log_path
         self.ended_by = 0
         self._signal_seen = signal_seen
-        self._averages: dict[str, Tensor] = {}
+        self._averages = Averages()
         self._loss_sum, self._last_log = torch.zeros((), device=args.device), 0
         self._before_step = (self._averages, self._loss_sum)
         self._ids_of_step: list[str] = []
@@ -121,7 +110,7 @@ class PreferenceTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
         """The forwards of one step, and how many rows of all processes have each negative in them, `[N]`."""
-        self._before_step = (dict(self._averages), self._loss_sum)
+        self._before_step = (self._averages.copy(), self._loss_sum)
         forwards, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         rows = torch.stack([inputs["batch"].present.sum(0) for inputs in forwards]).sum(0).to(device)
         self._ids_of_step = [row_id for inputs in forwards for row_id in inputs["batch"].ids]
@@ -142,7 +131,8 @@ class PreferenceTrainer(Trainer):
         weights = loss_weights(recipe, margins, self.state.global_step)
         by_row = losses(recipe, ratios, q)
         total = ((by_row * batch.present).sum(0) * weights / num_items_in_batch.clamp(min=1)).sum()
-        self._note(batch, logps.sum, ratios, margins, by_row.detach(), q, weights)
+        for logged in logged_values(recipe, batch.present, logps.sum, ratios, margins, by_row, q, weights):
+            self._averages.add(*logged)
         loss: Tensor = total * processes.count()
         return loss
 
@@ -194,7 +184,7 @@ class PreferenceTrainer(Trainer):
         """Save a checkpoint, with what this process has summed since the last log line."""
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         unlogged = {
-            "averages": {name: sums.tolist() for name, sums in self._averages.items()},
+            "averages": self._averages.sums(),
             "loss": self._loss_sum.item(),
             "last_log": self._last_log,
         }
@@ -204,7 +194,7 @@ class PreferenceTrainer(Trainer):
     def go_on_from(self, checkpoint: Path) -> None:
         """Take up the sums since the last log line, so that the next line is that of an uninterrupted run."""
         unlogged, device = files.read_json(checkpoint / self._unlogged_name), self.args.device
-        self._averages = {name: torch.tensor(sums, device=device) for name, sums in unlogged["averages"].items()}
+        self._averages = Averages(unlogged["averages"], device)
         self._loss_sum, self._last_log = torch.tensor(unlogged["loss"], device=device), unlogged["last_log"]
 
     @property
@@ -225,42 +215,6 @@ class PreferenceTrainer(Trainer):
             "lower the learning rate, and start a new run.",
         )
 
-    def _note(
-        self,
-        batch: TrainingBatch,
-        sums: Tensor,
-        ratios: LogRatios,
-        margins: Tensor,
-        by_row: Tensor,
-        q: Mapping[str, Tensor],
-        weights: Tensor,
-    ) -> None:
-        """Add this forward to the averages that the next log line gives."""
-        beta = self.recipe.beta
-        counted = batch.present.any(1).float()
-        self._average("rewards/chosen", beta * ratios.chosen, counted)
-        self._average("logps/chosen", sums[:, 0], counted)
-        for index, term in enumerate(self.recipe.terms):
-            negative, margin, present = term.negative, ratios.margins[:, index], batch.present[:, index]
-            self._average(f"rewards/{negative.tag}", beta * (ratios.chosen - margin), present)
-            self._average(f"rewards/margins{negative.suffix}", beta * margin, present)
-            self._average(f"rewards/accuracies{negative.suffix}", (margin > 0).float(), present)
-            self._average(f"logps/{negative.tag}", sums[:, 1 + index], present)
-            self._average(f"loss/{negative.tag}", by_row[:, index], present)
-            self._average(f"napo/gamma_{negative.tag}", weights[index, None], weights.new_ones(1))
-            if negative.name in q:
-                self._average(f"napo/q_{negative.tag}", q[negative.name][None], weights.new_ones(1))
-        if self.recipe.weights == "dynamic":
-            self._average(
-                "napo/gamma_undefined", shares_undefined(mean_rewards(self.recipe, margins))[None], weights.new_ones(1)
-            )
-        if ratios.image_margin is not None:
-            self._average("rewards/margins_image", beta * ratios.image_margin, counted)
-
-    def _average(self, name: str, values: Tensor, counts: Tensor) -> None:
-        added = torch.stack([(values.detach() * counts).sum(), counts.sum()])
-        self._averages[name] = self._averages.get(name, torch.zeros_like(added)) + added
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the averages since the last line, over all processes, and write the line to the JSONL as well."""
         if "loss" in logs:
@@ -278,14 +232,12 @@ class PreferenceTrainer(Trainer):
         return float(loss)
 
     def _drain(self) -> dict[str, float]:
-        names = sorted(self._averages)
-        sums = self.accelerator.reduce(torch.stack([self._averages[name] for name in names]), "sum")
-        means = {name: total / rows for name, (total, rows) in zip(names, sums.tolist(), strict=True) if rows}
+        means = self._averages.means(partial(self.accelerator.reduce, reduction="sum"))
         now = time.monotonic()
         speed = self._tokens / (now - self._since)
-        mine = torch.tensor([speed, _peak_memory(self.args.device)], device=self.args.device)
+        mine = torch.tensor([speed, peak_memory(self.args.device)], device=self.args.device)
         speeds, peaks = self.accelerator.gather(mine).view(-1, 2).unbind(1)
-        self._averages, self._tokens, self._since = {}, 0, now
+        self._averages, self._tokens, self._since = Averages(), 0, now
         return {**means, "tokens_per_second": speeds.sum().item(), "memory/peak_gb": peaks.max().item()}
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -322,14 +274,6 @@ class _EndBySignal(TrainerCallback):
 def _model_inputs(collator: Collator, rows: Sequence[PreferenceRow]) -> dict[str, TrainingBatch]:
     """The batch as the Trainer passes it on: in a dict."""
     return {"batch": collator(rows)}
-
-
-def _peak_memory(device: torch.device) -> float:
-    """The peak so far, in GB: of the device, or of the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _some(ids: list[str], shown: int = 32) -> str:

@@ -15,7 +15,7 @@ from napo_bench.benchmarks.question import Answer, Answers, BenchmarkData, Quest
 from napo_bench.benchmarks.result import MetricValue
 from napo_bench.benchmarks.unanswered import reason, unanswered_note
 from napo_bench.core import files, stats
-from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class ScoreOptions:
         answers: How AMBER's yes/no answers are read: "exact" as published, or "lenient" by their first word.
         source: Where the responses come from, for messages.
         thinking_marks: What encloses thoughts, which are not scored.
+
+    Raises:
+        NapoBenchError: there is no such pipeline; the nearest name is given.
     """
 
     allow_partial: bool = False
@@ -50,6 +53,12 @@ class ScoreOptions:
     answers: str = "exact"
     source: str = "the responses"
     thinking_marks: Marks = DEFAULT_MARKS
+
+    def __post_init__(self) -> None:
+        from napo_bench.benchmarks.text import PIPELINES
+
+        if self.pipeline not in PIPELINES:
+            raise unknown_name("text pipeline", self.pipeline, PIPELINES)
 
 
 @dataclass(frozen=True)

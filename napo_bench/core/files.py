@@ -56,6 +56,10 @@ def read_json(path: Path, hint: str = "") -> Any:
             f"{path} {where}: {error.msg} at line {error.lineno}, column {error.colno}.",
             hint or "Fetch or write the file again.",
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise NapoBenchError(
+            f"{path} is not valid JSON: {_reason(error)}.", hint or "Fetch or write the file again."
+        ) from None
     _refuse_half_pairs(text, value, f"{path}")
     return value
 
@@ -74,11 +78,20 @@ def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
             raise NapoBenchError(
                 f"{path}, line {number}{cut}: not valid JSON: {error.msg}.", hint or "Fetch or write the file again."
             ) from None
+        except (ValueError, RecursionError) as error:
+            raise NapoBenchError(
+                f"{path}, line {number}: not valid JSON: {_reason(error)}.", hint or "Fetch or write the file again."
+            ) from None
         if not isinstance(row, dict):
             raise NapoBenchError(f"{path}, line {number}: a JSON object is expected, {type(row).__name__} found.", hint)
         _refuse_half_pairs(line, row, f"{path}, line {number}")
         rows.append(row)
     return rows
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    """Why Python's reader gave up: values inside each other too deeply, or a number that is too long."""
+    return "too many brackets inside each other" if isinstance(error, RecursionError) else str(error).partition(";")[0]
 
 
 def whole_characters(encoded: bytes) -> bytes:

@@ -147,7 +147,10 @@ class Journal:
         if key not in self.damaged:
             self.damaged.add(key)
             text = f"{self.path}: the entry {key[:12]} is damaged and is not used; its answer is made again."
-            warnings.warn(text, DamagedEntryWarning, stacklevel=3)
+            with warnings.catch_warnings():
+                # A library that ignores all warnings of the process does not silence this one.
+                warnings.simplefilter("always", DamagedEntryWarning)
+                warnings.warn(text, DamagedEntryWarning, stacklevel=3)
 
     def _failure(self, error: Exception) -> NapoBenchError:
         if self.path.is_dir():

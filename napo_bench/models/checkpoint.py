@@ -109,6 +109,7 @@ class Checkpoint:
         config = self.load_config()
         processor = self.load_processor()
         soundness.require_tokens(self.name, processor, config)
+        soundness.require_generation(self.folder, config)
         with _explained(self.folder, "model", _OTHER_CONFIG):
             base = soundness.skeleton(self.folder, config)
             if base is not None:
@@ -209,6 +210,8 @@ class Checkpoint:
 
 def _folder(name: str) -> Path:
     """The local folder of a checkpoint. A checkpoint on the hub is fetched into the hub's cache."""
+    if not name.strip():
+        raise NapoBenchError("The name of the checkpoint is empty.", _GIVE_ONE)
     path = Path(name)
     if path.is_dir():
         return path
@@ -252,16 +255,18 @@ def _require_safetensors(folder: Path) -> None:
 
 @contextmanager
 def _explained(folder: Path, part: str, hint: str) -> Iterator[None]:
-    """Turn the exceptions of transformers, safetensors and peft about a damaged `part` of a checkpoint into one
+    """Turn whatever transformers, safetensors and peft raise about a damaged `part` of a checkpoint into one
     message.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise NapoBenchError(f"{folder}: the {part} cannot be loaded: {_first_line(error)}", hint) from None
+    except NapoBenchError:
+        raise
+    except Exception as error:
+        raise NapoBenchError(f"{folder}: the {part} cannot be loaded: {_first_line(error)}", hint) from error
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of a message; with the next one if the first announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

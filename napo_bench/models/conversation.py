@@ -215,7 +215,15 @@ def _render(processor: Any, template: str | None, question: str, *, has_image: b
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    text = processor.apply_chat_template(messages, chat_template=template, add_generation_prompt=answer is None)
+    from jinja2 import TemplateError
+
+    try:
+        text = processor.apply_chat_template(messages, chat_template=template, add_generation_prompt=answer is None)
+    except (TemplateError, TypeError, ValueError) as error:
+        raise NapoBenchError(
+            f"The checkpoint's chat template cannot be used: {type(error).__name__}: {error}.",
+            "Fetch chat_template.jinja again, or copy it from the base checkpoint.",
+        ) from None
     return str(text)
 
 

@@ -29,6 +29,9 @@ _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Vision tower -> number of an image's features that belong to no patch."""
 
 
+_INTEGERS = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}
+
+
 def require_json(paths: Iterable[Path]) -> None:
     """Read the JSON files among a checkpoint's files. Raises NapoBenchError that names a damaged file."""
     for path in paths:
@@ -122,6 +125,31 @@ def require_image_token(name: str, processor: Any, config: Any) -> None:
         )
 
 
+def require_generation(folder: Path, config: Any) -> None:
+    """Check the token numbers of generation_config.json.
+
+    Args:
+        folder: Folder of the weights.
+        config: The model's configuration.
+
+    Raises:
+        NapoBenchError: a token is no number of the vocabulary.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return
+    rows = config.get_text_config().vocab_size
+    for field, value in files.read_json(path).items():
+        if not field.endswith("_token_id") or value is None:
+            continue
+        for number in value if isinstance(value, list) else [value]:
+            if not isinstance(number, int) or isinstance(number, bool) or not -1 <= number < rows:
+                raise NapoBenchError(
+                    f"{path}: {field} is {value!r:.80}; a number from 0 to {rows - 1} is expected, or a list of them.",
+                    f"Correct the field, or remove it. {_SAME_SOURCE}",
+                )
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that transformers loads: one file, or the shards of the index.
 
@@ -203,10 +231,10 @@ def require_image_features(name: str, processor: Any, config: Any, base: Any) ->
     try:
         with torch.no_grad():
             features = base.get_image_features(pixel_values=pixels, return_dict=True, **sizes).pooler_output
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise NapoBenchError(
-            f"{name}: the vision tower cannot take the processor's images of {list(pixels.shape)}: "
-            f"{str(error).splitlines()[0]}",
+            f"{name}: the vision tower (vision_feature_layer {getattr(config, 'vision_feature_layer', None)}) cannot "
+            f"take the processor's images of {list(pixels.shape)}: {str(error).splitlines()[0]}",
             _SAME_SOURCE,
         ) from None
     made = sum(len(image) for image in features)
@@ -235,11 +263,11 @@ def require_landed(folder: Path, loading: Mapping[str, Any], stored: Sequence[st
         for key, there, expected in loading["mismatched_keys"]
     )
     found = [
-        f"{len(keys)} {what}: {_first(keys)}"
+        f"{what} ({len(keys)}): {_first(keys)}"
         for what, keys in (
-            ("weights of the model are missing", missing),
-            ("stored weights are unknown to the model", unknown),
-            ("weights have another shape", shapes),
+            ("missing weights of the model", missing),
+            ("stored weights that the model does not know", unknown),
+            ("weights of another shape", shapes),
         )
         if keys
     ]
@@ -335,7 +363,7 @@ def require_finite(where: Path, model: Any) -> None:
         dtype = str(model.get_parameter(broken[0]).dtype).removeprefix("torch.")
         larger = " A weight above 65504 is infinite in float16: try --dtype bfloat16." if dtype == "float16" else ""
         raise NapoBenchError(
-            f"{where}: {len(broken)} weights hold NaN or infinity in {dtype}: {_first(broken)}.",
+            f"{where}: NaN or infinity in {dtype} in these weights ({len(broken)}): {_first(broken)}.",
             f"Fetch the checkpoint again, or train it again with a lower learning rate.{larger}",
         )
 
@@ -356,7 +384,14 @@ def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
         try:
             with safe_open(path, "pt") as weights:
                 for name in weights.keys():  # noqa: SIM118
-                    stored[name] = torch.empty(weights.get_slice(name).get_shape(), device="meta")
+                    weight = weights.get_slice(name)
+                    if weight.get_dtype() in _INTEGERS and name.endswith(("weight", "bias")):
+                        raise NapoBenchError(
+                            f"{path}: the weight {name} is stored as {weight.get_dtype()}, and config.json has no "
+                            "quantization_config that says how to read it.",
+                            _FETCH_AGAIN,
+                        )
+                    stored[name] = torch.empty(weight.get_shape(), device="meta")
         except (OSError, SafetensorError) as error:
             raise NapoBenchError(f"{path} cannot be read as safetensors: {error}.", _FETCH_AGAIN) from None
     return stored

@@ -51,3 +51,15 @@ def test_whole_pairs_and_written_backslashes_are_read(tmp_path: Path) -> None:
 def test_another_programs_json_is_read_with_u_fffd_in_place_of_half_a_pair() -> None:
     sent = rb'["\ud83d", "\ude00\ud83d\ude00", "\\ud83d", "\n\u00e9 \ud83dx"]'
     assert json.loads(files.whole_characters(sent)) == ["\ufffd", "\ufffd" + SMILE, r"\ud83d", "\n\xe9 \ufffdx"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("[" * 100_000, "too many brackets"), ("[" + "1" * 5_000 + "]", "Exceeds the limit")]
+)
+@pytest.mark.parametrize("read", [files.read_json, files.read_jsonl])
+def test_json_that_python_gives_up_on_is_refused(text, reason, read, tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    with pytest.raises(NapoBenchError, match=f"not valid JSON: {reason}") as caught:
+        read(path)
+    assert str(path) in caught.value.message

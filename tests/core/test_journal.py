@@ -42,6 +42,14 @@ def test_an_answer_with_a_flipped_bit_is_named_and_counts_as_absent(path: Path, 
         assert journal.damaged == {KEYS[2]}
 
 
+def test_damage_is_named_although_a_library_ignores_all_warnings(path: Path) -> None:
+    flip_bit(path, "answer 2")
+    with warnings.catch_warnings(record=True) as caught, Journal(path) as journal:
+        warnings.simplefilter("ignore")
+        journal.get(KEYS)
+    assert [str(warning.message) for warning in caught] != []
+
+
 def test_a_damaged_entry_is_replaced_by_the_answer_that_is_made_again(path: Path) -> None:
     flip_bit(path, "answer 2")
     with Journal(path) as journal:

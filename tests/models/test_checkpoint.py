@@ -184,7 +184,7 @@ def test_truncated_weights(copy: Path) -> None:
 def test_weights_that_do_not_cover_the_model(copy: Path) -> None:
     name, _ = first_weight(copy)
     edit_weights(copy, **{name: None})
-    assert "1 weights of the model are missing" in refusal(copy).message
+    assert "missing weights of the model (1)" in refusal(copy).message
 
 
 def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:

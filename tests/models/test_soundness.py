@@ -95,7 +95,7 @@ def test_a_weight_that_is_missing_or_unknown_is_named_in_every_family(family: st
     gone = next(name for name in load_file(weights) if name.endswith("q_proj.weight"))
     edit(weights, lambda name, tensor: (name + "_old", tensor) if name == gone else (name, tensor))
     with pytest.raises(
-        NapoBenchError, match=r"1 weights of the model are missing.*1 stored weights are unknown"
+        NapoBenchError, match=r"missing weights of the model \(1\).*stored weights that the model does not know \(1\)"
     ) as caught:
         soundness.skeleton(tmp_path, AutoConfig.from_pretrained(tmp_path))
     assert "q_proj.weight_old" in caught.value.message
@@ -119,8 +119,8 @@ def test_the_names_of_the_original_llava_are_refused_without_advice_to_convert_t
 
     edit(copy / "model.safetensors", original)
     error = refusal(copy, monkeypatch)
-    assert "missing: model.language_model.embed_tokens" in error.message
-    assert "unknown to the model: model.embed_tokens" in error.message
+    assert "(24): model.language_model.embed_tokens" in error.message
+    assert "that the model does not know (24): model.embed_tokens" in error.message
     assert "llava-hf/llava-1.5-7b-hf" in error.hint
     assert "save_pretrained" not in error.hint
 
@@ -129,7 +129,7 @@ def test_the_names_of_the_original_llava_are_refused_without_advice_to_convert_t
 def test_a_config_without_a_part_is_not_built_as_a_model_of_seven_billion(part: str, copy: Path, monkeypatch) -> None:
     set_fields(copy / "config.json", **{part: None})
     error = refusal(copy, monkeypatch)
-    assert "weights have another shape" in error.message
+    assert "weights of another shape" in error.message
     assert "config.json" in error.hint
 
 
@@ -137,7 +137,7 @@ def test_five_names_are_shown(copy: Path, monkeypatch: pytest.MonkeyPatch) -> No
     edit(copy / "model.safetensors", lambda name, tensor: None if "layers.1." in name else (name, tensor))
     error = refusal(copy, monkeypatch)
     assert error.message.count("layers.1.") == 5
-    assert "25 weights" in error.message
+    assert "weights of the model (25)" in error.message
     assert "and 20 more" in error.message
 
 
@@ -254,7 +254,7 @@ def test_a_weight_that_is_not_finite_is_named(value: float, copy: Path) -> None:
         return name, tensor
 
     edit(copy / "model.safetensors", spoil)
-    with pytest.raises(NapoBenchError, match="1 weights hold NaN or infinity in float32") as caught:
+    with pytest.raises(NapoBenchError, match=r"NaN or infinity in float32 in these weights \(1\)") as caught:
         Checkpoint.open(str(copy)).load_model(CPU, torch.float32)
     assert "model.language_model.layers.1.mlp.up_proj.weight" in caught.value.message
 
@@ -262,7 +262,7 @@ def test_a_weight_that_is_not_finite_is_named(value: float, copy: Path) -> None:
 def test_a_weight_that_overflows_in_float16_is_named_with_the_type(copy: Path) -> None:
     edit(copy / "model.safetensors", lambda name, tensor: (name, tensor * 1e6 if "lm_head" in name else tensor))
     Checkpoint.open(str(copy)).load_model(CPU, torch.bfloat16)
-    with pytest.raises(NapoBenchError, match=r"in float16: lm_head.weight") as caught:
+    with pytest.raises(NapoBenchError, match=r"in float16 in these weights \(1\): lm_head.weight") as caught:
         Checkpoint.open(str(copy)).load_model(CPU, torch.float16)
     assert "--dtype bfloat16" in caught.value.hint
 
@@ -270,7 +270,7 @@ def test_a_weight_that_overflows_in_float16_is_named_with_the_type(copy: Path) -
 def test_an_adapter_that_is_not_finite_is_named(other_adapter: Path) -> None:
     weights = other_adapter / "adapter_model.safetensors"
     edit(weights, lambda name, tensor: (name, tensor * float("nan") if "layers.0" in name else tensor))
-    with pytest.raises(NapoBenchError, match=f"{other_adapter}: 4 weights hold NaN"):
+    with pytest.raises(NapoBenchError, match=rf"{other_adapter}: NaN or infinity in float32 in these weights \(4\)"):
         Checkpoint.open(str(other_adapter)).load_model(CPU, torch.float32)
 
 
@@ -279,3 +279,46 @@ def test_large_weights_of_one_sign_are_finite_in_float16() -> None:
     layer = torch.nn.Linear(2, 2).half()
     torch.nn.init.constant_(layer.weight, 60000.0)
     soundness.require_finite(Path("here"), layer)
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "named"),
+    [
+        ("generation_config.json", {"eos_token_id": "</s>"}, "eos_token_id is '</s>'"),
+        ("generation_config.json", {"eos_token_id": [2, 99999]}, "eos_token_id is .2, 99999."),
+        ("config.json", {"text_config": {"num_attention_heads": 3}}, "number of attention heads"),
+        ("config.json", {"text_config": {"hidden_size": "64"}}, "hidden_size"),
+        ("config.json", {"vision_feature_layer": -9}, "vision_feature_layer -9"),
+    ],
+)
+def test_fields_that_no_model_can_have_are_named(copy: Path, file: str, fields: dict[str, object], named: str) -> None:
+    held = json.loads((copy / file).read_text()) if (copy / file).is_file() else {}
+    for name, value in fields.items():
+        held[name] = {**held[name], **value} if isinstance(value, dict) else value
+    (copy / file).write_text(json.dumps(held))
+    with pytest.raises(NapoBenchError, match=named) as caught:
+        Checkpoint.open(str(copy)).open_parts()
+    assert caught.value.hint
+
+
+def test_a_chat_template_that_is_cut_off_is_named(copy: Path) -> None:
+    from napo_bench.models.conversation import Conversation
+
+    processor = Checkpoint.open(str(copy)).load_processor()
+    processor.chat_template = "{% for message in messages %}{{ message.x "
+    config = Checkpoint.open(str(copy)).load_config()
+    with pytest.raises(NapoBenchError, match=r"chat template cannot be used.*TemplateSyntaxError"):
+        Conversation.of(processor, config).prompt("What is this?", has_image=True)
+
+
+def test_whole_numbers_without_a_quantization_config_are_no_weights(copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    weights = {name: (weight * 100).to(torch.int8) for name, weight in weights.items()}
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NapoBenchError, match="stored as I8, and config"):
+        Checkpoint.open(str(copy)).open_parts()
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(NapoBenchError, match="name of the checkpoint is empty"):
+        Checkpoint.open("")

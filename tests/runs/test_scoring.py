@@ -398,3 +398,9 @@ def test_an_extractor_needs_the_official_pipeline(halbench):
 def test_an_unknown_benchmark_is_refused(tmp_path):
     with pytest.raises(NapoBenchError, match="no benchmark 'pope'"):
         score("pope", [], tmp_path, CLOSED)
+
+
+def test_a_mistyped_text_pipeline_gets_the_nearest_name_wherever_it_is_given():
+    with pytest.raises(NapoBenchError, match="closd") as caught:
+        ScoreOptions(pipeline="closd_vocabulary")
+    assert "closed_vocabulary" in caught.value.hint

@@ -15,6 +15,7 @@ from napo_bench.core import files
 from napo_bench.micro.language import answers, imagine_all, typical_scene, understand
 from napo_bench.micro.truth import is_right
 from napo_bench.micro.world import Scene
+from napo_bench.trainers.negatives import LANGUAGE
 
 SEED = 0
 
@@ -64,16 +65,17 @@ def expect_things_shown(table: pa.Table) -> pa.Table:
     of an object in the image, as if the question had named the object.
 
     Args:
-        table: Rows with the columns `question`, `question_only` and `scene`.
+        table: Rows with a question, a language-biased negative and a scene.
     """
-    rows = table.select(["question", "question_only", "scene"]).to_pylist()
-    return _with_texts(table, "question_only", [_plausible(**row) for row in rows])
+    column = LANGUAGE.column
+    rows = table.select(["question", column, "scene"]).to_pylist()
+    return _with_texts(table, column, [_plausible(row["question"], row[column], row["scene"]) for row in rows])
 
 
-def _plausible(question: str, question_only: str, scene: str) -> str:
+def _plausible(question: str, negative: str, scene: str) -> str:
     asked = understand(question)
     if asked.thing:
-        return question_only
+        return negative
     named = random.Random(scene).choice(Scene.from_json(scene).groups).thing
     return answers(asked, typical_scene(named))[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,10 @@ class Answers:
 class BenchmarkData(ABC):
     """The data of a benchmark in its folder. Every file is read once, when it is first needed.
 
+    A subclass says which questions there are (`known`) and how a response names its question (`keys`). It overrides
+    the other methods if the benchmark has several tasks, sampling units of several questions, or images in other
+    places.
+
     Attributes:
         folder: The benchmark's folder in the data dir.
         noun: What the key of a question is called in messages.
@@ -108,21 +112,38 @@ class BenchmarkData(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
     @abstractmethod
-    def units(self, task: str) -> list[list[Question]]:
-        """The questions of each sampling unit of a task, in the benchmark's order.
+    def known(self) -> Mapping[Hashable, Question]:
+        """Key -> question, of every task, in the order of the score. Read once: a `functools.cached_property`.
 
         Raises:
             NapoBenchError: data is missing or malformed; names file, row and field.
         """
 
     @abstractmethod
-    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
-        """The question of each response row of a file; its key if the benchmark has no such question.
+    def keys(self, rows: Sequence[Row], source: str) -> list[Hashable]:
+        """The key that each response row of a file names.
 
         Raises:
-            NapoBenchError: a field of a row is missing or of another type; names row and field.
+            NapoBenchError: a field of a row is missing or of another type; names `source`, row and field.
         """
+
+    def units(self, task: str) -> list[list[Question]]:
+        """The questions of each sampling unit of a task; by default each question is a unit.
+
+        Raises:
+            NapoBenchError: data is missing or malformed; names file, row and field.
+        """
+        return [[question] for question in self.known.values()]
+
+    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
+        """The question of each response row of a file; its key if the benchmark has no such question."""
+        return [self.known.get(key, key) for key in self.keys(rows, source)]
+
+    def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
+        """The questions that a complete file with these answers has, in the order of the score; by default all."""
+        return list(self.known.values())
 
     def picture(self, name: str) -> bytes:
         """The encoded image that a sample names; by default the file of that path in the data dir.
@@ -131,10 +152,6 @@ class BenchmarkData(ABC):
             OSError: there is no such file.
         """
         return file_in(self.folder.parent, name).read_bytes()
-
-    def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
-        """The questions that a complete file with these answers has, in the order of the score: all of one task."""
-        raise NotImplementedError
 
 
 def file_in(folder: Path, name: str) -> Path:

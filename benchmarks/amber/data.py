@@ -45,7 +45,8 @@ class Amber(BenchmarkData):
         }
 
     @cached_property
-    def _questions(self) -> dict[int, Question]:
+    def known(self) -> dict[Hashable, Question]:
+        """Id -> question, of both halves."""
         queries = {query.id: query for half in self._queries.values() for query in half}
         return {
             annotation.id: self._question(annotation, queries.get(annotation.id))
@@ -69,7 +70,7 @@ class Amber(BenchmarkData):
         read = str if task == "amber" else yes_or_no
         return [
             [
-                self._questions.get(query.id)
+                self.known.get(query.id)
                 or Question(
                     query.text, self.folder / "images" / query.image, _response_row(query.id, read), key=query.id
                 )
@@ -77,15 +78,14 @@ class Amber(BenchmarkData):
             for query in self._queries[task]
         ]
 
-    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
-        """The question of each row {id, response}."""
-        ids = [response.id for response in official.read_responses(rows, source)]
-        return [self._questions.get(number, number) for number in ids]
+    def keys(self, rows: Sequence[Row], source: str) -> list[Hashable]:
+        """The id of each row {id, response}."""
+        return [response.id for response in official.read_responses(rows, source)]
 
     def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
         """The questions of the halves that `given` touches; all questions if it touches none."""
         halves = [
-            [question for question in self._questions.values() if (_type_of(question) == GENERATIVE) is generative]
+            [question for question in self.known.values() if (_type_of(question) == GENERATIVE) is generative]
             for generative in (True, False)
         ]
         there = set(given)

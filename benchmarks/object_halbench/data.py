@@ -85,7 +85,7 @@ class ObjectHalbench(BenchmarkData):
         ]
 
     @cached_property
-    def _questions(self) -> dict[Hashable, Question]:
+    def known(self) -> dict[Hashable, Question]:
         """Key -> question, the questions about one image side by side."""
         by_image: dict[int, list[Question]] = {}
         for question in self._listed:
@@ -96,14 +96,20 @@ class ObjectHalbench(BenchmarkData):
         """The questions, each a unit; their pictures stay in the file."""
         return [[question] for question in self._listed]
 
-    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
-        """The question of each row {image_id, question or prompt, text or answer}."""
-        answers = official.read_answers(rows, source)
-        if allow_partial and not self.questions_file.exists():
-            return list(self._unlisted((answer.image_id, answer.question) for answer in answers))
+    def keys(self, rows: Sequence[Row], source: str) -> list[Hashable]:
+        """The key of each row {image_id, question or prompt, text or answer}."""
         count = Counter(question.item.image_id for question in self._listed)
-        keys = [_key(answer.image_id, answer.question, count[answer.image_id]) for answer in answers]
-        return [self._questions.get(key, key) for key in keys]
+        return [
+            _key(answer.image_id, answer.question, count[answer.image_id])
+            for answer in official.read_answers(rows, source)
+        ]
+
+    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
+        """The question of each row; without questions.jsonl, the question that the row itself names."""
+        if allow_partial and not self.questions_file.exists():
+            answers = official.read_answers(rows, source)
+            return list(self._unlisted((answer.image_id, answer.question) for answer in answers))
+        return super().find(rows, source, allow_partial)
 
     def _unlisted(self, asked: Iterable[tuple[int, str]]) -> Iterable[Question]:
         """The questions that the rows themselves name."""
@@ -117,7 +123,7 @@ class ObjectHalbench(BenchmarkData):
         """Every question; without questions.jsonl, those that are given."""
         if not self.questions_file.exists():
             return [question for question in given if isinstance(question, Question)]
-        return list(self._questions.values())
+        return super().expected(given)
 
     @cached_property
     def _pictures(self) -> dict[str, Question]:

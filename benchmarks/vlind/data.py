@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 
 from napo_bench.benchmarks.question import BenchmarkData, Question, Row, file_in
@@ -38,21 +38,17 @@ class Vlind(BenchmarkData):
         ]
 
     @cached_property
-    def _questions(self) -> dict[Hashable, Question]:
+    def known(self) -> dict[Hashable, Question]:
+        """Concept, context, test, statement and image -> question."""
         return {question.key: question for _, questions in self.instances for question in questions}
 
     def units(self, task: str) -> list[list[Question]]:
         """The questions of each instance."""
         return [questions for _, questions in self.instances]
 
-    def find(self, rows: Sequence[Row], source: str, allow_partial: bool) -> list[Question | Hashable]:
-        """The question of each row {context_id, concept, test, statement, image_id, text}."""
-        keys = [answer.key for answer in read_answers(rows, source)]
-        return [self._questions.get(key, key) for key in keys]
-
-    def expected(self, given: Collection[Question | Hashable]) -> list[Question]:
-        """Every question."""
-        return list(self._questions.values())
+    def keys(self, rows: Sequence[Row], source: str) -> list[Hashable]:
+        """The key of each row {context_id, concept, test, statement, image_id, text}."""
+        return [answer.key for answer in read_answers(rows, source)]
 
     def picture(self, name: str) -> bytes:
         """The image of a name as `Picture.name` gives it."""

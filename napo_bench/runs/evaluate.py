@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import napo_bench.benchmarks as benchmarks
 from napo_bench.benchmarks import all_tasks, benchmark_named, default_suite
 from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.benchmarks.text import PIPELINES
@@ -278,15 +277,14 @@ def _open_tasks(options: EvalOptions, data_dir: Path, tell: Progress) -> list[Be
             f"lmms-eval cannot be imported: {error}.",
             "Install napo-bench with the versions that its tests passed with: pip install -c constraints.txt .",
         ) from None
-    from lmms_eval.utils import load_yaml_config
     from loguru import logger
 
+    from napo_bench.lmms.task import BenchmarkTask
+
     logger.disable("lmms_eval")
-    root = Path(benchmarks.__file__).parent
     tasks = []
     for name in options.suite:
-        config = load_yaml_config(str(root / all_tasks()[name][0].name / f"napo_{name}.yaml"), mode="full")
-        task: BenchmarkTask = config["class"](config, data_dir)
+        task = BenchmarkTask({"task": f"napo_{name}", "class": BenchmarkTask, "member": name}, data_dir)
         task.config.generation_kwargs.update(task.part.generation(options.profile))
         task.require_pictures(options.limit)
         tasks.append(task)

@@ -1,6 +1,6 @@
-"""The benchmarks: one folder each, found here and in the entry points `napo_bench.benchmarks` of other distributions.
+"""The benchmarks: one folder for each benchmark, and the entry points `napo_bench.benchmarks` of other distributions.
 
-This module imports no benchmark before its object is asked for, so names are listed at no cost.
+This module imports a benchmark only when its object is needed, so a list of names costs nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ GROUP = "napo_bench.benchmarks"
 
 
 def benchmark_names() -> list[str]:
-    """The names of all benchmarks, without importing one.
+    """The names of all benchmarks, without an import of a benchmark.
 
     Raises:
         NapoBenchError: a plug-in has the name of another benchmark.
@@ -56,10 +56,10 @@ def benchmark_named(name: str, where: str = "") -> Benchmark:
 
     Args:
         name: The name.
-        where: File or option that gives the name, for the message.
+        where: File or option with the name, for the message.
 
     Raises:
-        NapoBenchError: there is no such benchmark; the nearest name is given.
+        NapoBenchError: there is no such benchmark. The error gives the nearest name.
     """
     plain = name.replace("-", "_")
     if plain in _folders():
@@ -70,17 +70,17 @@ def benchmark_named(name: str, where: str = "") -> Benchmark:
 
 
 def benchmark_labels() -> dict[str, str]:
-    """Name of each benchmark -> its name in print, in the order in which they are printed."""
+    """Name of each benchmark -> its label, in the order in which the benchmarks are printed."""
     return {name: benchmark.label for name, benchmark in all_benchmarks().items()}
 
 
 def all_tasks() -> dict[str, tuple[Benchmark, Task]]:
-    """Name of a task, as `--suite` has it -> its benchmark and the task, in the order of the benchmarks."""
+    """Name of a task for `--suite` -> its benchmark and the task, in the order of the benchmarks."""
     return {task.name: (benchmark, task) for benchmark in all_benchmarks().values() for task in benchmark.tasks}
 
 
 def default_suite() -> tuple[str, ...]:
-    """The tasks that are evaluated unless a suite is named: those of the paper's Table 1."""
+    """The tasks that are evaluated without `--suite`: those of the paper's Table 1."""
     return tuple(name for name, (_, task) in all_tasks().items() if task.is_default)
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark is: everything that the rest of the project knows of it."""
+"""Benchmark: everything that the rest of the project knows about a benchmark."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Better = Literal["higher", "lower"]
 Need = Literal["judge", "extractor", "words", "yes_no"]
 
 LAST = 1000
-"""The place of a benchmark that names none."""
+"""Place of a benchmark without a place of its own."""
 
 PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {"greedy": {}, "paper": {"num_beams": 3, "do_sample": True, "temperature": 0.2}}
 )
-"""Generation profile -> what it adds to a task's generation settings."""
+"""Generation profile -> settings that the profile adds to a task's generation settings."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Metric:
 
     Attributes:
         name: Name in a run: "cb".
-        label: Label as the paper prints it.
-        better: The better direction; None if the metric has none.
+        label: Label in the paper.
+        better: Better direction; None if the metric has no better direction.
         function: Function of the summed counts of samples. It also takes arrays of sums, which is how intervals and
             paired tests are computed.
-        count: The count whose sum is the metric's n.
-        high: The highest value, None if there is none; the lowest is 0.
-        unit: "%" or nothing.
+        count: Count whose sum is the metric's n.
+        high: Highest value; None if the metric has no limit. The lowest value is 0.
+        unit: "%" or "".
         decimals: Digits after the point, as published.
         in_table: Whether the metric is a column of Table 1.
-        pass_fail: Whether each sample passes or fails, and the metric is the share of one of them.
+        pass_fail: Whether each sample passes or fails, and the metric is the share of one outcome.
         decides: Whether a sample counts as right or wrong by this metric alone.
         benchmark: Name of the benchmark, which `Benchmark` fills in.
     """
@@ -74,7 +74,7 @@ class Metric:
         return {"higher": "↑", "lower": "↓", None: ""}[self.better]
 
     def span(self, n: float) -> Span | None:
-        """The metric's range over n samples, for `stats.bootstrap_intervals`; None if the metric has no end."""
+        """The metric's range over n samples, for `stats.bootstrap_intervals`; None if the metric has no limit."""
         from napo_bench.core.stats import Span
 
         return None if self.high is None else Span(0.0, self.high, n)
@@ -86,16 +86,16 @@ class Metric:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A part of a benchmark that a model is asked by itself.
+    """A part of a benchmark that can be evaluated alone.
 
     Attributes:
         name: Name in a suite.
         metrics: Names of the metrics that the answers give.
-        max_new_tokens: The longest answer.
-        profiles: Generation profile -> what it adds to the generation settings.
-        is_default: Whether the default suite has the task.
-        typical_units: How many units the published data has, for estimates of time.
-        questions_a_unit: How many questions a unit has on average, for the same estimates.
+        max_new_tokens: Maximum length of an answer in tokens.
+        profiles: Generation profile -> settings that the profile adds to the generation settings.
+        is_default: Whether the default suite contains the task.
+        typical_units: Number of units in the published data, for estimates of time.
+        questions_a_unit: Mean number of questions in a unit, for the same estimates.
     """
 
     name: str
@@ -116,28 +116,28 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        name: Name in runs and in entry points, and of the folder in the data dir.
-        label: Name in print.
-        about: What the benchmark measures, in a sentence.
-        rows: What a file of responses contains, for the help of `napo-bench score`.
-        metrics: The metrics, in the order in which they are printed.
-        tasks: What a model is asked.
+        name: Name in runs and in entry points, and of the folder in the data folder.
+        label: Name in tables and texts.
+        about: Sentence about what the benchmark measures.
+        rows: Content of a file of responses, for the help of `napo-bench score`.
+        metrics: Metrics, in the order in which they are printed.
+        tasks: Tasks for a model.
         open: Data folder -> its data, which is read when it is needed.
         score: What `open` returns, answers, options -> result. Raises NapoBenchError if data is missing or malformed.
-        text_fields: The fields of a response row that may hold the answer, the first one first.
+        text_fields: Fields of a response row that may contain the answer. The first existing field is used.
         responses: Format of a file of response rows.
-        sources: Where the data is published.
-        data_files: Globs below the benchmark's data folder of the files that can change a number, without pictures.
-        needs: What scoring needs beside the data. "judge": an LLM that rates answers. "extractor": an LLM that may list
+        sources: Sources of the published data.
+        data_files: Globs below the benchmark's data folder of the files that can change a number, except images.
+        needs: Needs of scoring other than data. "judge": an LLM that rates answers. "extractor": an LLM that may list
             the objects of answers. "words": a text pipeline. "yes_no": a reading of yes/no answers.
-        spacy_models: Need -> the spaCy model that the benchmark prescribes for it.
+        spacy_models: Need -> spaCy model that the benchmark prescribes for the need.
         try_judge: Lets a judge rate an answer before answers are generated; takes the judge and what `open` returns.
             Raises NapoBenchError if the judge does not work.
         show: Sample -> how the explorer shows it.
         right_if: When a sample counts as right, to complete "A sample is right if ...".
         thumbnail: Longer edge of an image in the explorer, in pixels.
         charts: Figures of the benchmark's own.
-        place: Place in print; benchmarks of the same place are sorted by name.
+        place: Place in tables; benchmarks of the same place are sorted by name.
     """
 
     name: str
@@ -166,5 +166,5 @@ class Benchmark:
         object.__setattr__(self, "metrics", named)
 
     def metric(self, name: str) -> Metric | None:
-        """The metric of a name, None if there is none."""
+        """The metric with this name; None if there is no such metric."""
         return next((metric for metric in self.metrics if metric.name == name), None)

@@ -1,4 +1,4 @@
-"""The metrics of all benchmarks, by key, and the value of each sample by itself."""
+"""The metrics of all benchmarks, by key, and the value of each single sample."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def metric_named(key: str, where: str = "") -> Metric:
 
     Args:
         key: Benchmark and metric.
-        where: Who asks, for the message.
+        where: File or option with the key, for the message.
 
     Raises:
-        NapoBenchError: there is no such metric; the nearest one is named.
+        NapoBenchError: there is no such metric. The error names the nearest metric.
     """
     metrics = all_metrics()
     if key not in metrics:
@@ -42,10 +42,10 @@ def metric_named(key: str, where: str = "") -> Metric:
 
 
 def sample_values(metric: Metric, rows: Sequence[Mapping[str, float]]) -> list[float | None]:
-    """The metric of each sample by itself; None for a sample that it does not speak of.
+    """The metric of each single sample; None for a sample that the metric does not cover.
 
     Args:
-        metric: What to compute.
+        metric: Metric to compute.
         rows: Counts of each sample.
     """
     names = sorted({name for row in rows for name in row})

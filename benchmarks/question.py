@@ -19,12 +19,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One question about one picture. Each question is one object, from the data file to the score.
+    """One question about one image. Each question is one object, from the data file to the score.
 
     Attributes:
-        prompt: What is asked.
-        file: The picture, or the file that holds it.
-        response_row: An answer -> its row in the benchmark's official response format.
+        prompt: Prompt of the question.
+        file: File of the image, or file that contains the image.
+        response_row: Function from an answer to its row in the benchmark's official response format.
         picture: Reads the encoded picture; None if `file` is the picture.
         place: Where in the file the picture is, for messages: ", line 3".
         key: What names the question in a file of responses.
@@ -40,7 +40,7 @@ class Question:
     item: Any = None
 
     def open_picture(self) -> Image.Image:
-        """The picture in RGB. Raises NapoBenchError where it does not decode."""
+        """The image in RGB. Raises NapoBenchError if the image cannot be decoded."""
         from napo_bench.core.images import UnreadableImageError, open_rgb
 
         encoded = self.picture() if self.picture else self.file
@@ -48,7 +48,7 @@ class Question:
             return open_rgb(encoded)
         except UnreadableImageError as error:
             raise NapoBenchError(
-                f"{self.file}{self.place}: the picture does not decode: {error}.", "Fetch or copy the file again."
+                f"{self.file}{self.place}: the image cannot be decoded: {error}.", "Fetch or copy the file again."
             ) from None
 
 
@@ -103,7 +103,7 @@ class BenchmarkData(ABC):
     places.
 
     Attributes:
-        folder: The benchmark's folder in the data dir.
+        folder: The benchmark's folder in the data folder.
         noun: What the key of a question is called in messages.
     """
 
@@ -118,7 +118,7 @@ class BenchmarkData(ABC):
         """Key -> question, of every task, in the order of the score. Read once: a `functools.cached_property`.
 
         Raises:
-            NapoBenchError: data is missing or malformed; names file, row and field.
+            NapoBenchError: data is missing or malformed. The error names file, row and field.
         """
 
     @abstractmethod
@@ -133,7 +133,7 @@ class BenchmarkData(ABC):
         """The questions of each sampling unit of a task; by default each question is a unit.
 
         Raises:
-            NapoBenchError: data is missing or malformed; names file, row and field.
+            NapoBenchError: data is missing or malformed. The error names file, row and field.
         """
         return [[question] for question in self.known.values()]
 
@@ -146,7 +146,7 @@ class BenchmarkData(ABC):
         return list(self.known.values())
 
     def picture(self, name: str) -> bytes:
-        """The encoded image that a sample names; by default the file of that path in the data dir.
+        """The encoded image that a sample names; by default the file of that path in the data folder.
 
         Raises:
             OSError: there is no such file.

@@ -1,4 +1,4 @@
-"""The result of one benchmark: metrics with intervals, what qualifies them, and every sample."""
+"""The result of one benchmark: metrics with intervals, notes about them, and every sample."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class MetricValue:
     """One number of a benchmark.
 
     Attributes:
-        value: In the benchmark's published unit.
+        value: Value in the benchmark's published unit.
         ci95: 95% bootstrap interval, (low, high), same unit.
-        n: Samples that the number speaks of (its denominator in sampling units, not in mentions).
+        n: Number of samples that the metric covers (the denominator in sampling units, not in mentions).
     """
 
     value: float
@@ -29,16 +29,16 @@ class BenchmarkResult:
     """One benchmark of a run.
 
     Attributes:
-        metrics: Name -> value; the names are those of the design.
+        metrics: Name -> value.
         breakdown: Group ("concept/colour", "style/cartoon", "question_type/counting") -> metric -> value.
-        complete: False where the scores are over a part of the benchmark.
-        notes: One line each: what is missing, which ids, how many empty responses.
-        doubts: Why the numbers are no measurement, one line each. A gate refuses to judge such numbers.
-        settings: What must be equal for two results to share a row (text pipeline and versions, CHAIR definition,
+        complete: Whether the scores are over the whole benchmark.
+        notes: Lines about missing ids, empty responses and other limits.
+        doubts: Lines with reasons why the numbers are no measurement. A gate refuses to judge such numbers.
+        settings: Settings that must be equal in two comparable results (text pipeline and versions, CHAIR definition,
             judge model, generation profile).
-        unanswered: {"sample_id", "reason"} of each prompt that has no answer, or whose answer no judge rates; the
-            metrics leave it out.
-        samples: One row a sampling unit: {"sample_id", "unit", "counts", ...details for the explorer}.
+        unanswered: {"sample_id", "reason"} of each prompt without an answer, and of each prompt whose answer no judge
+            rates. The metrics leave these prompts out.
+        samples: Rows of the sampling units: {"sample_id", "unit", "counts", ...details for the explorer}.
     """
 
     metrics: dict[str, MetricValue]
@@ -52,5 +52,5 @@ class BenchmarkResult:
 
     @property
     def remarks(self) -> list[str]:
-        """What qualifies the numbers: the doubts, and the notes except what a judge cost."""
+        """Remarks about the numbers: the doubts, and the notes except those about a judge's costs."""
         return [*self.doubts, *(note for note in self.notes if not _COST.search(note))]

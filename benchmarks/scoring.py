@@ -1,4 +1,4 @@
-"""What the four scorers share: their options, the reading of responses, the id check, and metrics with intervals."""
+"""What all scorers share: their options, the reading of responses, the id check, and metrics with intervals."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _IDS_SHOWN = 5
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How responses are scored.
+    """Options of scoring.
 
     Attributes:
-        allow_partial: Score what is there where ids are missing, duplicate or unknown.
-        pipeline: How AMBER and Object HalBench read words: "official" or "closed_vocabulary".
-        spacy_model: Name or path of the official pipeline's spaCy model; None is the one that the benchmark prescribes.
-        judge: Rates MMHal's answers.
-        extractor: Lists the objects of Object HalBench's answers; None reads their words.
-        answers: How AMBER's yes/no answers are read: "exact" as published, or "lenient" by their first word.
-        source: Where the responses come from, for messages.
-        thinking_marks: What encloses thoughts, which are not scored.
+        allow_partial: Whether to score the existing responses if ids are missing, duplicate or unknown.
+        pipeline: Text pipeline that reads words: "official" or "closed_vocabulary".
+        spacy_model: Name or path of the official pipeline's spaCy model; None is the benchmark's model.
+        judge: Judge that rates answers.
+        extractor: LLM that lists the objects of answers; None reads the words of answers.
+        answers: Reading of yes/no answers: "exact" as published, or "lenient" by their first word.
+        source: Source of the responses, for messages.
+        thinking_marks: Marks around thoughts, which are not scored.
 
     Raises:
         NapoBenchError: there is no such pipeline; the nearest name is given.
@@ -67,7 +67,7 @@ class IdMatch:
 
     Attributes:
         indices: Index of a row for each expected id that has an answer, in the order of the expected ids.
-        notes: One line for each kind of difference; empty where every expected id has exactly one row with an answer.
+        notes: Lines about each kind of difference; empty if every expected id has exactly one row with an answer.
         unanswered: {"sample_id", "reason"} of each expected id whose row has no answer.
     """
 
@@ -80,7 +80,7 @@ def read_responses(path: Path) -> list[Row]:
     """The rows of a response file, a JSON list or JSON lines.
 
     Raises:
-        NapoBenchError: no such file, or not JSON objects; names the line.
+        NapoBenchError: the file does not exist, or a line is no JSON object. The error names the line.
     """
     text = files.read_text(path, "Give the file of stored responses.")
     if not text.lstrip().startswith("["):
@@ -141,12 +141,12 @@ def match_ids(
 
     Args:
         given: Id of each row.
-        expected: Ids of the benchmark, each once.
-        source: Where the rows come from, for messages.
-        allow_partial: Leave out unknown ids and all but the first row of a duplicate; otherwise both are refused,
-            as missing ids are.
-        noun: What an id is called in messages.
-        reasons: Why each row has no answer, "" if it has one; empty if all have one.
+        expected: Ids of the benchmark, without duplicates.
+        source: Source of the rows, for messages.
+        allow_partial: Whether to leave out unknown ids and all rows of a duplicate id except the first. Otherwise
+            missing, unknown and duplicate ids are refused.
+        noun: Word for an id in messages.
+        reasons: Reason why each row has no answer; "" for a row with an answer. Empty if all rows have answers.
 
     Raises:
         NapoBenchError: no row has an expected id, no row has an answer, or ids differ without `allow_partial`; names
@@ -167,7 +167,7 @@ def match_ids(
     if not indices:
         raise NapoBenchError(
             f"{source}: none of the {len(expected)} {noun}s of the benchmark is there ({len(given)} rows).",
-            "Give the responses of this benchmark, and its data dir.",
+            "Give the responses of this benchmark, and its data folder.",
         )
     if notes and not allow_partial:
         raise NapoBenchError(
@@ -199,7 +199,7 @@ def empty_note(responses: Iterable[str]) -> list[str]:
 
 
 def empty_doubt(responses: Iterable[str]) -> list[str]:
-    """One line if more than half of the responses are empty, else none: nothing was said, so nothing is measured."""
+    """One line if more than half of the responses are empty, else none: empty responses measure nothing."""
     texts = list(responses)
     count = sum(not text.strip() for text in texts)
     if 2 * count <= len(texts):
@@ -208,9 +208,10 @@ def empty_doubt(responses: Iterable[str]) -> list[str]:
 
 
 def replaced_note(rows: Iterable[Row]) -> list[str]:
-    """One note with the number of rows that hold U+FFFD, or none.
+    """One note with the number of rows that contain U+FFFD, or none.
 
-    U+FFFD replaces what is no character: tokens of a cut character, or half of a surrogate pair in an endpoint's reply.
+    U+FFFD replaces an incomplete character: tokens of a cut character, or half of a surrogate pair in an endpoint's
+    reply.
     """
     count = sum(any(isinstance(value, str) and "\ufffd" in value for value in row.values()) for row in rows)
     noun = "response holds" if count == 1 else "responses hold"
@@ -218,11 +219,11 @@ def replaced_note(rows: Iterable[Row]) -> list[str]:
 
 
 def measure(counts: Sequence[Mapping[str, float]], metrics: Iterable[Metric]) -> dict[str, MetricValue]:
-    """Values, 95% bootstrap intervals and n of metrics that share their samples; nothing where there are no samples.
+    """Values, 95% bootstrap intervals and n of metrics that share their samples; empty if there are no samples.
 
     Args:
         counts: The counts of each sample.
-        metrics: What to compute.
+        metrics: Metrics to compute.
     """
     if not counts:
         return {}

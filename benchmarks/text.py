@@ -1,7 +1,7 @@
-"""How AMBER and CHAIR read words: the text pipelines.
+"""The text pipelines, which read the words of answers for AMBER and CHAIR.
 
-`official` is what the benchmarks prescribe: NLTK's tokenizer and tagger, WordNet's noun lemmas, spaCy's word vectors.
-`closed_vocabulary` needs no data at all and serves worlds whose words are known.
+`official` is the pipeline that the benchmarks prescribe: NLTK's tokenizer and tagger, WordNet's noun lemmas, spaCy's
+word vectors. `closed_vocabulary` needs no data and works for worlds whose words are known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NLTK_RESOURCES = {
     "averaged_perceptron_tagger_eng": "taggers/averaged_perceptron_tagger_eng",
     "wordnet": "corpora/wordnet",
 }
-"""NLTK data that the official pipeline reads: package -> its place in NLTK's data folders."""
+"""NLTK data that the official pipeline reads: package -> its path in NLTK's data folders."""
 
 _SPACY_COMPONENTS = (
     "transformer",
@@ -55,45 +55,48 @@ _NOUN_ENDINGS = (
     ("ies", "y"),
 )
 _NEAR = 1e-4
-# What NLTK, spaCy and zipfile raise if a file is cut, empty, foreign or forbidden.
+# Exceptions of NLTK, spaCy and zipfile if a file is cut, empty, foreign or forbidden.
 _DAMAGE = (OSError, ValueError, KeyError, IndexError, EOFError, ImportError, zipfile.BadZipFile, zlib.error)
 
 
 class Word(NamedTuple):
-    """A word as it stands in the text, and its noun lemma."""
+    """A word of the text, and its noun lemma."""
 
     surface: str
     lemma: str
 
 
 class TextPipeline(Protocol):
-    """What the scorers ask of a text."""
+    """The functions that scorers need to read a text."""
 
     @property
     def description(self) -> dict[str, str]:
-        """Name and versions; part of every result."""
+        """Name and versions of the pipeline, which are part of every result."""
 
     def words(self, text: str) -> list[Word]:
         """Every token of the lower-cased text."""
 
     def nouns(self, text: str) -> list[Word]:
-        """The tokens that are nouns, case kept as the pipeline keeps it."""
+        """The tokens that are nouns, in the case that the pipeline gives."""
 
     def similar(self, words: Iterable[str], threshold: float) -> dict[str, frozenset[str]]:
-        """For each word those of `words` whose similarity to it is above `threshold`, itself included."""
+        """For each word, the members of `words` whose similarity to the word is above `threshold`, including the
+        word.
+        """
 
 
 def open_pipeline(name: str, vocabulary: Iterable[str], spacy_model: str | None = None) -> TextPipeline:
-    """The text pipeline of that name.
+    """The text pipeline with this name.
 
     Args:
         name: One of PIPELINES.
-        vocabulary: The benchmark's words; all that the closed vocabulary knows.
-        spacy_model: Name or path of the spaCy model whose vectors the official pipeline uses; None for a benchmark
-            that asks neither for nouns nor for similar words.
+        vocabulary: Words of the benchmark, which are all words of the closed vocabulary.
+        spacy_model: Name or path of the spaCy model whose vectors the official pipeline uses; None for a benchmark that
+            needs neither nouns nor similar words.
 
     Raises:
-        NapoBenchError: no such pipeline, or its data is not installed; gives the command that installs it.
+        NapoBenchError: there is no such pipeline, or its data is not installed. The error gives the command that
+            installs the data.
     """
     if name == "closed_vocabulary":
         return ClosedVocabularyText(vocabulary)
@@ -106,10 +109,10 @@ class OfficialText:
     """NLTK's words and tags, WordNet's lemmas, spaCy's vectors.
 
     Args:
-        spacy_model: As for `open_pipeline`.
+        spacy_model: See `open_pipeline`.
 
     Raises:
-        NapoBenchError: data is not installed or damaged; gives the commands.
+        NapoBenchError: data is not installed or damaged. The error gives the commands.
     """
 
     def __init__(self, spacy_model: str | None = None) -> None:
@@ -135,7 +138,7 @@ class OfficialText:
         self.description = self._describe()
 
     def _load_nltk(self, tagger: bool) -> tuple[list[str], dict[str, str]]:
-        """Load what NLTK has; the packages that it lacks, and those that are damaged, each with what is wrong."""
+        """Load NLTK's packages, and return the missing packages and the damaged packages with their damage."""
         missing: list[str] = []
         damaged: dict[str, str] = {}
         with _hidden("scipy", "sklearn"):
@@ -174,7 +177,7 @@ class OfficialText:
         return [Word(token, self._lemma(token)) for token in self._tokenize(text.lower())]
 
     def nouns(self, text: str) -> list[Word]:
-        """Tokens that NLTK tags NN, NNS, NNP or NNPS, case kept, with their lemmas."""
+        """Tokens that NLTK tags NN, NNS, NNP or NNPS, with their case and their lemmas."""
         assert self._tagger is not None, "a pipeline opened without a spaCy model has no tagger"
         tagged = self._tagger.tag(self._tokenize(text))
         return [Word(token, self._lemma(token)) for token, tag in tagged if tag in NOUN_TAGS]
@@ -182,7 +185,7 @@ class OfficialText:
     def similar(self, words: Iterable[str], threshold: float) -> dict[str, frozenset[str]]:
         """Words whose spaCy similarity is above `threshold`.
 
-        All cosines at once; a pair so near the threshold that rounding could decide is asked of spaCy itself.
+        All cosines are computed at once. spaCy decides about a pair so near the threshold that rounding matters.
         """
         assert self._nlp is not None, "a pipeline opened without a spaCy model has no vectors"
         distinct = list(dict.fromkeys(words))
@@ -200,10 +203,11 @@ class OfficialText:
 
 
 class ClosedVocabularyText:
-    """Words by a regular expression; nouns are the words of the vocabulary, also in the plural; similar is equal.
+    """Words by a regular expression. Nouns are the words of the vocabulary, also in the plural. Only equal words are
+    similar.
 
     Args:
-        vocabulary: The words; terms of several words count as their words.
+        vocabulary: Words; a term of several words counts as its words.
     """
 
     def __init__(self, vocabulary: Iterable[str]) -> None:
@@ -211,15 +215,15 @@ class ClosedVocabularyText:
         self.description = {"name": "closed_vocabulary"}
 
     def words(self, text: str) -> list[Word]:
-        """Words of the lower-cased text, each in the singular where the vocabulary has that."""
+        """Words of the lower-cased text, each in the singular if the vocabulary contains the singular."""
         return [Word(token, self._lemma(token)) for token in re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())]
 
     def nouns(self, text: str) -> list[Word]:
-        """Words of the lower-cased text that the vocabulary has."""
+        """Words of the lower-cased text that the vocabulary contains."""
         return [word for word in self.words(text) if word.lemma in self._vocabulary]
 
     def similar(self, words: Iterable[str], threshold: float) -> dict[str, frozenset[str]]:
-        """Each word is similar (1) to itself and to nothing else (0)."""
+        """Each word is similar only to itself."""
         return {word: frozenset({word}) for word in words}
 
     def _lemma(self, token: str) -> str:
@@ -235,7 +239,7 @@ class ClosedVocabularyText:
 class NounLemmas:
     """WordNet's noun lemmas, equal to `nltk.stem.WordNetLemmatizer().lemmatize`.
 
-    Of WordNet only the nouns and their exceptions are read: 0.1 s where NLTK's reader indexes all of it in 3 s.
+    Only WordNet's nouns and their exceptions are read, in 0.1 s. NLTK's reader indexes the whole of WordNet in 3 s.
 
     Raises:
         LookupError: NLTK does not find WordNet.
@@ -248,7 +252,7 @@ class NounLemmas:
         self._known: dict[str, str] = {}
 
     def __call__(self, word: str) -> str:
-        """The shortest lemma of the word, or the word itself where WordNet has none."""
+        """The shortest lemma of the word, or the word if WordNet has no lemma."""
         lemma = self._known.get(word)
         if lemma is None:
             lemma = self._known[word] = min(self._lemmas(word), key=len, default=word)
@@ -269,7 +273,7 @@ def load_spacy(model: str, exclude: Sequence[str]) -> Any:
         exclude: Components that are not loaded.
 
     Raises:
-        NapoBenchError: the model is not there, or is damaged; gives the command.
+        NapoBenchError: the model does not exist or is damaged. The error gives the command.
     """
     import spacy
 
@@ -315,7 +319,7 @@ def _damage(what: str, places: Sequence[Path], error: BaseException) -> str:
 
 
 def _nltk_files(package: str) -> list[Path]:
-    """The folder and the archive of a package, as far as NLTK's data folders have them."""
+    """The folder and the archive of a package, if they exist in NLTK's data folders."""
     import nltk
 
     places = [Path(folder) / NLTK_RESOURCES[package] for folder in nltk.data.path]
@@ -353,10 +357,10 @@ class _Hidden(MetaPathFinder):
 
 @contextmanager
 def _hidden(*names: str) -> Iterator[None]:
-    """Let imports in the block pass without these packages, unless they are loaded already.
+    """In this block, let imports of these packages fail, unless the packages are loaded already.
 
-    NLTK and spaCy import torch, SciPy and scikit-learn wherever they are installed, and do without them where they
-    are not: 3 s and 700 MB that words and vectors do not need.
+    NLTK and spaCy import torch, SciPy and scikit-learn if they are installed, and work without them: 3 s and 700 MB
+    that words and vectors do not need.
     """
     finder = _Hidden(names)
     sys.meta_path.insert(0, finder)

@@ -1,8 +1,8 @@
-"""Response rows as they are scored: thoughts apart from the answer, and prompts that have no answer.
+"""Response rows for scoring: thoughts are separated from the answer, and prompts without an answer are marked.
 
-A row may have two fields beside the official ones. `thoughts` is what the model wrote before its answer. `unanswered`
-is the reason why there is no answer: the endpoint refused the prompt, or the text was cut off. Such a row is left out
-of the score, because an empty answer would count as a good or a bad one.
+A row may have two fields beside the official fields. `thoughts` is the text before the answer. `unanswered` is the
+reason why there is no answer: the endpoint refused the prompt, or the text was cut off. Such a row is left out of the
+score, because an empty answer would count as a good or a bad answer.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ _REASONS_SHOWN = 3
 
 
 def answer_rows(rows: Sequence[Mapping[str, Any]], fields: Sequence[str], marks: Marks) -> list[dict[str, Any]]:
-    """The rows with answers in place of the model's texts; malformed rows stay, for the benchmark's reader to name.
+    """The rows with answers in place of the model's texts. Malformed rows stay unchanged, and the benchmark's reader
+    names them.
 
     Args:
-        rows: Response rows. A sample that holds several rows as `responses` becomes these rows.
-        fields: The answer is in the first of these fields that a row has.
-        marks: What encloses thoughts.
+        rows: Response rows. A sample with several rows as `responses` becomes these rows.
+        fields: Fields that may contain the answer. The first existing field is used.
+        marks: Marks around thoughts.
     """
     single: list[Any] = []
     for row in rows:
@@ -32,7 +33,7 @@ def answer_rows(rows: Sequence[Mapping[str, Any]], fields: Sequence[str], marks:
 
 
 def reason(row: Mapping[str, Any]) -> str:
-    """Why a row has no answer; "" if it has one."""
+    """The reason why a row has no answer; "" if the row has an answer."""
     found = row.get("unanswered")
     return found if isinstance(found, str) else ""
 
@@ -43,7 +44,7 @@ def kept_thoughts(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unanswered_note(unanswered: Sequence[Mapping[str, str]], total: int, what: str = "unanswered") -> str:
-    """One line: how many of how many, and for which reasons."""
+    """One line with the number of unanswered prompts, the number of all prompts, and the reasons."""
     counts = Counter(entry["reason"] for entry in unanswered)
     shown = [f"{reason.rstrip('.')} ({count})" for reason, count in counts.most_common(_REASONS_SHOWN)]
     if len(counts) > _REASONS_SHOWN:

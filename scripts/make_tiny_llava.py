@@ -252,7 +252,7 @@ def _make_mmhal(folder: Path, size: int, dice: random.Random) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="Folder to write the checkpoint into.")
-    parser.add_argument("data", type=Path, nargs="?", help="Folder to write the data dir into.")
+    parser.add_argument("data", type=Path, nargs="?", help="Folder to write the data folder into.")
     parser.add_argument("--size", type=int, default=4, help="Instances, pictures or questions of each benchmark.")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -71,7 +71,7 @@ class Collator:
 
     Attributes:
         conversation: Of the checkpoint.
-        crop_seed: Seed of the crops that mDPO compares with; None where the recipe does not.
+        crop_seed: Seed of the crops that mDPO compares with; None if the recipe does not.
         reference: Stored log-probs by position in the data set, `[rows, K]` each: sums and means.
     """
 

@@ -58,7 +58,7 @@ class BiasReport:
 
     Attributes:
         rows: All of them.
-        without_picture: Ids of rows whose picture does not decode: they have no vision-biased negative.
+        without_picture: Ids of rows whose image cannot be decoded: they have no vision-biased negative.
         empty: Name of the negative -> ids of rows to which the model said nothing.
     """
 
@@ -69,7 +69,7 @@ class BiasReport:
     @property
     def notes(self) -> list[str]:
         """One line for each kind of row that lacks a negative."""
-        kinds = {"no image_only, for the picture does not decode": self.without_picture}
+        kinds = {"no image_only, for the image cannot be decoded": self.without_picture}
         kinds |= {f"an empty {name}": ids for name, ids in self.empty.items()}
         return [
             f"{len(ids)} of {self.rows} rows: {what} ({', '.join(ids[:_IDS_SHOWN])}"

@@ -57,7 +57,7 @@ def noise_robustnesses(recipe: Recipe, margins: Tensor, mean_margins: Tensor) ->
 
 
 def mean_rewards(recipe: Recipe, margins: Tensor) -> Tensor:
-    """Each negative's mean margin times beta, `[N]`; 0 where that is rounding, as before the first update.
+    """Each negative's mean margin times beta, `[N]`; 0 if that is rounding, as before the first update.
 
     Without this the weights of the first steps are the shares of rounding errors.
 

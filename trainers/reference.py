@@ -58,7 +58,7 @@ class Examiner:
 
     def __call__(self, rows: Sequence[PreferenceRow]) -> tuple[TrainingBatch | None, dict[int, str]]:
         """The batch of the rows that are fit, if any, and position -> reason of the others."""
-        problems = {row.position: "picture does not decode" for row in rows if row.image is None}
+        problems = {row.position: "image cannot be decoded" for row in rows if row.image is None}
         fit = [row for row in rows if row.image is not None]
         batch = self.collator(fit) if fit else None
         if batch is not None and max(batch.lengths) > self.max_length:

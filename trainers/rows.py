@@ -40,7 +40,7 @@ class PreferenceRow:
         id: Its `idx`, or its position where the data set has none.
         question: The question alone, without a template.
         responses: The chosen response, then the negatives; "" where the row lacks one.
-        image: None where it does not decode.
+        image: None if it does not decode.
         counted: False for a row that only keeps a process busy in the last batch of an epoch.
     """
 

@@ -21,7 +21,7 @@ class AmberItem:
 
     Attributes:
         annotation: The truth.
-        query: What is asked; None if the data dir has no queries.
+        query: What is asked; None if the data folder has no queries.
     """
 
     annotation: Annotation

@@ -21,9 +21,9 @@ class Annotation:
     """The truth of one item.
 
     Attributes:
-        id: From 1, the position in annotations.json.
+        id: Position in annotations.json, from 1.
         type: "generative", or one of QUESTION_TYPES.
-        truth: Words in the image; of a question its answer, ("yes",) or ("no",).
+        truth: Words for the image's objects; for a question its answer, ("yes",) or ("no",).
         hallu: Words that models tend to hallucinate; empty for a question.
     """
 
@@ -35,7 +35,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class AmberData:
-    """What the scores are computed from; `associates` is relation.json."""
+    """Annotations, associates (relation.json) and safe words, which the scores are computed from."""
 
     annotations: list[Annotation]
     associates: dict[str, list[str]]
@@ -44,7 +44,7 @@ class AmberData:
 
 @dataclass(frozen=True)
 class Query:
-    """One item as it is put to a model; `image` is the file's name in `images/`."""
+    """One prompt for a model; `image` is the file's name in `images/`."""
 
     id: int
     image: str
@@ -63,7 +63,7 @@ def load_data(folder: Path) -> AmberData:
     """Read annotations.json, relation.json and safe_words.txt.
 
     Raises:
-        NapoBenchError: a file is missing or malformed; names file, item and field.
+        NapoBenchError: a file is missing or malformed. The error names file, item and field.
     """
     associates = _associates(folder / "relation.json")
     return AmberData(
@@ -77,7 +77,7 @@ def load_queries(path: Path) -> list[Query]:
     """Read one of QUERY_FILES.
 
     Raises:
-        NapoBenchError: the file is missing or malformed; names file, item and field.
+        NapoBenchError: the file is missing or malformed. The error names file, item and field.
     """
     return [
         Query(
@@ -93,7 +93,7 @@ def read_responses(rows: Sequence[Mapping[str, Any]], source: str) -> list[Respo
     """Response rows {id, response} -> responses.
 
     Raises:
-        NapoBenchError: a field is missing or of another type; names row and field.
+        NapoBenchError: a field is missing or of another type. The error names row and field.
     """
     return [
         Response(

@@ -39,7 +39,7 @@ def score_amber(data: Amber, answers: Answers, options: ScoreOptions) -> Benchma
     Args:
         data: AMBER's data.
         answers: The answers of one half or of both.
-        options: How to score.
+        options: Options of scoring.
 
     Raises:
         NapoBenchError: the text pipeline's data is missing, or there is no such reading of answers.
@@ -141,7 +141,7 @@ def _description(answer: Answer, data: AmberData, text: TextPipeline, similar: d
 
 
 def _reading_notes(texts: Sequence[str], reading: str) -> list[str]:
-    """What the reading makes of answers that are not exactly "Yes" or "No"; nothing if all of them are."""
+    """A note about answers that are not exactly "Yes" or "No", and how they were read; empty if there are none."""
     read = [READINGS[reading](text) for text in texts]
     changed = sum(before != after for before, after in zip(texts, read, strict=True))
     neither = [text for text in read if text not in ("Yes", "No")]

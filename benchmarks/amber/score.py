@@ -1,7 +1,8 @@
 """AMBER: CHAIR, Cover, Hal and Cog of descriptions; accuracy, precision, recall and F1 of yes/no answers.
 
-Plain data in, plain data out. Equal to the published script to the printed digit: each count of a denominator starts
-at 0.001, percentages are rounded to one decimal, and F1 is taken of the rounded precision and recall.
+Plain data in, plain data out. The numbers equal those of the published script to the printed digit: each count of a
+denominator starts at 0.001, percentages are rounded to one decimal, and F1 is computed from the rounded precision and
+recall.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ QUESTION_TYPES = tuple(_GROUPS)
 
 @dataclass(frozen=True)
 class DescriptionScore:
-    """What a description says.
+    """The score of a description.
 
     Attributes:
         counts: responses, clean (no hallucinated mention), mentions, hallucinated, truth_words, covered, hallu_words,
@@ -61,9 +62,9 @@ def score_description(
 
     Args:
         nouns: Lemmas in the order of the text, repeated where the text repeats them.
-        truth: What is in the image.
-        hallu: What is not, though models tend to see it.
-        associates: relation.json: word -> words that stand for it. Nouns outside it are not mentions.
+        truth: Words for objects in the image.
+        hallu: Words for objects that are not in the image and that models tend to name.
+        associates: relation.json: word -> words with the same meaning. Nouns outside relation.json are no mentions.
         safe_words: Nouns that never count.
         similar: Noun -> words whose similarity to it is above SIMILARITY_THRESHOLD.
     """
@@ -109,7 +110,7 @@ def score_answer(question_type: str, truth: str, response: str) -> dict[str, int
     Args:
         question_type: One of QUESTION_TYPES.
         truth: "yes" or "no".
-        response: Counts as an answer where it is exactly "Yes" or "No".
+        response: Response, which counts as an answer if it is exactly "Yes" or "No".
     """
     answer = {
         "questions": 1,
@@ -123,20 +124,20 @@ def score_answer(question_type: str, truth: str, response: str) -> dict[str, int
 
 
 def yes_or_no(text: str) -> str:
-    """A free answer as "Yes" or "No" if that is its first word, in any case and with any marks around it.
+    """The answer "Yes" or "No" if this is the first word of a text, in any case and with any punctuation around it.
 
-    Every other answer stays as it is, and counts as neither.
+    Every other answer stays unchanged, and counts as neither.
     """
     word = re.match(r"[\W_]*(yes|no)(?!_*[^\W_])", text, flags=re.IGNORECASE)
     return word[1].capitalize() if word else text
 
 
 READINGS: dict[str, Callable[[str], str]] = {"exact": str, "lenient": yes_or_no}
-"""How a yes/no answer is read: "exact" as the published script does, "lenient" by its first word."""
+"""Readings of a yes/no answer: "exact" as in the published script, "lenient" by the first word."""
 
 
 def _candidates(words: Sequence[str], associates: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
-    """Every associate, in the order of the words, then the words; each with the index of its word."""
+    """Every associate in the order of the words, then the words, each with the index of its word."""
     return [(associate, index) for index, word in enumerate(words) for associate in associates[word]] + [
         (word, index) for index, word in enumerate(words)
     ]
@@ -192,5 +193,5 @@ def f1(group: str) -> MetricFunction:
 
 
 def _counters(group: str) -> int:
-    # The script keeps one counter a question type, so the attribute dimension adds 0.001 three times.
+    # The script has one counter for each question type, so the attribute dimension adds 0.001 three times.
     return len(ATTRIBUTE_TYPES) if group == "attribute" else 1

@@ -27,12 +27,12 @@ class Item:
     """One of the 96 questions.
 
     Attributes:
-        index: Its place in the template, from 0.
-        image_id: Of OpenImages.
-        image: The picture's file.
-        image_content: What the picture shows, in words.
+        index: Position in the template, from 0.
+        image_id: Id of the image in OpenImages.
+        image: File of the image.
+        image_content: Content of the image in words.
         question: The prompt.
-        gt_answer: What a human answers.
+        gt_answer: Answer of a human.
         row: The row of the template, which a response fills.
     """
 
@@ -46,21 +46,21 @@ class Item:
 
     @property
     def key(self) -> AnswerKey:
-        """The key of its answer."""
+        """The key of the question's answer."""
         return AnswerKey(self.image_id, self.question)
 
     @property
     def question_type(self) -> str:
-        """By its place."""
+        """The type of the question, by its position."""
         return QUESTION_TYPES[self.index % len(QUESTION_TYPES)]
 
     def judge_prompt(self, template: str, model_answer: str) -> str:
-        """What the judge is asked about an answer."""
+        """The judge's question about an answer."""
         return judge_prompt(template, self.image_content, self.question, self.gt_answer, model_answer)
 
 
 class Answer(NamedTuple):
-    """One answer of a model; `judge_reply` is the stored reply, None where the row has none."""
+    """One answer of a model; `judge_reply` is the stored reply, None if the row has none."""
 
     key: AnswerKey
     text: str
@@ -71,10 +71,10 @@ def load_items(folder: Path) -> list[Item]:
     """The questions of `template.json`.
 
     Args:
-        folder: Holds template.json and images/.
+        folder: Folder with template.json and images/.
 
     Raises:
-        NapoBenchError: the file is missing or a row is malformed; names row and field.
+        NapoBenchError: the file is missing or a row is malformed. The error names row and field.
     """
     path = folder / "template.json"
     rows = files.read_json(path, _HINT)
@@ -108,7 +108,7 @@ def load_items(folder: Path) -> list[Item]:
 
 
 def load_judge_template(folder: Path) -> str:
-    """The judge's prompt with its four `{}`. Raises NapoBenchError where the file is missing or has not four."""
+    """The judge's prompt with its four `{}`. Raises NapoBenchError if the file is missing or has not four."""
     path = folder / "judge_template.txt"
     template = files.read_text(path, _HINT)
     try:
@@ -122,12 +122,12 @@ def read_answers(rows: Sequence[Mapping[str, Any]], source: str) -> list[Answer]
     """Response rows -> answers.
 
     Args:
-        rows: Template rows with `model_answer` filled, or the samples of a run, which spell `question` and
-            `model_answer` as `prompt` and `response` and may hold the judge's reply.
-        source: Where the rows come from, for messages.
+        rows: Template rows with `model_answer` filled, or the samples of a run, which name these fields `prompt` and
+            `response` and may contain the judge's reply.
+        source: Source of the rows, for messages.
 
     Raises:
-        NapoBenchError: a field is missing or no text; names row and field.
+        NapoBenchError: a field is missing or no text. The error names row and field.
     """
     answers = []
     for number, row in enumerate(rows, start=1):

@@ -29,12 +29,12 @@ _TRIED = 3
 def score_mmhal(data: Mmhal, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
     """Score MMHal-Bench's answers.
 
-    The judge rates every answer. Without a judge, the replies that the rows hold are read; where there are none, the
-    result has the responses as samples, no metrics, and a note that says what is missing. A reply without a rating
-    counts as 0; an answer that the judge's endpoint refuses to rate is left out.
+    The judge rates every answer. Without a judge, the replies in the rows are read. Without replies, the result has the
+    responses as samples, no metrics, and a note about what is missing. A reply without a rating counts as 0. An answer
+    that the judge's endpoint refuses to rate is left out.
 
     Raises:
-        NapoBenchError: more than one reply, and more than 5% of them, hold no rating.
+        NapoBenchError: more than one reply, and more than 5% of the replies, contain no rating.
     """
     notes = [*answers.notes, *empty_note(answers.texts)]
     doubts = empty_doubt(answers.texts)
@@ -101,9 +101,9 @@ def try_judge(judge: Judge, data: Mmhal) -> None:
 
 
 def _require_ratings(replies: Sequence[Reply[int]]) -> list[str]:
-    """A note on replies without a rating, or none. Raises NapoBenchError where there are too many to be a measurement.
+    """A note on replies without a rating, or none. Raises NapoBenchError if there are too many for a measurement.
 
-    One reply alone is always a note.
+    A single reply without a rating is always a note.
     """
     if not replies:
         raise NapoBenchError("The judge refuses to rate every answer.", "Ask another judge.")
@@ -125,7 +125,7 @@ def _require_ratings(replies: Sequence[Reply[int]]) -> list[str]:
 
 
 def _stored_replies(answers: Answers, source: str, marks: Marks) -> list[Reply[int]] | None:
-    """The replies that the rows hold, None where a row holds none."""
+    """The replies in the rows; None for a row without a reply."""
     replies = []
     for answer in answers:
         stored = answer.row.get("judge_reply")

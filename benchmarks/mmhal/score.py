@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 RATINGS = range(7)
-"""0 to 6; below 3 the judge saw a hallucination."""
+"""Ratings, 0 to 6. A rating below 3 means that the judge saw a hallucination."""
 
 QUESTION_TYPES = (
     "attribute",
@@ -21,14 +21,16 @@ QUESTION_TYPES = (
     "holistic",
     "other",
 )
-"""The type of question i is the one at i mod 8."""
+"""Types of questions; question i has the type at i mod 8."""
 
 _SLOT = "{}"
 _SLOTS = 4
 
 
 def parse_rating(text: str) -> int | None:
-    """The one s of 0..6 for which the text has "rating: s", in any case; None where none or several are there."""
+    """The only s of 0..6 for which the text contains "rating: s", in any case; None if there is no such s, or
+    several.
+    """
     lowered = text.lower()
     found = [rating for rating in RATINGS if f"rating: {rating}" in lowered]
     return found[0] if len(found) == 1 else None
@@ -37,10 +39,10 @@ def parse_rating(text: str) -> int | None:
 def judge_prompt(template: str, image_content: Sequence[str], question: str, gt_answer: str, model_answer: str) -> str:
     """The judge's one message: the template with its four `{}` filled, in the order of the arguments.
 
-    The texts are put in as they are; braces in them, or elsewhere in the template, mean nothing.
+    The texts are inserted unchanged. Braces in the texts, or elsewhere in the template, have no meaning.
 
     Raises:
-        ValueError: the template has not four `{}`.
+        ValueError: the template does not have four `{}`.
     """
     parts = template.split(_SLOT)
     if len(parts) != _SLOTS + 1:
@@ -52,7 +54,7 @@ def judge_prompt(template: str, image_content: Sequence[str], question: str, gt_
 
 
 def question_counts(rating: int | None) -> dict[str, float]:
-    """The counts of one question that the metrics are functions of; a reply without a rating counts as 0."""
+    """The counts of one question for the metrics; a reply without a rating counts as 0."""
     value = rating or 0
     return {
         "questions": 1.0,

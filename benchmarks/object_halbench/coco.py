@@ -1,7 +1,7 @@
-"""What is in COCO's 2014 images: categories of the instances, and the human captions.
+"""The annotations of COCO's 2014 images: categories of the instances, and the human captions.
 
-The four annotation files (about 800 MB) are read once, of each row only what CHAIR needs; what they say of each image
-is kept in an index in the user's cache folder, named by the files' hashes.
+The four annotation files (about 800 MB) are read once, and only the fields that CHAIR needs. An index in the user's
+cache folder, named by the files' hashes, keeps the annotations of each image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FETCH_HINT = "Fetch them: napo-bench data fetch object-halbench"
 
 @dataclass(frozen=True)
 class CocoImage:
-    """What the annotators found in one image."""
+    """The annotations of one image."""
 
     categories: set[str] = field(default_factory=set)
     captions: list[str] = field(default_factory=list)
@@ -68,11 +68,11 @@ _File = TypeVar("_File", _InstanceFile, _CaptionFile)
 
 
 def load_images(folder: Path, image_ids: Iterable[int]) -> dict[int, CocoImage]:
-    """The annotations of images; an image that the files do not know is absent.
+    """The annotations of images. An image that is not in the files is absent.
 
     Args:
-        folder: Holds the four annotation files.
-        image_ids: Which images.
+        folder: Folder with the four annotation files.
+        image_ids: Ids of the images.
 
     Raises:
         NapoBenchError: a file is missing or malformed, or the cache folder cannot be written.
@@ -103,7 +103,7 @@ def read_annotations(folder: Path) -> dict[int, CocoImage]:
     """Every image of the four annotation files, read without an index.
 
     Raises:
-        NapoBenchError: a file is missing or malformed; names file and field.
+        NapoBenchError: a file is missing or malformed. The error names file and field.
     """
     images: dict[int, CocoImage] = {}
     for name in INSTANCE_FILES:

@@ -1,4 +1,4 @@
-"""Object HalBench's LLM extractor: its prompt, its reply, and the terms that its objects stand for."""
+"""Object HalBench's LLM extractor: its prompt, its reply, and the terms of its objects."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _SHORT_ANSWER = 3
 
 
 def is_short(answer: str) -> bool:
-    """Whether an answer has three words or fewer; it counts as without objects, and no LLM is asked."""
+    """Whether an answer has three words or fewer. Such an answer has no objects, and no LLM is asked."""
     return len(answer.split()) <= _SHORT_ANSWER
 
 
 def extractor_prompt(template: str, question: str, answer: str) -> str:
-    """The message to the LLM: the template with its {question} and {answer} filled."""
+    """The message to the LLM: the template with {question} and {answer} filled."""
     return template.replace("{question}", question).replace("{answer}", answer)
 
 
 def parse_objects(reply: str) -> list[str] | None:
-    """The objects that a reply lists, None where it holds no JSON list of texts.
+    """The objects that a reply lists; None if the reply contains no JSON list of texts.
 
-    "()" is empty too: the template asks for it.
+    "()" is an empty list too, because the template asks for this form.
     """
     if reply.strip() == "()":
         return []
@@ -40,13 +40,13 @@ def parse_objects(reply: str) -> list[str] | None:
 
 
 def object_terms(objects: Iterable[str], synonyms: Synonyms, nlp: Any) -> list[str]:
-    """The terms of the objects, each once, in order.
+    """The terms of the objects in their order, without duplicates.
 
-    Each object is tagged as "a <object>". The two-word terms among its lemmas stand for it; where there are none, each
-    run of consecutive nouns does.
+    Each object is tagged as "a <object>". Its terms are the two-word terms among its lemmas. Without such terms, its
+    terms are the runs of consecutive nouns.
 
     Args:
-        objects: As the LLM lists them.
+        objects: Objects that the LLM lists.
         synonyms: The synonym file.
         nlp: A spaCy pipeline with tagger and lemmatizer.
     """

@@ -27,7 +27,7 @@ class ListedQuestion:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of a model; `question` is empty where the row has none."""
+    """One answer of a model; `question` is empty if the row has no question."""
 
     image_id: int
     question: str
@@ -40,10 +40,10 @@ class _QuestionRow(msgspec.Struct):
 
 
 def load_questions(path: Path) -> list[ListedQuestion]:
-    """The rows {image_id, question, image} of questions.jsonl, line by line, the images passed over.
+    """The rows {image_id, question, image} of questions.jsonl, line by line, without the images.
 
     Raises:
-        NapoBenchError: the file is missing or malformed; names line and field.
+        NapoBenchError: the file is missing or malformed. The error names line and field.
     """
     decoder = msgspec.json.Decoder(_QuestionRow)
     questions = []
@@ -63,12 +63,12 @@ def load_questions(path: Path) -> list[ListedQuestion]:
 
 
 def load_synonyms(path: Path) -> Synonyms:
-    """Read synonyms_refine.txt. Raises NapoBenchError where it is missing."""
+    """Read synonyms_refine.txt. Raises NapoBenchError if the file is missing."""
     return parse_synonyms(files.read_text(path, FETCH_HINT))
 
 
 def load_extractor_template(path: Path) -> str:
-    """Read extractor_template.txt. Raises NapoBenchError where it is missing or has no {question} or no {answer}."""
+    """Read extractor_template.txt. Raises NapoBenchError if the file is missing or has no {question} or no {answer}."""
     template = files.read_text(path, FETCH_HINT)
     for place in ("{question}", "{answer}"):
         if place not in template:
@@ -80,7 +80,7 @@ def read_answers(rows: Sequence[Mapping[str, Any]], source: str) -> list[Answer]
     """Response rows {image_id, question or prompt, text or answer} -> answers, "Assistant:" removed, stripped.
 
     Raises:
-        NapoBenchError: a field is missing or of another type; names row and field.
+        NapoBenchError: a field is missing or of another type. The error names row and field.
     """
     answers = []
     for number, row in enumerate(rows, start=1):

@@ -18,7 +18,7 @@ from napo_bench.benchmarks.unanswered import kept_thoughts, unanswered_note
 from napo_bench.core.errors import NapoBenchError
 
 Mentions = list[tuple[str, str]]
-"""(as the answer says it, COCO class), in the order of the answer."""
+"""(words of the answer, COCO class) of each mention, in the order of the answer."""
 
 
 def score_object_halbench(data: ObjectHalbench, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
@@ -27,7 +27,7 @@ def score_object_halbench(data: ObjectHalbench, answers: Answers, options: Score
     Args:
         data: Object HalBench's data.
         answers: The answers.
-        options: How to score; with an extractor, an LLM lists the objects of each answer.
+        options: Options of scoring; with an extractor, an LLM lists the objects of each answer.
 
     Raises:
         NapoBenchError: data or the text pipeline's data is missing or malformed, or the extractor failed.
@@ -85,14 +85,14 @@ def _scored(answer: Answer) -> _Scored:
 
 
 def _image_objects(data: ObjectHalbench, image_ids: set[int], text: TextPipeline) -> dict[int, set[str]]:
-    """The COCO classes of each image: of its instances, and those that its human captions mention."""
+    """The COCO classes of each image: those of its instances, and those that its human captions mention."""
     images, synonyms, folder = data.images(image_ids), data.synonyms, data.folder / "annotations"
     objects = {}
     for image_id in image_ids:
         if image_id not in images:
             raise NapoBenchError(
                 f"The image {image_id} is in none of the annotation files of {folder}.",
-                "Give the data dir that these responses belong to.",
+                "Give the data folder that these responses belong to.",
             )
         image = images[image_id]
         unknown = image.categories - synonyms.classes.keys()
@@ -118,7 +118,7 @@ def _read_words(answer: str, synonyms: Synonyms, text: TextPipeline) -> Mentions
 def _extract(
     items: Sequence[_Scored], folder: Path, synonyms: Synonyms, options: ScoreOptions
 ) -> tuple[dict[str, Mentions], dict[str, Any], list[str], list[dict[str, str]]]:
-    """The mentions of each answer that the extractor read, the settings that say how, notes, and what it refused."""
+    """The mentions of each answer that the extractor read, its settings, notes, and the answers that it refused."""
     from napo_bench.engines.judge import judge_settings, tokens_note
 
     assert options.extractor is not None

@@ -1,6 +1,6 @@
 """Object HalBench: CHAIR over the COCO objects that answers mention.
 
-Plain data in, plain data out. Terms are the entries of the synonym file; each stands for a COCO class.
+Plain data in, plain data out. Terms are the entries of the synonym file; each term has a COCO class.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Synonyms:
 
     Attributes:
         classes: Term -> COCO class.
-        pairs: Two words, joined by a space -> the term that they are read as.
+        pairs: Two words, joined by a space -> their term.
     """
 
     classes: dict[str, str]
@@ -57,9 +57,9 @@ class Mention:
     """A COCO object in a sequence of words.
 
     Attributes:
-        object: Its class.
-        start: Index of its first word.
-        end: Index after its last word.
+        object: COCO class.
+        start: Index of the first word.
+        end: Index after the last word.
     """
 
     object: str
@@ -68,9 +68,9 @@ class Mention:
 
 
 def parse_synonyms(text: str) -> Synonyms:
-    """Read the synonym file: one class a line, comma-separated, its name first.
+    """Read the synonym file: one class a line, comma-separated, with its name first.
 
-    A term that stands on two lines belongs to the later one.
+    A term on two lines belongs to the later line.
     """
     classes: dict[str, str] = {}
     for line in text.splitlines():
@@ -81,7 +81,7 @@ def parse_synonyms(text: str) -> Synonyms:
 
 
 def find_mentions(lemmas: Sequence[str], synonyms: Synonyms) -> list[Mention]:
-    """The COCO objects among the words of a text, in their order, repeated as the text repeats them.
+    """The COCO objects among the words of a text, in the order of the text, with repetitions.
 
     Args:
         lemmas: Every word of the lower-cased text as its noun lemma.
@@ -109,9 +109,9 @@ def score_answer(mentioned: Sequence[str], image_objects: Collection[str], answe
     """The counts of one answer.
 
     Args:
-        mentioned: The class of every mention.
-        image_objects: The classes in the image.
-        answer: Its text, stripped.
+        mentioned: Class of every mention.
+        image_objects: Classes in the image.
+        answer: Text of the answer, stripped.
     """
     hallucinated = sum(name not in image_objects for name in mentioned)
     return {
@@ -145,6 +145,6 @@ def _without_toilet_seats(spans: list[tuple[str, int, int]]) -> list[tuple[str, 
 
 
 def ratio(numerator: str, denominator: str, unit: float = 100.0) -> Callable[[Sums], Any]:
-    """Unit * numerator / denominator on sums of counts, numbers or arrays `[B]`; 0 where the denominator is 0."""
+    """Unit * numerator / denominator on sums of counts, numbers or arrays `[B]`; 0 if the denominator is 0."""
     # Counts are whole, so a denominator below 1 is 0, and so is its numerator.
     return lambda sums: unit * sums[numerator] / np.maximum(sums[denominator], 1)

@@ -89,7 +89,7 @@ def _funnel(result: BenchmarkResult) -> dict[str, Bar]:
 BENCHMARK = Benchmark(
     name="vlind",
     label="VLind-Bench",
-    about="CK, VP, CB and LP, by concept and by picture style.",
+    about="CK, VP, CB and LP, by concept and by image style.",
     rows=(
         "RESPONSES is JSON lines of {context_id, concept, test, statement, image_id, text}; statement 1 must be True."
     ),

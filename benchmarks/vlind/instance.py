@@ -1,4 +1,4 @@
-"""One instance of VLind-Bench and its pictures, whichever layout they come from."""
+"""One instance of VLind-Bench and its images, from any layout."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _NOUN_SPELLINGS = ("non-existent_noun", "non_existent_noun")
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of the benchmark, read when it is needed.
+    """One image of the benchmark, which is read when needed.
 
     Attributes:
-        path: The picture's file, or the parquet file that holds it.
-        row: Its row in the parquet file, None where it has a file of its own.
+        path: File of the image, or parquet file that contains the image.
+        row: Row in the parquet file; None if the image is a file of its own.
     """
 
     path: Path
     row: int | None = None
 
     def name(self, data_dir: Path) -> str:
-        """What the picture is called in results: its path in the data dir, with `#row` in a parquet file."""
+        """The name of the image in results: its path in the data folder, with `#row` in a parquet file."""
         return str(self.path.relative_to(data_dir)) + ("" if self.row is None else f"#{self.row}")
 
     def read(self) -> bytes:
-        """The encoded picture. Raises NapoBenchError where it is not there."""
+        """The encoded image. Raises NapoBenchError if the image does not exist."""
         if self.row is None:
             return files.require_file(self.path, FETCH_HINT).read_bytes()
         return _parquet_picture(self.path, self.row)
@@ -45,21 +45,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance with at least one good picture. Its statements are named from the counterfactual's point of view.
+    """One instance with at least one good image. The names of its statements are those in the counterfactual world.
 
     Attributes:
-        concept: What it is about: climate, color, ...
-        context_id: Unique within its concept.
-        context: The counterfactual world, in words.
-        factual_context: The real world, in words.
-        true_statement: True of the counterfactual world, false of the real one.
-        false_statement: The other way round.
-        existent_noun: Something that the best counterfactual picture shows.
-        non_existent_noun: Something that it does not show.
-        best_image: Id of the picture of the tests VP and CB.
-        good_images: Ids of the pictures of the test LP.
-        factual: The picture of the test CK.
-        counterfactual: Id -> picture, for the best and the good ones.
+        concept: Concept of the instance: climate, color, ...
+        context_id: Id, unique within the concept.
+        context: Counterfactual world, in words.
+        factual_context: Real world, in words.
+        true_statement: Statement that is true in the counterfactual world and false in the real world.
+        false_statement: Statement that is false in the counterfactual world and true in the real world.
+        existent_noun: Object that is in the best counterfactual image.
+        non_existent_noun: Object that is not in the best counterfactual image.
+        best_image: Id of the image for the tests VP and CB.
+        good_images: Ids of the images for the test LP.
+        factual: Image for the test CK.
+        counterfactual: Id -> image, for the best image and the good images.
     """
 
     concept: str
@@ -79,14 +79,14 @@ class Instance:
 def make_instance(
     row: Mapping[str, Any], where: str, votes: Mapping[str, int], factual: Picture, pictures: Mapping[str, Picture]
 ) -> Instance | None:
-    """The instance of a published row; None where no picture has two votes.
+    """The instance of a published row; None if no image has two votes.
 
     Args:
         row: The published fields; the non-existent noun may be spelt with a hyphen or an underscore.
-        where: What the row is, for messages.
+        where: Name of the row, for messages.
         votes: Image id -> votes.
-        factual: The real world.
-        pictures: Image id -> counterfactual picture.
+        factual: Image of the real world.
+        pictures: Image id -> counterfactual image.
 
     Raises:
         NapoBenchError: a field is missing or no text.
@@ -117,13 +117,13 @@ def identity(row: Any, where: str) -> tuple[str, str]:
 
 
 def image_id(row: Mapping[str, Any], name: str) -> str | None:
-    """The image id in a field, None where it holds none."""
+    """The image id in a field; None if the field contains no id."""
     text = str(row.get(name, ""))
     return text if text.isdigit() else None
 
 
 def read_votes(row: Mapping[str, Any], where: str) -> dict[str, int]:
-    """Image id -> votes, from an object or the JSON text of one. Raises NapoBenchError where it is neither."""
+    """Image id -> votes, from an object or the JSON text of an object. Raises NapoBenchError for any other value."""
     given = files.field(row, VOTES, (dict, str), where)
     try:
         votes = json.loads(given) if isinstance(given, str) else given

@@ -1,7 +1,7 @@
-"""The hub mirror of VLind-Bench (`MM-Hallu/VLind-Bench`): one row a picture, as parquet or as JSON lines.
+"""The hub mirror of VLind-Bench (`MM-Hallu/VLind-Bench`): one row an image, as parquet or as JSON lines.
 
-It names no votes: the pictures that it carries are the chosen ones, so each counts as good. A column of votes or of
-image ids is respected where a file has one.
+The mirror has no votes. It contains only the chosen images, so each image counts as good. If a file has a column of
+votes or of image ids, the column is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from napo_bench.core.errors import NapoBenchError
 
 
 class MirrorRow(NamedTuple):
-    """One picture with the fields of its instance; `where` names it in messages."""
+    """One image with the fields of its instance; `where` names the row in messages."""
 
     fields: dict[str, Any]
     where: str
@@ -34,7 +34,7 @@ class MirrorRow(NamedTuple):
 
 
 def read_parquet(paths: Iterable[Path]) -> list[MirrorRow]:
-    """The rows of the mirror's parquet files; pictures stay on disk. Raises NapoBenchError where one cannot be read."""
+    """The rows of the mirror's parquet files. Images stay on disk. Raises NapoBenchError if a file cannot be read."""
     import pyarrow
     import pyarrow.parquet
 
@@ -66,10 +66,10 @@ def read_jsonl(paths: Iterable[Path]) -> list[MirrorRow]:
 
 
 def instances(rows: Iterable[MirrorRow]) -> list[Instance]:
-    """The instances of the mirror's rows; one without a factual or without a good picture is left out.
+    """The instances of the mirror's rows. An instance without a factual image or without a good image is left out.
 
     Raises:
-        NapoBenchError: a row is malformed; names file, row and field.
+        NapoBenchError: a row is malformed. The error names file, row and field.
     """
     factual: dict[tuple[str, str], Picture] = {}
     counterfactual: dict[tuple[str, str], list[MirrorRow]] = {}
@@ -91,14 +91,16 @@ def _instance(shown: Sequence[MirrorRow], factual: Picture) -> Instance | None:
     fields, where, _ = shown[0]
     ids = _image_ids(shown)
     if len(set(ids)) < len(ids):
-        raise NapoBenchError(f"{where}: the instance has two pictures of the same image_id ({', '.join(ids)}).")
+        raise NapoBenchError(f"{where}: the instance has two images of the same image_id ({', '.join(ids)}).")
     votes = read_votes(fields, where) if fields.get(VOTES) else dict.fromkeys(ids, MIN_VOTES)
     pictures = {image: row.picture for image, row in zip(ids, shown, strict=True)}
     return make_instance(fields, where, votes, factual, pictures)
 
 
 def _image_ids(shown: Sequence[MirrorRow]) -> list[str]:
-    """The column `image_id` where it is there; else a lone picture is the best one, and several count from 0."""
+    """The image ids: the column `image_id` if it exists, else the best image's id for a single image, and 0, 1, ... for
+    several.
+    """
     own = [image for row in shown if (image := image_id(row.fields, "image_id")) is not None]
     if len(own) == len(shown):
         return own

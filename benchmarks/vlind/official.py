@@ -24,7 +24,7 @@ FACTUAL_IMAGE = "0"
 
 
 class AnswerKey(NamedTuple):
-    """Which question an answer is of; `statement` 1 must be True, 2 False."""
+    """The key of an answer's question; `statement` 1 must be True, and 2 False."""
 
     concept: str
     context_id: str
@@ -41,13 +41,13 @@ class Answer(NamedTuple):
 
 
 def load_instances(folder: Path) -> list[Instance]:
-    """The instances of a VLind folder; those without a picture of two votes are left out.
+    """The instances of a VLind-Bench folder. Instances without an image of two votes are left out.
 
     Args:
-        folder: Holds `data.json` and `images/`, or the hub mirror's `*.parquet` or `*.jsonl`.
+        folder: Folder with `data.json` and `images/`, or with the hub mirror's `*.parquet` or `*.jsonl`.
 
     Raises:
-        NapoBenchError: neither is there, or a row is malformed; names file, row and field.
+        NapoBenchError: the folder has neither layout, or a row is malformed. The error names file, row and field.
     """
     sources = data_files(folder)
     if not sources:
@@ -60,7 +60,7 @@ def load_instances(folder: Path) -> list[Instance]:
         read = mirror.read_parquet if sources[0].suffix == ".parquet" else mirror.read_jsonl
         instances = mirror.instances(read(sources))
     if not instances:
-        raise NapoBenchError(f"{sources[0]}: no instance has a picture with two votes.", FETCH_HINT)
+        raise NapoBenchError(f"{sources[0]}: no instance has an image with two votes.", FETCH_HINT)
     return instances
 
 
@@ -75,11 +75,12 @@ def read_answers(rows: Sequence[Mapping[str, Any]], source: str) -> list[Answer]
     """Response rows {context_id, concept, test, statement, image_id, text} -> answers.
 
     Args:
-        rows: Ids may be numbers or texts. The samples of a run, which hold such rows as `responses`, are read too.
-        source: Where the rows come from, for messages.
+        rows: Response rows, with ids as numbers or texts, or the samples of a run, which contain such rows as
+            `responses`.
+        source: Source of the rows, for messages.
 
     Raises:
-        NapoBenchError: a field is missing or has a value that it cannot have; names row and field.
+        NapoBenchError: a field is missing or has an invalid value. The error names row and field.
     """
     answers = []
     single = [single for row in rows for single in row.get("responses", [row])]
@@ -91,7 +92,7 @@ def read_answers(rows: Sequence[Mapping[str, Any]], source: str) -> list[Answer]
         statement = files.field(row, "statement", int, where)
         if statement not in (1, 2):
             raise NapoBenchError(f"{where}: the field 'statement' is {statement}; 1 (True) or 2 (False) is expected.")
-        # An instance has one factual picture, whatever a response file calls it.
+        # An instance has one factual image, whatever its id in a response file.
         image = FACTUAL_IMAGE if test == "ck" else str(files.field(row, "image_id", (str, int), where))
         key = AnswerKey(*identity(row, where), test, statement, image)
         answers.append(Answer(key, files.field(row, "text", str, where)))

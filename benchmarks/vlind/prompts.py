@@ -1,4 +1,6 @@
-"""What VLind-Bench asks of an instance: four tests, each with a statement that is True and one that is False."""
+"""VLind-Bench's questions about an instance: four tests, each with a statement that is True and a statement that is
+False.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ _ANSWER_FORM = "Only respond in True or False."
 
 @dataclass(frozen=True)
 class Statement:
-    """One question: the key of its answer, the prompt, and the picture that goes with it."""
+    """One question: the key of its answer, the prompt, and the image."""
 
     key: AnswerKey
     prompt: str
@@ -31,7 +33,7 @@ def commonsense_prompt(statement: str) -> str:
 
 
 def image_prompt(statement: str, forget: bool = False) -> str:
-    """The prompt of the test VP; with `forget` that of LP, which tells to leave common sense aside."""
+    """The prompt of the test VP. With `forget` the prompt of the test LP, which says to ignore common sense."""
     return (
         f"Statement: {statement}\nBased on the image, is the given statement true or false? "
         f"{_forget('image') if forget else ''}{_ANSWER_FORM}"

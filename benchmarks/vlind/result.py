@@ -19,13 +19,13 @@ from napo_bench.benchmarks.vlind.score import STYLES, instance_counts, parse_ans
 from napo_bench.core.errors import NapoBenchError
 
 Passed = dict[tuple[str, str], bool]
-"""(test, image id) -> whether both statements are answered right, for the pairs that are there."""
+"""(test, image id) -> whether both statements are answered right, for the existing pairs."""
 
 
 def score_vlind(data: Vlind, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
     """Score VLind-Bench's answers.
 
-    Over a part of the answers, an instance counts where its pairs of CK, VP and CB are there, and one of LP.
+    Over a part of the answers, an instance counts if its pairs of CK, VP and CB exist, and a pair of LP.
 
     Raises:
         NapoBenchError: no instance has all its tests.
@@ -78,7 +78,7 @@ def _passed(questions: Sequence[Question], given: Mapping[Question, Answer]) -> 
 
 
 def _counts(passed: Passed, images: Collection[str]) -> dict[str, float] | None:
-    """The counts of an instance with LP over `images`; None where a test has no pair."""
+    """The counts of an instance, with LP over `images`; None if a test has no pair."""
     single = {test: right for (test, _), right in passed.items() if test != "lp"}
     lp = {image: right for (test, image), right in passed.items() if test == "lp" and image in images}
     if len(single) < 3 or not lp:

@@ -17,13 +17,14 @@ STYLES: dict[str, range] = {
     "illustration": range(4, 8),
     "cartoon": range(8, 12),
 }
-"""Style of a counterfactual picture -> the image ids that have it."""
+"""Style of a counterfactual image -> image ids of the style."""
 
 
 def parse_answer(text: str) -> str:
-    """The first word that is true or false, as "True" or "False"; "NA" where there is none.
+    """The first word that is true or false, as "True" or "False"; "NA" if there is no such word.
 
-    Lower-cased, newlines to spaces, commas and full stops removed, split on single spaces.
+    The text is lower-cased, newlines become spaces, commas and full stops are removed, and the text is split at single
+    spaces.
     """
     for word in text.lower().replace("\n", " ").replace(",", "").replace(".", "").split(" "):
         if word in {"true", "false"}:
@@ -42,22 +43,22 @@ def good_images(votes: Mapping[str, int]) -> list[str]:
 
 
 def best_image(best: str | None, votes: Mapping[str, int]) -> str:
-    """The picture of the tests VP and CB: the named one, else the first with the most votes."""
+    """The image for the tests VP and CB: the named image, else the first image with the most votes."""
     return best if best is not None else max(votes, key=lambda image: votes[image])
 
 
 def instance_counts(ck: bool, vp: bool, cb: bool, lp: Mapping[str, bool]) -> dict[str, float]:
-    """The counts of one instance that the metrics are functions of.
+    """The counts of one instance for the metrics.
 
     Args:
-        ck: Commonsense knowledge passed.
-        vp: Visual perception passed.
-        cb: Commonsense bias passed, whatever the other tests say.
-        lp: Good image id -> language prior passed on it; not empty.
+        ck: Whether commonsense knowledge is passed.
+        vp: Whether visual perception is passed.
+        cb: Whether commonsense bias is passed, independent of the other tests.
+        lp: Good image id -> whether language prior is passed on this image; not empty.
 
     Returns:
-        `lp` is the share of good images that pass; `lp_eligible` is 1 where CK, VP and CB pass, and
-        `lp_share` is `lp` there and 0 elsewhere.
+        `lp` is the share of good images that pass. `lp_eligible` is 1 if CK, VP and CB pass, else 0. `lp_share` is `lp`
+        if the instance is eligible, else 0.
     """
     share = sum(lp.values()) / len(lp)
     eligible = vp and ck and cb
@@ -74,7 +75,7 @@ def instance_counts(ck: bool, vp: bool, cb: bool, lp: Mapping[str, bool]) -> dic
 
 
 def percent(part: str, whole: str) -> Callable[[Mapping[str, Any]], Any]:
-    """100 * part / whole on sums of counts, numbers or arrays `[B]`; 0 where whole is 0."""
+    """100 * part / whole on sums of counts, numbers or arrays `[B]`; 0 if whole is 0."""
 
     def metric(sums: Mapping[str, Any]) -> Any:
         divisor = np.asarray(sums[whole], dtype=np.float64)

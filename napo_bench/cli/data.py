@@ -93,7 +93,7 @@ def show(
 
     named = [benchmark_named(text) for text in benchmarks or []]
     root = resolve_data_dir(data_dir)
-    table = Table(title=f"Data dir: {escape(str(root))}", title_justify="left", box=None, show_header=False)
+    table = Table(title=f"Data folder: {escape(str(root))}", title_justify="left", box=None, show_header=False)
     commands: list[str] = []
     if _is_micro(root):
         table.add_row("the micro world, all four benchmarks", _THERE)

@@ -9,7 +9,7 @@ from napo_bench.core.errors import NapoBenchError
 
 DATA_DIR_VARIABLE = "NAPO_BENCH_DATA"
 MICRO_STAMP = "micro.json"
-"""File that says of a data dir that its benchmarks are the micro world's."""
+"""File that says of a data folder that its benchmarks are the micro world's."""
 
 
 def data_dir(option: Path | None = None) -> Path:

@@ -36,7 +36,7 @@ def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: 
 
     Args:
         source: Source to fetch.
-        root: The data dir.
+        root: The data folder.
         base_url: A mirror: a web server that serves a data folder with packed archives. Folders of the hub follow
             HF_ENDPOINT instead.
         progress: Told, while bytes arrive, how many are here, and how many the server announced.

@@ -52,7 +52,7 @@ class NapoAPI(lmms):  # type: ignore[misc]
         journal: Where answers are kept; None is the user's cache folder.
         request: Further request fields, which are part of what an answer is known by.
         max_refused: Share of the questions that may be refused, see Endpoint.
-        thinking_marks: What encloses thoughts, which are no part of an answer.
+        thinking_marks: Marks around thoughts, which are no part of an answer.
 
     Attributes:
         progress: Is told how far it is; None draws a bar.

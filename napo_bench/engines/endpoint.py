@@ -239,7 +239,7 @@ class Endpoint:
             return completion
 
     def stored(self, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Completion | None:
-        """The journal's completion of a chat, None where it has none."""
+        """The journal's completion of a chat, None if it has none."""
         fields = chat.with_request(settings, self.request)
         key = self._key(identity, fields)
         with self._state:
@@ -422,7 +422,7 @@ class Endpoint:
 
 
 class _TransientError(Exception):
-    """A fault that a later request may not meet; `retry_after` in seconds, None where the endpoint named none."""
+    """A fault that a later request may not meet; `retry_after` in seconds, None if the endpoint named none."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -444,7 +444,7 @@ class _StoppedError(Exception):
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as seconds or as a date; None where it says neither."""
+    """Seconds that a Retry-After header asks for, given as seconds or as a date; None if it says neither."""
     if header is None:
         return None
     try:

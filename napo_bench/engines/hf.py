@@ -66,7 +66,7 @@ class NapoHF(lmms):  # type: ignore[misc]
         dtype: One of napo_bench.models.device.DTYPES; "auto" is bfloat16 on CUDA, else float32.
         trust_remote_code: Run code that the checkpoint brings.
         journal: Where answers are kept, thoughts included; None is the user's cache folder.
-        thinking_marks: What encloses thoughts, which are no part of an answer.
+        thinking_marks: Marks around thoughts, which are no part of an answer.
 
     Attributes:
         progress: Is told how far it is; None draws a bar.

@@ -37,7 +37,7 @@ class Reply(Generic[T]):
     """What the judge says to one prompt.
 
     Attributes:
-        value: The parsed reply; None where no ask gave one that can be parsed.
+        value: The parsed reply; None if no ask gave one that can be parsed.
         text: The reply that `value` comes from, or the last one; with the thoughts of a judge that writes some.
         model: The judge that was asked for.
         reported_model: The judge that answered, as the endpoint names it.
@@ -104,7 +104,7 @@ class Judge:
 
         Args:
             prompts: Equal ones are asked once.
-            parse: The reply's text -> its value, None where there is none.
+            parse: The reply's text -> its value, None if there is none.
 
         Returns:
             One reply a prompt, in their order.
@@ -191,7 +191,7 @@ def configured_judge(
     max_refused: float = MAX_REFUSED,
     thinking_marks: Marks = DEFAULT_MARKS,
 ) -> Judge | None:
-    """The judge that options and environment name, or None where neither names one.
+    """The judge that options and environment name, or None if neither names one.
 
     Args:
         model: Of the option; else NAPO_BENCH_JUDGE_MODEL.

@@ -28,7 +28,7 @@ _opened: dict[tuple[Path, str, int], Image.Image] = {}
 
 
 class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
-    """One benchmark, read from the data dir in its official layout.
+    """One benchmark, read from the data folder in its official layout.
 
     A doc is a sampling unit: for VLind-Bench an instance with all its questions, elsewhere a question. The model's
     answers become rows of the official response format; under plain `lmms-eval` `napo_bench.runs.score` scores
@@ -37,7 +37,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
     Args:
         config: The YAML. Beside lmms-eval's own keys it has `member` (name of the task in a suite) and may have
             `scoring` (fields of ScoreOptions for plain `lmms-eval`).
-        data_dir: Holds a folder a benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
+        data_dir: Folder with one folder for each benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
 
     Raises:
         NapoBenchError: data is missing or malformed.

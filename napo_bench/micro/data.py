@@ -59,7 +59,7 @@ def write_data(out: Path, seed: int = SEED) -> None:
         raise NapoBenchError(
             f"{out} cannot be written: {error.strerror or error}.", "Free space or choose another folder."
         ) from None
-    # The stamp is written last: a data dir that has one is whole.
+    # The stamp is written last: a data folder that has one is whole.
     files.write_json(out / MICRO_STAMP, {"world": world_version(), "seed": seed})
 
 

@@ -184,7 +184,7 @@ def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult)
         shown = ", ".join(f"{name} ({_short(hashes[0], name)} and {_short(hashes[1], name)})" for name in differing)
         raise NapoBenchError(
             f"{benchmark}: candidate and baseline were scored against different data: {shown}.",
-            "Score both against the same data dir.",
+            "Score both against the same data folder.",
         )
 
 

@@ -44,7 +44,7 @@ class EvalOptions:
 
     Attributes:
         suite: Names of tasks.
-        data_dir: Holds a folder a benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
+        data_dir: Folder with one folder for each benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
         profile: Of PROFILES; "paper" is 3 beams at temperature 0.2 as in its released script, VLind-Bench greedy.
         batch_size: Prompts in one forward.
         limit: Only the first units of each benchmark (VLind-Bench: instances, else questions).

@@ -25,7 +25,7 @@ def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOpt
         benchmark: Name of a benchmark.
         rows: Responses in the benchmark's official format. Thoughts in them are not scored; see
             `napo_bench.benchmarks.unanswered` for two further fields.
-        data_dir: Holds a folder a benchmark, with the official data files.
+        data_dir: Folder with one folder for each benchmark, with the official data files.
         options: How to score.
 
     Raises:
@@ -76,7 +76,7 @@ def _score(
 
 
 def data_hashes(benchmark: str, data_dir: Path) -> dict[str, str]:
-    """SHA-256 of the benchmark's data files that are there, by path relative to the data dir (images not included).
+    """SHA-256 of the benchmark's data files that are there, by path relative to the data folder (images not included).
 
     A micro world's `micro.json` is among them, so that a result says that it is not of the published data.
     """

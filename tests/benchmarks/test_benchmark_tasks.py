@@ -126,7 +126,7 @@ def test_object_halbench_reads_each_picture_from_its_own_line(tmp_path: Path) ->
     assert (colour_of(first), colour_of(second)) == ((200, 0, 0), (0, 0, 200))
 
 
-@pytest.mark.parametrize(("image", "message"), [("abc", "no base64"), (encoded((0, 0, 0))[:40], "does not decode")])
+@pytest.mark.parametrize(("image", "message"), [("abc", "no base64"), (encoded((0, 0, 0))[:40], "cannot be decoded")])
 def test_object_halbench_with_a_damaged_picture(tmp_path: Path, image: str, message: str) -> None:
     row = {"image_id": 42, "image": image, "question": "What is it?"}
     (tmp_path / "questions.jsonl").write_text(json.dumps(row))
@@ -158,7 +158,7 @@ def test_mmhal_fills_the_template_row(tmp_path: Path) -> None:
 def test_a_picture_that_does_not_decode_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(NapoBenchError, match="does not decode") as caught:
+    with pytest.raises(NapoBenchError, match="cannot be decoded") as caught:
         Question("Why?", path, lambda text: {}).open_picture()
     assert str(path) in caught.value.message
     assert "BytesIO" not in caught.value.message

@@ -120,5 +120,5 @@ def test_questions_training_rows_and_the_explorer_see_the_same_grey_levels(tmp_p
 def test_a_question_whose_image_has_no_known_range_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / "depth.tiff"
     path.write_bytes(encoded(grey(RAMP, np.float32), "TIFF"))
-    with pytest.raises(NapoBenchError, match=r"depth.tiff: the picture does not decode: its grey levels are from 0"):
+    with pytest.raises(NapoBenchError, match=r"depth.tiff: the image cannot be decoded: its grey levels are from 0"):
         Question("Why?", path, lambda text: {}).open_picture()

@@ -196,7 +196,7 @@ def test_mmhal_rewards_the_truth_and_punishes_the_prior(data, score):
     assert result.breakdown["question_type/adversarial"]["score"].value < 1
 
 
-# --- the data dir
+# --- the data folder
 
 
 def test_the_same_seed_writes_the_same_bytes(data, tmp_path):

@@ -1,4 +1,4 @@
-"""The engine: a checkpoint and a data dir -> official responses -> a run."""
+"""The engine: a checkpoint and a data folder -> official responses -> a run."""
 
 from __future__ import annotations
 
@@ -478,7 +478,7 @@ def test_a_picture_that_does_not_decode_is_named(
 ) -> None:
     broken = damaged / "mmhal/images/5_o.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(NapoBenchError, match="does not decode") as caught:
+    with pytest.raises(NapoBenchError, match="cannot be decoded") as caught:
         evaluate(checkpoint, tmp_path / "run", dataclasses.replace(options, suite=["mmhal"], data_dir=damaged))
     assert str(broken) in caught.value.message
 

@@ -1,4 +1,4 @@
-"""Official response rows and a data dir become a result: ids checked, intervals, notes, settings, samples."""
+"""Official response rows and a data folder become a result: ids checked, intervals, notes, settings, samples."""
 
 import json
 import re

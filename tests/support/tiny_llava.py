@@ -1,4 +1,4 @@
-"""The tiny LLaVA and the tiny data dir of scripts/make_tiny_llava.py, for tests."""
+"""The tiny LLaVA and the tiny data folder of scripts/make_tiny_llava.py, for tests."""
 
 from __future__ import annotations
 

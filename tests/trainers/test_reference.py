@@ -103,7 +103,7 @@ def test_the_chosen_response_over_the_crop_comes_last(model, tmp_path, conversat
 def test_rows_with_problems_are_found_before_training(model, rows, conversation, tmp_path):
     run(model, rows, conversation, tmp_path / "pass")
     stored = read_reference(rows, tmp_path / "pass")
-    assert stored.problems == {4: "picture does not decode"}
+    assert stored.problems == {4: "image cannot be decoded"}
     assert np.isnan(stored.sum[4]).all() and np.isfinite(np.delete(stored.sum, 4, 0)).all()
 
 

@@ -108,10 +108,10 @@ def test_rows_with_one_id_are_told_apart_by_their_number(open_tiny):
     source[1]["chosen"] = ""
     source[2]["image_only"] = ""
     rows = open_tiny(source)
-    rows.leave_out({3: "picture does not decode"})
+    rows.leave_out({3: "image cannot be decoded"})
     assert rows.report.left_out == {
         "no chosen response": ["same (row 1)"],
-        "picture does not decode": ["same (row 3)"],
+        "image cannot be decoded": ["same (row 3)"],
     }
     assert rows.report.without == {"vision": ["same (row 2)"]}
     assert [rows[index, True].position for index in range(3)] == [0, 2, 4]
@@ -193,12 +193,12 @@ def test_undecodable_and_long_rows_are_set_aside_by_the_examiner(open_tiny, conv
     batch, problems = Examiner(Collator(conversation), max_length=50)([rows[index, True] for index in range(4)])
     assert batch.ids == ["row-1"]
     assert problems == {
-        0: "picture does not decode",
-        2: "picture does not decode",
+        0: "image cannot be decoded",
+        2: "image cannot be decoded",
         3: "longer than max_length (50 tokens)",
     }
     rows.leave_out(problems)
-    assert rows.report.left_out["picture does not decode"] == ["row-0", "row-2"]
+    assert rows.report.left_out["image cannot be decoded"] == ["row-0", "row-2"]
     assert [rows[0, True].id, len(rows)] == ["row-1", 1]
 
 
@@ -213,7 +213,7 @@ def test_a_row_left_out_later_is_no_longer_listed_as_lacking_a_negative(open_tin
     source = tiny_rows(2)
     source[0]["image_only"] = ""
     rows = open_tiny(source)
-    rows.leave_out({0: "picture does not decode"})
+    rows.leave_out({0: "image cannot be decoded"})
     assert rows.report.without == {}
 
 

@@ -282,7 +282,7 @@ def test_output_is_a_plain_checkpoint_without_pickles(run):
     assert load_recipe(out / "recipe.yaml").loss_language == "napo"
     assert json.loads((out / "rows.json").read_text()) == {
         "total": 14,
-        "left_out": {"picture does not decode": ["row-3"]},
+        "left_out": {"image cannot be decoded": ["row-3"]},
         "without": {"language": ["row-5"]},
         "cleaned": [],
     }
@@ -379,7 +379,7 @@ def test_progress_sees_both_passes_and_the_rows_that_are_left_out(run, world):
     run(progress=Notebook())
     assert Notebook.stages == {"Reference": (14, 14), "Training": (8, 8)}
     assert Notebook.notes == [
-        "Left out, picture does not decode: 1 of 14 rows (row-3).",
+        "Left out, image cannot be decoded: 1 of 14 rows (row-3).",
         "Trained on without a language negative: 1 of 14 rows (row-5).",
     ]
 

@@ -121,7 +121,7 @@ def test_two_processes_started_by_torchrun_are_one_also_after_a_signal_to_one_of
     done = launch(world, "plain", "--no-python", Path(sys.executable).parent / "napo-bench", resume=True)
     assert_as_one_process(world, "plain")
     assert done.stdout.splitlines()[-1] == str(world / "plain")
-    assert done.stderr.count("Left out, picture does not decode: 1 of 22 rows (row-3).") == 1
+    assert done.stderr.count("Left out, image cannot be decoded: 1 of 22 rows (row-3).") == 1
 
 
 @pytest.mark.parametrize("config", ["ddp", "fsdp", "deepspeed"])

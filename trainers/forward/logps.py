@@ -63,8 +63,8 @@ class ResponseLogps:
     """Log-probs of the responses, prompt and image excluded, in float32.
 
     Attributes:
-        sum: Over the tokens of the response, `[B, R]`; 0 where the row lacks it.
-        mean: The sum over the number of tokens, `[B, R]`; 0 where the row lacks it.
+        sum: Over the tokens of the response, `[B, R]`; 0 if the row lacks it.
+        mean: The sum over the number of tokens, `[B, R]`; 0 if the row lacks it.
         tokens: Number of tokens, `[B, R]`.
     """
 
@@ -110,7 +110,7 @@ def response_logps(model: nn.Module, batch: PreferenceBatch, shared_prefix: bool
 
 
 def obstacle_to_sharing(model: nn.Module) -> str | None:
-    """Why the responses of this model cannot share their prefix; None where they can."""
+    """Why the responses of this model cannot share their prefix; None if they can."""
     config = _unwrapped(model).config
     text = config.get_text_config()
     if family_of(config).positions is None:

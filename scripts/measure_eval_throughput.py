@@ -20,8 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from napo_bench.benchmarks import all_tasks
-from napo_bench.engines.hf import NapoHF
-from napo_bench.engines.request import Asked, Generation
+from napo_bench.core.journal import Journal
+from napo_bench.engines.answering import Answering
+from napo_bench.engines.hf import HFEngine
+from napo_bench.engines.request import Generation, Picture, Request
 
 
 def main() -> None:
@@ -34,16 +36,16 @@ def main() -> None:
         make_checkpoint(root / "tiny")
         make_data(root / "data", arguments.size)
         questions = [
-            Asked(question.prompt, question.open_picture(), Generation(max_new_tokens=task.max_new_tokens))
+            Request(question.prompt, Picture.of(question.open_picture()), Generation(task.max_new_tokens))
             for benchmark, task in all_tasks().values()
             for unit in benchmark.open(root / "data" / benchmark.name).units(task.name)
             for question in unit
         ]
         rates, answers = {}, {}
         for batch_size in (1, arguments.batch_size):
-            model = NapoHF(str(root / "tiny"), batch_size, journal=root / f"{batch_size}.sqlite")
+            answering = Answering(HFEngine(str(root / "tiny"), batch_size), Journal(root / f"{batch_size}.sqlite"))
             began = time.perf_counter()
-            answers[batch_size] = model.answer(questions, len(questions), f"Batches of {batch_size}")
+            answers[batch_size] = answering.answer(questions, len(questions), f"Batches of {batch_size}")
             rates[batch_size] = len(questions) / (time.perf_counter() - began)
     same = answers[1] == answers[arguments.batch_size]
     table = Table(title=f"{len(questions)} questions, {torch.get_num_threads()} threads", title_justify="left")

@@ -57,11 +57,6 @@ ARROWS: dict[str, set[str]] = {
 }  # fmt: skip
 """Room -> the rooms that it may import from."""
 
-EXCEPTIONS = {
-    ("runs", "lmms"): ["napo_bench/runs/evaluate.py"],
-    ("runs", "micro"): ["napo_bench/runs/evaluate.py"],
-}
-
 
 def modules() -> dict[str, ast.Module]:
     """Every module of the project, by path relative to the root."""
@@ -267,7 +262,7 @@ def test_arrows_between_rooms_point_one_way() -> None:
             package, _, rest = name.partition(".")
             there = rest.partition(".")[0]
             if package == "napo_bench" and there in ARROWS and there != here:
-                assert there in ARROWS[here] or path in EXCEPTIONS.get((here, there), ()), f"{path} imports {name}"
+                assert there in ARROWS[here], f"{path} imports {name}"
 
 
 def imported_when_loaded(body: Sequence[ast.stmt]) -> Iterator[str]:

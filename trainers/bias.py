@@ -6,27 +6,25 @@ question. Greedy with 3 beams, no extra prompt, no filtering.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from napo_bench.core import files, locks
+from napo_bench.core import files, locks, processes
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal
 from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import Progress
 from napo_bench.engines import BATCH_SIZE
-from napo_bench.engines.request import Asked, Generation
+from napo_bench.engines.answering import Answering
+from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.trainers.rows import decode_image, image_path, open_table, row_ids, row_names
-
-if TYPE_CHECKING:
-    from napo_bench.engines.hf import NapoHF
 
 COLUMNS = (
     "question",
@@ -101,8 +99,8 @@ def build_bias(
         data: RLAIF-V rows: a parquet file, a folder of them, or a data set on the hub.
         out: Folder of the result: parquet shards, `build.json` and a README.
         batch_size: Prompts in one forward.
-        device: As for `NapoHF`.
-        dtype: As for `NapoHF`.
+        device: As for `HFEngine`.
+        dtype: As for `HFEngine`.
         cache: Of the memory-mapped rows, the user's cache folder by default.
         progress: Is told how far it is; None draws bars.
         generation: How the model answers.
@@ -132,29 +130,29 @@ def _build_bias(
         table, source = open_table(data, _NEEDED, None, rows_cache)
         _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), source.fingerprint(table), generation))
         return _report(out, table)
-    if os.environ.get("RANK", "0") == "0":
+    if processes.is_first():
         open_table(data, _NEEDED, None, rows_cache)  # rows that cannot be read are found before the model is loaded
-    from napo_bench.engines.hf import NapoHF
+    from napo_bench.engines.hf import HFEngine
 
-    model = NapoHF(checkpoint, batch_size, device, dtype, journal=out / "journal.sqlite")
-    model.progress = progress
-    everyone = model.accelerator
-    with everyone.main_process_first():
+    engine = HFEngine(checkpoint, batch_size, device, dtype)
+    with processes.first_process_first():
         table, source = open_table(data, _NEEDED, None, rows_cache)
-    if everyone.is_main_process:
-        identity = _identity(model.fingerprint, source.fingerprint(table), generation) | {"dtype": str(model.dtype)}
+    if processes.is_first():
+        identity = _identity(engine.fingerprint, source.fingerprint(table), generation) | {"dtype": str(engine.dtype)}
         _claim(out, identity, checkpoint=checkpoint, data=str(data), rows=len(table))
-    everyone.wait_for_everyone()
+    processes.wait()
     shards = _shards(out, len(table))
-    for number in range(everyone.process_index, len(shards), everyone.num_processes):
-        path, first = shards[number]
-        if not path.is_file():
-            part = table.with_format("arrow")[first : first + ROWS_A_SHARD]
-            folders = [source.folder(position) for position in range(first, first + len(part))]
-            _write_shard(path, part, model, generation, folders, f"Shard {number + 1} of {len(shards)}")
-    everyone.wait_for_everyone()
+    with Journal(out / "journal.sqlite") as journal:
+        answering = Answering(engine, journal, progress)
+        for number in range(processes.rank(), len(shards), processes.count()):
+            path, first = shards[number]
+            if not path.is_file():
+                part = table.with_format("arrow")[first : first + ROWS_A_SHARD]
+                folders = [source.folder(position) for position in range(first, first + len(part))]
+                _write_shard(path, part, answering, generation, folders, f"Shard {number + 1} of {len(shards)}")
+    processes.wait()
     report = _report(out, table)
-    if everyone.is_main_process:
+    if processes.is_first():
         _write_readme(out, report)
     return report
 
@@ -192,22 +190,22 @@ def _shards(out: Path, rows: int) -> list[tuple[Path, int]]:
 
 
 def _write_shard(
-    path: Path, rows: pa.Table, model: NapoHF, generation: Generation, folders: Sequence[Path], title: str
+    path: Path, rows: pa.Table, answering: Answering, generation: Generation, folders: Sequence[Path], title: str
 ) -> None:
     questions = rows["question"].to_pylist()
-    language = model.answer(
-        (Asked(question or "", None, generation) for question in questions), len(questions), f"{title}, language"
+    language = answering.answer(
+        (Request(question or "", None, generation) for question in questions), len(questions), f"{title}, language"
     )
     decoded: list[bool] = []
 
-    def pictures() -> Iterator[Asked]:
+    def pictures() -> Iterator[Request]:
         for cell, folder in zip(rows["image"], folders, strict=True):
             image = decode_image(cell.as_py(), folder)
             decoded.append(image is not None)
             if image is not None:
-                yield Asked("", image, generation)
+                yield Request("", Picture.of(image), generation)
 
-    seen = iter(model.answer(pictures(), len(questions), f"{title}, vision"))
+    seen = iter(answering.answer(pictures(), len(questions), f"{title}, vision"))
     vision = [next(seen) if there else None for there in decoded]
     biased = {"question_only": pa.array(language, pa.string()), "image_only": pa.array(vision, pa.string())}
     columns = {name: rows[name] for name in rows.column_names} | biased

@@ -84,9 +84,10 @@ def evaluate(
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_request_fields, read_share
     from napo_bench.engines.judge import configured_judge, judge_journal
-    from napo_bench.runs.evaluate import EvalOptions, micro_world, suite_named
+    from napo_bench.runs.evaluate import EvalOptions, suite_named
     from napo_bench.runs.evaluate import evaluate as run_evaluation
     from napo_bench.runs.score import ScoreOptions
+    from napo_bench.studies.micro_world import micro_world
 
     if request and api_base_url is None:
         raise NapoBenchError("--request is given, but no endpoint.", "Add --api-base-url.")

@@ -1,6 +1,6 @@
-"""An OpenAI-compatible chat endpoint: journalled, retried, bounded in concurrency and in requests.
+"""An OpenAI-compatible chat endpoint: retried, and bounded in requests.
 
-The LLM judge and the model class `napo_api` both speak through it. The client's own retries are off: every HTTP
+The LLM judge and the engine `api` both speak through it. The client's own retries are off: every HTTP
 request has to be counted against the budget, and a rate limit that one thread meets holds for all of them.
 
 A refusal is about one prompt (a content filter, too long a prompt) or about every prompt (a wrong field). Until the
@@ -16,31 +16,25 @@ import random
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-import msgspec
 import openai
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.journal import Journal, journal_key
-from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import chat
+from napo_bench.engines.answer import Completion
+from napo_bench.engines.threads import StoppedError
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
     Messages = list[ChatCompletionMessageParam]
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 _FIRST_WAIT = 1.0
-_GOODBYE_SECONDS = 10.0  # that requests in flight get when the user ends the command
 _LONGEST_WAIT = 60.0
 _LONGEST_RETRY_AFTER = 600.0
 _LONGEST_QUOTE = 400
@@ -50,31 +44,6 @@ MAX_REFUSED = 0.01
 _GO_ON = "Run the same command again: what is stored is not asked again."
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One answer of the endpoint.
-
-    Attributes:
-        text: The message's content; "" where the endpoint sent none.
-        model: The model's name as the endpoint reported it.
-        prompt_tokens: As reported, 0 where the endpoint does not count.
-        completion_tokens: As reported, 0 where the endpoint does not count.
-        cut_off: The endpoint ended it at its token limit.
-        thoughts: What the endpoint sent apart from the text.
-        request: The fields sent beside model and messages.
-        refused: Why the endpoint refuses this chat; "" where it does not.
-    """
-
-    text: str
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    cut_off: bool = False
-    thoughts: str = ""
-    request: dict[str, Any] = field(default_factory=dict)
-    refused: str = ""
-
-
 class Endpoint:
     """Chat completions of one model behind one URL.
 
@@ -82,13 +51,11 @@ class Endpoint:
         model: The name to ask for.
         base_url: Up to and including `/v1`; None is the `openai` client's default.
         api_key: Sent as the bearer token; it reaches no message and no file. None suits servers without keys.
-        journal: Keeps every completion from the moment it arrives.
-        concurrency: Requests in flight at most.
         max_requests: HTTP requests that this object may send, retries included; None is no limit.
         timeout: Seconds that one request may stay silent.
         retries: Requests after the first that one completion may take.
         request: Fields of every request, over those of `complete`; None leaves a field out.
-        max_refused: Share of the prompts of `map`, rounded up to a whole prompt, that may be refused.
+        max_refused: Share of the prompts of `asking`, rounded up to a whole prompt, that may be refused.
 
     Raises:
         NapoBenchError: the URL is none, the key cannot be sent, or there is none where the default URL needs one.
@@ -99,8 +66,6 @@ class Endpoint:
         model: str,
         base_url: str | None,
         api_key: str | None,
-        journal: Journal,
-        concurrency: int = 8,
         max_requests: int | None = None,
         timeout: float = 60.0,
         retries: int = 6,
@@ -119,8 +84,6 @@ class Endpoint:
         self._api_key = api_key
         self.model = model
         self.url = public_url(str(self._client.base_url))
-        self._journal = journal
-        self._concurrency = concurrency
         self._max_requests = max_requests
         self._timeout = timeout
         self._retries = retries
@@ -130,144 +93,67 @@ class Endpoint:
         self._refused: list[str] = []
         self._first_refusals: list[tuple[int, str]] = []
         self._unsupported: frozenset[str] = frozenset()
-        self._asked: dict[str, Completion] = {}
         self._requests = 0
         self._resume_at = 0.0
         self._reached = False
         self._stop = threading.Event()
         self._first_contact = threading.Lock()
         self._state = threading.Lock()
-        self._key_locks: dict[str, threading.Lock] = {}
 
-    def map(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        progress: Progress = SILENT,
-        stage: str = "Answering",
-    ) -> list[Result]:
-        """`[function(item) for item in items]` with bounded concurrency; `function` may call `complete`.
+    @contextmanager
+    def asking(self, count: int) -> Iterator[Callable[[], None]]:
+        """Count refusals among `count` prompts, which this block asks.
 
-        The first failure stops what has not been sent; what is in flight is still awaited and stored.
-
-        Args:
-            function: Called in several threads.
-            items: Its arguments.
-            progress: Told whenever an item is done.
-            stage: What `progress` calls this.
+        Yields:
+            A function that ends the requests of other threads: none is sent any more, and none waits any longer.
 
         Raises:
-            NapoBenchError: an item failed; says how many are done.
+            NapoBenchError: the endpoint refused every prompt, and has answered none before.
         """
         self._stop.clear()
-        self._prompts = len(items)
+        self._prompts = count
         self._refused.clear()
-        self._asked.clear()
-
-        def run(item: Item) -> Result:
-            if self._stop.is_set():
-                raise _StoppedError
-            try:
-                return function(item)
-            except BaseException:
-                self._stop.set()
-                raise
-
-        pool = ThreadPoolExecutor(self._concurrency)
-        try:
-            futures = [pool.submit(run, item) for item in items]
-            done = 0
-            for future in as_completed(futures):
-                if future.exception() is None:
-                    done += 1
-                    progress(stage, done, len(items))
-        except BaseException:
-            self._stop.set()
-            wait(futures, _GOODBYE_SECONDS)
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        pool.shutdown()
-        errors = [error for future in futures if (error := future.exception()) is not None]
-        for error in errors:
-            if isinstance(error, NapoBenchError):
-                answered = done - sum(bool(completion.refused) for completion in self._asked.values())
-                stored = f"{answered} of {len(items)} are answered and stored in {self._journal.path}."
-                raise NapoBenchError(f"{error.message}\n{stored}", error.hint) from None
-            if not isinstance(error, _StoppedError):
-                raise error
-        if not self._reached and len(self._refused) == len(items) > 0:
+        yield self._stop.set
+        if not self._reached and len(self._refused) == count > 0:
             raise self._failure(f"refuses every prompt: {self._refused[-1]}", "Change what it names and run again.")
-        return [future.result() for future in futures]
 
-    def complete(
-        self,
-        messages: Callable[[], Messages],
-        identity: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        is_answer: Callable[[Completion], bool] = lambda completion: True,
-    ) -> Completion:
-        """The completion of one chat, from the journal where it is there; equal chats are asked once.
+    def fields(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a request with these settings: the user's over them."""
+        return chat.with_request(settings, self.request)
+
+    def identity(self, chat: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What a completion is known by in a journal.
 
         Args:
-            messages: Makes the chat; called only where it has to be sent.
-            identity: JSON values that stand for the chat in the journal.
+            chat: JSON values that stand for the chat.
             settings: Request fields besides model and messages: temperature, max_tokens.
-            is_answer: Whether a stored completion is an answer; one that is not is asked again, once in each `map`.
+        """
+        return {"endpoint": self.url, "model": self.model, "chat": dict(chat), "settings": self.fields(settings)}
 
-        Returns:
-            The completion, or one that says why this chat is refused.
+    def ask(self, messages: Messages, settings: Mapping[str, Any]) -> Completion:
+        """The completion of one chat, or one that says why this chat is refused.
 
         Raises:
             NapoBenchError: the endpoint refused every chat or too many, failed `retries` + 1 times, or the budget is
                 spent.
         """
-        fields = chat.with_request(settings, self.request)
-        key = self._key(identity, fields)
-        with self._state:
-            key_lock = self._key_locks.setdefault(key, threading.Lock())
-        with key_lock:
-            if key in self._asked:
-                return self._asked[key]
-            stored = self.stored(identity, settings)
-            if stored is not None and is_answer(stored):
-                return stored
-            completion = self._ask(messages(), fields)
-            with self._state:
-                if not completion.refused:
-                    self._journal.put({key: asdict(completion)})
-                self._asked[key] = completion
-            return completion
-
-    def stored(self, identity: Mapping[str, Any], settings: Mapping[str, Any]) -> Completion | None:
-        """The journal's completion of a chat, None if it has none."""
-        fields = chat.with_request(settings, self.request)
-        key = self._key(identity, fields)
-        with self._state:
-            found = self._journal.get([key])
-        try:
-            completion = msgspec.convert(found.get(key), Completion)
-        except msgspec.ValidationError:  # an older or another napo-bench wrote something else
-            return None
-        return completion if completion.request else replace(completion, request=fields)
+        return self._ask(messages, self.fields(settings))
 
     def reach(self, chats: Sequence[Messages], settings: Mapping[str, Any]) -> None:
         """Send chats until one is answered, so that a wrong URL, key, model or field is found before long work.
 
         Args:
             chats: Alternatives, because one may be refused for what it says; nothing is stored.
-            settings: As for `complete`.
+            settings: As for `identity`.
 
         Raises:
-            NapoBenchError: as `complete`.
+            NapoBenchError: as `ask`.
         """
         self._prompts = len(chats)
         self._refused.clear()
         for messages in chats:
-            if not self._ask(messages, chat.with_request(settings, self.request), tolerant=True).refused:
+            if not self._ask(messages, self.fields(settings), tolerant=True).refused:
                 return
-
-    def _key(self, identity: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
-        return journal_key(endpoint=self.url, model=self.model, chat=dict(identity), settings=dict(fields))
 
     def _ask(self, messages: Messages, fields: Mapping[str, Any], tolerant: bool = False) -> Completion:
         attempt = 0
@@ -401,7 +287,7 @@ class Endpoint:
     def _take_request(self) -> None:
         with self._state:
             if self._stop.is_set():
-                raise _StoppedError
+                raise StoppedError
             if self._max_requests is not None and self._requests >= self._max_requests:
                 raise self._failure(
                     f"has had its {self._max_requests} requests: the budget is spent", f"Raise the budget. {_GO_ON}"
@@ -410,7 +296,7 @@ class Endpoint:
 
     def _rest(self, seconds: float) -> None:
         if self._stop.wait(seconds):
-            raise _StoppedError
+            raise StoppedError
 
     def _failure(self, what: str, hint: str) -> NapoBenchError:
         self._stop.set()
@@ -437,10 +323,6 @@ class _RefusalError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.kind = (status, code)
-
-
-class _StoppedError(Exception):
-    """Another item failed first."""
 
 
 def _retry_after(header: str | None) -> float | None:

@@ -13,7 +13,9 @@ from napo_bench.core.journal import Journal
 from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
-from napo_bench.engines.endpoint import MAX_REFUSED, Completion, Endpoint
+from napo_bench.engines.answer import Completion
+from napo_bench.engines.endpoint import MAX_REFUSED
+from napo_bench.engines.journalled import JournalledEndpoint
 
 T = TypeVar("T")
 
@@ -65,17 +67,20 @@ class Judge:
         progress: Told whenever a prompt of `ask` is done.
         address: Name of the endpoint in a run's identity; None is its URL. A server whose port changes needs a name.
         thinking_marks: What encloses a judge's thoughts, which are not parsed.
+        rates_everything: Whether every prompt gets a value, so that asking again could add nothing.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: JournalledEndpoint,
         *,
         progress: Progress = SILENT,
         address: str | None = None,
         thinking_marks: Marks = DEFAULT_MARKS,
+        rates_everything: bool = False,
     ) -> None:
         self.model = endpoint.model
+        self.rates_everything = rates_everything
         self._endpoint = endpoint
         self._progress = progress
         self._marks = thinking_marks
@@ -221,7 +226,7 @@ def configured_judge(
             f"No key for the judge {model}.",
             f"Set {KEY_VARIABLES[0]} (or {KEY_VARIABLES[1]}), or give a server without keys as --judge-base-url.",
         )
-    endpoint = Endpoint(
+    endpoint = JournalledEndpoint(
         model, base_url, api_key, journal, max_requests=max_requests, request=request, max_refused=max_refused
     )
     return Judge(endpoint, progress=progress, thinking_marks=thinking_marks)

@@ -1,14 +1,12 @@
-"""What a request of lmms-eval asks for."""
+"""What a model is asked: a question, an image if there is one, and how the answer is generated."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from PIL import Image
-
-from napo_bench.core.errors import NapoBenchError
 
 
 @dataclass(frozen=True)
@@ -16,11 +14,11 @@ class Generation:
     """How an answer is generated.
 
     Attributes:
-        max_new_tokens: An answer ends there at the latest.
-        num_beams: 1 is greedy, unless it is sampled.
-        do_sample: Draw tokens; the draws are seeded by the request.
-        temperature: Of the draws.
-        top_p: Of the draws.
+        max_new_tokens: The largest number of tokens in an answer.
+        num_beams: Number of beams; 1 is greedy, unless the answer is sampled.
+        do_sample: Whether tokens are drawn. The request seeds the draws.
+        temperature: Temperature of the draws.
+        top_p: Share of the probability that the draws are from.
         until: An answer ends before the first of these strings.
     """
 
@@ -33,7 +31,7 @@ class Generation:
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Self:
-        """From a task's `generation_kwargs`; what is not of these attributes, or of no effect, is left out."""
+        """From a task's `generation_kwargs`. Keys that are no attribute, or have no effect, are left out."""
         known = {field.name for field in fields(cls)} - {"until"}
         values = {name: value for name, value in kwargs.items() if name in known and value is not None}
         until = kwargs.get("until") or ()
@@ -48,32 +46,38 @@ class Generation:
         return text.strip()
 
     def identity(self) -> dict[str, Any]:
-        """As JSON, for the journal."""
+        """The settings as JSON, for the journal."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request: a question, its picture if there is one, and how the answer is generated."""
+class Picture:
+    """An image that is read when its turn comes.
+
+    Attributes:
+        name: Equal names are the same image, which is opened once.
+        open: Reads the image. Raises NapoBenchError if the image does not decode.
+    """
+
+    name: Hashable
+    open: Callable[[], Image.Image]
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Self:
+        """An image that is in memory."""
+        return cls(id(image), lambda: image)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        question: Text of the question; may be empty.
+        picture: Image that the question is about; None if there is none.
+        generation: How the answer is generated.
+    """
 
     question: str
-    image: Image.Image | None
+    picture: Picture | None
     generation: Generation
-
-
-def read_request(request: Any, task_dict: Mapping[str, Any]) -> Asked:
-    """What a `generate_until` request asks for.
-
-    Args:
-        request: lmms-eval's Instance.
-        task_dict: Task -> split -> docs, as lmms-eval gives it to its models.
-
-    Raises:
-        NapoBenchError: the request shows something else than one picture.
-    """
-    question, kwargs, doc_to_visual, doc_id, task, split = request.args
-    visuals = (doc_to_visual(task_dict[task][split][doc_id]) if doc_to_visual else None) or []
-    if len(visuals) > 1 or not all(isinstance(visual, Image.Image) for visual in visuals):
-        shown = ", ".join(type(visual).__name__ for visual in visuals)
-        raise NapoBenchError(f"{task}: a request shows {shown}; one picture or none is expected.")
-    return Asked(question, visuals[0] if visuals else None, Generation.of(kwargs))

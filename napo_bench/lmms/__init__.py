@@ -13,6 +13,6 @@ def manifests() -> list[ModelManifest]:
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return [
-        ModelManifest("napo_hf", simple_class_path="napo_bench.engines.hf.NapoHF"),
-        ModelManifest("napo_api", simple_class_path="napo_bench.engines.api.NapoAPI"),
+        ModelManifest("napo_hf", simple_class_path="napo_bench.lmms.models.NapoHF"),
+        ModelManifest("napo_api", simple_class_path="napo_bench.lmms.models.NapoAPI"),
     ]

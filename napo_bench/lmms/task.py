@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from PIL import Image
 from napo_bench.benchmarks import all_tasks
 from napo_bench.benchmarks.question import Question
 from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.engines.answer import ModelAnswer
 from napo_bench.runs import score as scoring
@@ -86,21 +85,6 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         self._metric_fn_list = {self.rows_key: None}
         self._aggregation_list = {}
         self._higher_is_better = {}
-
-    def questions(self, limit: int | None = None) -> Iterator[Question]:
-        """The questions of the first `limit` units."""
-        for unit in self._units[:limit]:
-            yield from unit
-
-    def require_pictures(self, limit: int | None = None) -> None:
-        """Raise NapoBenchError where a picture of the first `limit` units is missing."""
-        wanted = {question.file: None for question in self.questions(limit)}
-        missing = [path for path in wanted if not path.is_file()]
-        if missing:
-            raise NapoBenchError(
-                f"{len(missing)} of {len(wanted)} pictures of {self.benchmark} are missing, the first is {missing[0]}.",
-                f"napo-bench data fetch {self.benchmark}",
-            )
 
     def doc_to_text(self, doc: Mapping[str, Any]) -> str:
         """The first prompt of a unit."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from napo_bench.core.names import MICRO
 from napo_bench.micro.base import base_checkpoint
 
-MICRO = "micro"
+__all__ = ["MICRO", "MICRO_TASKS", "named_checkpoint"]
+
 MICRO_TASKS = ("vlind", "object_halbench", "amber", "amber_discriminative", "mmhal")
 """The tasks that the micro world has data for."""
 

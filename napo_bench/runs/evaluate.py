@@ -1,41 +1,40 @@
-"""checkpoint -> lmms-eval -> official responses -> RunResult."""
+"""checkpoint -> questions -> answers -> official responses -> RunResult."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import os
-import tempfile
+import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo_bench.benchmarks import all_tasks, benchmark_named, default_suite
+from napo_bench.benchmarks import all_tasks, default_suite
 from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.benchmarks.text import PIPELINES
-from napo_bench.core import files, locks
+from napo_bench.core import files, locks, processes
 from napo_bench.core.errors import NapoBenchError, unknown_name
+from napo_bench.core.journal import Journal
+from napo_bench.core.names import MICRO
 from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.core.progress import SILENT, Progress
-from napo_bench.engines import BATCH_SIZE
-from napo_bench.micro import MICRO, MICRO_TASKS
+from napo_bench.engines import BATCH_SIZE, SEED
+from napo_bench.engines.answering import Answering
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import Identity, evaluation_identity, held_run, require_no_replacement
 from napo_bench.runs.provenance import CheckpointUsed, DataUsed, Provenance, given_command
+from napo_bench.runs.questions import TaskQuestions
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.score import Row, ScoreOptions
 
 if TYPE_CHECKING:
-    from napo_bench.engines.api import NapoAPI
-    from napo_bench.engines.hf import NapoHF
-    from napo_bench.lmms.task import BenchmarkTask
-
-SEED = 0
+    from napo_bench.benchmarks.benchmark import Benchmark
+    from napo_bench.benchmarks.question import BenchmarkData
+    from napo_bench.engines.answer import ModelAnswer
+    from napo_bench.engines.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def evaluate(
 
 def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progress, replace: bool) -> RunResult | None:
     began = time.monotonic()
-    is_first = os.environ.get("RANK", "0") == "0"
+    is_first = processes.is_first()
     tell = progress if is_first else SILENT
     data_dir = resolve_data_dir(options.data_dir)
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
@@ -127,45 +126,46 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         if not replace:
             require_no_replacement(out, then, wanted)
         is_new = then != wanted
-    if is_first and options.api_base_url is None:
-        Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
-    tasks = _open_tasks(options, data_dir, tell)
-    journal = out / "journal.sqlite"
-    endpoint = _open_endpoint(checkpoint, journal, options)
+    tell("Loading", 0, 1)
+    engine = open_engine(checkpoint, options)
+    tell("Loading", 1, 1)
+    tasks = _read_suite(options, data_dir, tell)
     if is_first:
         if is_new:
-            if endpoint is not None:
-                endpoint.reach()
+            engine.reach()
             reach_judge(options)
-        _rehearse(tasks, data_dir, options.limit, score_options, tell)
-    tell("Loading", 0, 1)
-    model: Any = endpoint or _open_checkpoint(checkpoint, journal, options)
-    model.progress = tell
-    tell("Loading", 1, 1)
-    rows = _ask(model, tasks, options.limit)
-    if rows is None:
+        _rehearse(tasks, score_options, tell)
+    with Journal(out / "journal.sqlite") as journal:
+        requests = [request for task in tasks for request in task.requests()]
+        answers = Answering(engine, journal, tell).answer_together(requests)
+    if not is_first:
         return None
-    results, computed = {}, _computed(model, endpoint)
+    rows = _rows(tasks, answers)
+    results, computed = {}, engine.provenance()
     for done, (benchmark, responses) in enumerate(rows.items()):
         tell("Scoring", done, len(rows))
         path = _write_responses(out / "responses", benchmark, responses)
-        result = scoring.score(benchmark, responses, data_dir, dataclasses.replace(score_options, source=str(path)))
-        generation = next(task.config.generation_kwargs for task in tasks if task.benchmark == benchmark)
-        result.settings["generation"] = {
-            "profile": options.profile,
-            **generation,
-            **(endpoint.settings() if endpoint else {}),
-        }
-        dtype, is_sampled = computed.get("dtype"), generation.get("do_sample", False)
-        result.notes += _precision_note(dtype, options.batch_size, is_sampled)
-        result.notes += _cleaned_note(model, [task for task in tasks if task.benchmark == benchmark], options.limit)
-        results[benchmark] = result
+        parts = [task for task in tasks if task.benchmark is benchmark]
+        asked = [question for task in parts for question in task.questions]
+        source = dataclasses.replace(score_options, source=str(path))
+        result = scoring.score_answers(benchmark, parts[0].data, asked, responses, source)
+        settings = parts[0].settings
+        result.settings["generation"] = {"profile": options.profile, **settings, **engine.settings()}
+        result.notes += _precision_note(computed.get("dtype"), options.batch_size, settings.get("do_sample", False))
+        result.notes += _cleaned_note(engine, [question.prompt for question in asked])
+        results[benchmark.name] = result
     tell("Scoring", len(rows), len(rows))
-    identity = evaluation_identity(model.fingerprint, options, _data_hashes(options))
+    identity = evaluation_identity(engine.fingerprint, options, _data_hashes(options))
     provenance = Provenance(
         command=given_command(),
-        checkpoint=CheckpointUsed(checkpoint, _folder(checkpoint, options), model.fingerprint),
-        generation={"profile": options.profile, "batch_size": options.batch_size, "seed": SEED, **computed},
+        checkpoint=CheckpointUsed(checkpoint, _folder(checkpoint, options), engine.fingerprint),
+        generation={
+            "profile": options.profile,
+            "batch_size": options.batch_size,
+            "seed": SEED,
+            **computed,
+            "processes": processes.count(),
+        },
         suite=tuple(options.suite),
         limit=options.limit,
         data=DataUsed(str(data_dir), identity["data"]),
@@ -193,14 +193,11 @@ def _is_final(out: Path, options: EvalOptions) -> bool:
 
     Several processes always evaluate: the others do not know what the first one reads.
     """
-    from napo_bench.core.journal import Journal
-    from napo_bench.micro.oracle import MODEL
-
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
     judge, extractor = options.scoring.judge, options.scoring.extractor
-    asks = options.api_base_url is not None or extractor is not None or (judge is not None and judge.model != MODEL)
-    written = all(_responses_file(out / "responses", all_tasks()[name][0].name).is_file() for name in options.suite)
-    if not alone or asks or not written or not (out / "journal.sqlite").is_file():
+    asks_judge = extractor is not None or (judge is not None and not judge.rates_everything)
+    asks = asks_judge or options.api_base_url is not None
+    written = all(_responses_file(out / "responses", all_tasks()[name][0]).is_file() for name in options.suite)
+    if not processes.is_alone() or asks or not written or not (out / "journal.sqlite").is_file():
         return False
     with Journal(out / "journal.sqlite") as journal:
         return journal.is_intact()
@@ -210,24 +207,6 @@ def _folder(checkpoint: str, options: EvalOptions) -> str | None:
     """A local checkpoint's folder, so that a report finds its training log from anywhere; None for any other."""
     local = options.api_base_url is None and Path(checkpoint).is_dir()
     return str(Path(checkpoint).resolve()) if local else None
-
-
-@contextmanager
-def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
-    """The options with the micro world's data, its text pipeline, and the oracle as judge, which runs in this block."""
-    _require_hardware(options)
-    from napo_bench.core.journal import Journal
-    from napo_bench.engines.endpoint import Endpoint
-    from napo_bench.engines.judge import Judge
-    from napo_bench.micro.data import ensure_data
-    from napo_bench.micro.oracle import MODEL, oracle_judge
-
-    with tempfile.TemporaryDirectory() as folder, oracle_judge() as url, Journal(Path(folder) / "judge") as journal:
-        oracle = Endpoint(MODEL, url, api_key=None, journal=journal)
-        judge = Judge(oracle, address="the micro world's oracle")
-        scoring_options = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judge=judge)
-        data_dir = options.data_dir or ensure_data()
-        yield dataclasses.replace(options, suite=MICRO_TASKS, data_dir=data_dir, scoring=scoring_options)
 
 
 def _data_hashes(options: EvalOptions) -> dict[str, str]:
@@ -241,7 +220,8 @@ def suite_named(text: str) -> list[str]:
     return [name.strip().lower().replace("-", "_") for name in text.split(",") if name.strip()]
 
 
-def _require_hardware(options: EvalOptions) -> None:
+def require_hardware(options: EvalOptions) -> None:
+    """Raises NapoBenchError if the options name a device or a number type that is not there."""
     if options.api_base_url is None:
         require_dtype(options.dtype)
         require_device(options.device)
@@ -265,86 +245,57 @@ def _check(options: EvalOptions) -> None:
         raise unknown_name("generation profile", options.profile, PROFILES)
     if options.scoring.pipeline not in PIPELINES:
         raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
-    _require_hardware(options)
+    require_hardware(options)
 
 
-def _open_tasks(options: EvalOptions, data_dir: Path, tell: Progress) -> list[BenchmarkTask]:
+def _read_suite(options: EvalOptions, data_dir: Path, tell: Progress) -> list[TaskQuestions]:
     tell("Reading", 0, len(options.suite))
-    try:
-        importlib.import_module("lmms_eval.evaluator")
-    except ImportError as error:
-        raise NapoBenchError(
-            f"lmms-eval cannot be imported: {error}.",
-            "Install napo-bench with the versions that its tests passed with: pip install -c constraints.txt .",
-        ) from None
-    from loguru import logger
-
-    from napo_bench.lmms.task import BenchmarkTask
-
-    logger.disable("lmms_eval")
-    tasks = []
+    tasks: list[TaskQuestions] = []
+    data: dict[Benchmark, BenchmarkData] = {}
     for name in options.suite:
-        task = BenchmarkTask({"task": f"napo_{name}", "class": BenchmarkTask, "member": name}, data_dir)
-        task.config.generation_kwargs.update(task.part.generation(options.profile))
-        task.require_pictures(options.limit)
-        tasks.append(task)
+        benchmark, task = all_tasks()[name]
+        if benchmark not in data:
+            data[benchmark] = benchmark.open(data_dir / benchmark.name)
+        tasks.append(TaskQuestions.read(benchmark, data[benchmark], task, options.profile, options.limit))
         tell("Reading", len(tasks), len(options.suite))
     return tasks
 
 
-def _open_endpoint(checkpoint: str, journal: Path, options: EvalOptions) -> NapoAPI | None:
-    """The model behind the options' endpoint; None if they name none."""
-    if options.api_base_url is None:
-        return None
-    from napo_bench.engines.api import NapoAPI
+def open_engine(checkpoint: str, options: EvalOptions) -> Engine:
+    """The engine that the options name; it loads no weights before they are needed."""
+    marks = options.scoring.thinking_marks
+    if options.api_base_url is not None:
+        from napo_bench.engines.api import APIEngine
 
-    return NapoAPI(
-        checkpoint,
-        options.api_base_url,
-        options.batch_size,
-        journal=journal,
-        request=options.request,
-        max_refused=options.max_refused,
-        thinking_marks=options.scoring.thinking_marks,
+        return APIEngine(
+            checkpoint,
+            options.api_base_url,
+            options.batch_size,
+            request=options.request,
+            max_refused=options.max_refused,
+            thinking_marks=marks,
+        )
+    from napo_bench.engines.hf import HFEngine
+
+    return HFEngine(
+        checkpoint, options.batch_size, options.device, options.dtype, options.trust_remote_code, thinking_marks=marks
     )
-
-
-def _open_checkpoint(checkpoint: str, journal: Path, options: EvalOptions) -> NapoHF:
-    from napo_bench.engines.hf import NapoHF
-
-    return NapoHF(
-        checkpoint,
-        options.batch_size,
-        options.device,
-        options.dtype,
-        options.trust_remote_code,
-        journal=journal,
-        thinking_marks=options.scoring.thinking_marks,
-    )
-
-
-def _computed(model: Any, endpoint: NapoAPI | None) -> dict[str, Any]:
-    """On what the answers are computed, for the provenance."""
-    if endpoint is not None:
-        return {"endpoint": endpoint.fingerprint, "request": endpoint.request, "changed": endpoint.changed}
-    dtype = str(model.dtype).removeprefix("torch.")
-    return {"dtype": dtype, "device": model.device.type, "processes": model.world_size}
 
 
 def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
     """Try what an evaluation needs, without loading the model or asking it.
 
     Raises:
-        NapoBenchError: device, checkpoint, lmms-eval, data, judge or what a scorer needs is missing or damaged, or
+        NapoBenchError: device, checkpoint, data, judge or what a scorer needs is missing or damaged, or
             does not work.
     """
     data_dir = resolve_data_dir(options.data_dir)
     _check(options)
     Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
-    tasks = _open_tasks(options, data_dir, SILENT)
+    tasks = _read_suite(options, data_dir, SILENT)
     reach_judge(options)
     scoring_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
-    _rehearse(tasks, data_dir, options.limit, scoring_options, SILENT)
+    _rehearse(tasks, scoring_options, SILENT)
 
 
 def reach_judge(options: EvalOptions) -> None:
@@ -361,69 +312,41 @@ def reach_judge(options: EvalOptions) -> None:
             benchmark.try_judge(options.scoring.judge, data)
 
 
-def _rehearse(
-    tasks: Sequence[BenchmarkTask],
-    data_dir: Path,
-    limit: int | None,
-    options: ScoreOptions,
-    tell: Progress,
-) -> None:
+def _rehearse(tasks: Sequence[TaskQuestions], options: ScoreOptions, tell: Progress) -> None:
     """Score empty answers, without an LLM: what the scorers miss is found before hours of generation, not after."""
     without_llm = dataclasses.replace(options, judge=None, extractor=None, source="a rehearsal with empty answers")
     for done, task in enumerate(tasks):
         tell("Checking", done, len(tasks))
-        rows = [question.response_row("") for question in task.questions(limit)]
-        scoring.score(task.benchmark, rows, data_dir, without_llm)
+        rows = [question.response_row("") for question in task.questions]
+        scoring.score_answers(task.benchmark, task.data, task.questions, rows, without_llm)
     tell("Checking", len(tasks), len(tasks))
 
 
-def _ask(model: Any, tasks: Sequence[BenchmarkTask], limit: int | None) -> dict[str, list[Row]] | None:
-    """Benchmark -> official response rows, in the benchmark's order; None in every process but the first."""
-    from lmms_eval import evaluator
-    from lmms_eval.tasks import TaskManager
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    # lmms-eval draws one of its bars whatever TQDM_DISABLE says.
-    evaluator.tqdm = lambda *args, **kwargs: tqdm(*args, **{**kwargs, "disable": True})
-    report = evaluator.simple_evaluate(
-        model=model,
-        tasks=list(tasks),
-        task_manager=TaskManager(include_defaults=False),
-        limit=limit,
-        predict_only=True,
-        bootstrap_iters=0,
-        process_docs_parallel=1,
-        random_seed=SEED,
-        numpy_random_seed=SEED,
-        torch_random_seed=SEED,
-        fewshot_random_seed=SEED,
-    )
-    if report is None:
-        return None
-    rows: dict[str, list[Row]] = {}
+def _rows(tasks: Sequence[TaskQuestions], answers: Sequence[ModelAnswer]) -> dict[Benchmark, list[Row]]:
+    """The official response rows of each benchmark, in the benchmark's order."""
+    rows: dict[Benchmark, list[Row]] = {}
+    remaining = iter(answers)
     for task in tasks:
-        samples = sorted(report["samples"][task.config.task], key=lambda sample: sample["doc_id"])
-        rows.setdefault(task.benchmark, []).extend(row for sample in samples for row in sample[task.rows_key])
+        answered = zip(task.questions, itertools.islice(remaining, len(task.questions)), strict=True)
+        responses = [question.response_row(answer.strip()) | answer.beside() for question, answer in answered]
+        rows.setdefault(task.benchmark, []).extend(responses)
     return rows
 
 
-def _cleaned_note(model: Any, tasks: Sequence[BenchmarkTask], limit: int | None) -> list[str]:
+def _cleaned_note(engine: Engine, prompts: Sequence[str]) -> list[str]:
     """One note with the number of questions that held control tokens of a local model, or none."""
-    if (conversation := getattr(model, "conversation", None)) is None:
-        return []
-    prompts = [question.prompt for task in tasks for question in task.questions(limit)]
-    count = sum(conversation.markup.has_controls(prompt) for prompt in prompts)
+    count = sum(engine.cleans(prompt) for prompt in prompts)
     return [f"control tokens of the model were removed from {count} of {len(prompts)} questions"] if count else []
 
 
-def _write_responses(folder: Path, benchmark: str, rows: Sequence[Row]) -> Path:
+def _write_responses(folder: Path, benchmark: Benchmark, rows: Sequence[Row]) -> Path:
     path = _responses_file(folder, benchmark)
-    if benchmark_named(benchmark).responses == "jsonl":
+    if benchmark.responses == "jsonl":
         files.write_jsonl(path, rows)
     else:
         files.write_json(path, list(rows))
     return path
 
 
-def _responses_file(folder: Path, benchmark: str) -> Path:
-    return folder / f"{benchmark}.{benchmark_named(benchmark).responses}"
+def _responses_file(folder: Path, benchmark: Benchmark) -> Path:
+    return folder / f"{benchmark.name}.{benchmark.responses}"

@@ -21,8 +21,9 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import Progress
 from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO, MICRO_TASKS, named_checkpoint
-from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, micro_world, try_evaluation
+from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
+from napo_bench.studies.micro_world import micro_world
 from napo_bench.trainers.negatives import BIASED
 from napo_bench.trainers.recipe import Recipe, load_recipe
 

@@ -177,12 +177,3 @@ def test_every_command_has_the_same_default_batch_size() -> None:
     }
     assert {"evaluate", "build_bias", "train_then_eval"} <= sizes.keys()
     assert set(sizes.values()) == {EvalOptions().batch_size}
-
-
-def test_an_lmms_eval_that_cannot_be_imported_is_found_before_loading(command, folder, monkeypatch) -> None:
-    monkeypatch.setattr(Checkpoint, "load_model", lambda *_: pytest.fail("the model was allocated"))
-    monkeypatch.setitem(sys.modules, "lmms_eval.evaluator", None)
-    code, _, err = command("--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--suite", "vlind")
-    assert code == 2
-    assert "lmms-eval cannot be imported" in err
-    assert "constraints.txt" in err

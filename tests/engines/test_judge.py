@@ -18,7 +18,7 @@ from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, re
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
 from napo_bench.engines import endpoint
-from napo_bench.engines.endpoint import Endpoint
+from napo_bench.engines.journalled import JournalledEndpoint
 from napo_bench.engines.judge import Judge, configured_judge, judge_settings, tokens_note
 
 KEY = "sk-secret-of-the-test"
@@ -40,7 +40,7 @@ def number(text: str) -> int | None:
 
 
 def judge_of(server: MisbehavingServer, journal: Journal, **options: object) -> Judge:
-    return Judge(Endpoint("judge", server.url, KEY, journal, **options))  # type: ignore[arg-type]
+    return Judge(JournalledEndpoint("judge", server.url, KEY, journal, **options))  # type: ignore[arg-type]
 
 
 def test_replies_come_in_the_order_of_the_prompts(journal: Journal) -> None:
@@ -79,9 +79,9 @@ def test_a_second_run_asks_nothing(journal: Journal) -> None:
 
 def test_another_model_or_server_is_asked_anew(journal: Journal) -> None:
     with MisbehavingServer(lambda request: answer("1")) as one, MisbehavingServer(lambda request: answer("2")) as two:
-        assert Judge(Endpoint("a", one.url, KEY, journal)).ask(["x"], number)[0].value == 1
-        assert Judge(Endpoint("a", two.url, KEY, journal)).ask(["x"], number)[0].value == 2
-        Judge(Endpoint("b", one.url, KEY, journal)).ask(["x"], number)
+        assert Judge(JournalledEndpoint("a", one.url, KEY, journal)).ask(["x"], number)[0].value == 1
+        assert Judge(JournalledEndpoint("a", two.url, KEY, journal)).ask(["x"], number)[0].value == 2
+        Judge(JournalledEndpoint("b", one.url, KEY, journal)).ask(["x"], number)
         assert (one.asked("x"), two.asked("x")) == (2, 1)
 
 
@@ -94,7 +94,7 @@ def test_concurrency_is_used_and_bounded(journal: Journal) -> None:
 def test_progress_counts_to_the_end(journal: Journal) -> None:
     seen: list[tuple[object, ...]] = []
     with MisbehavingServer(lambda request: answer("1")) as server:
-        judge = Judge(Endpoint("judge", server.url, KEY, journal), progress=lambda *at: seen.append(at))
+        judge = Judge(JournalledEndpoint("judge", server.url, KEY, journal), progress=lambda *at: seen.append(at))
         judge.ask(["a", "b", "c"], number)
     assert seen == [("Judging", 1, 3), ("Judging", 2, 3), ("Judging", 3, 3)]
 
@@ -338,7 +338,7 @@ def test_reaching_finds_what_is_wrong_and_stores_nothing(journal: Journal) -> No
             judge_of(server, journal).reach(["a", "b"])
         url = server.url
     with pytest.raises(NapoBenchError, match="cannot be reached"):
-        Judge(Endpoint("judge", url, KEY, journal)).reach(["a", "b"])
+        Judge(JournalledEndpoint("judge", url, KEY, journal)).reach(["a", "b"])
     with (
         MisbehavingServer(lambda request: refusal(400, "Model Not Exist")) as server,
         pytest.raises(NapoBenchError, match="Model Not Exist"),
@@ -355,21 +355,21 @@ def test_a_closed_port_is_one_quick_error(journal: Journal) -> None:
         url = server.url
     began = time.monotonic()
     with pytest.raises(NapoBenchError, match="cannot be reached"):
-        Judge(Endpoint("judge", url, KEY, journal)).ask(["a", "b", "c"], number)
+        Judge(JournalledEndpoint("judge", url, KEY, journal)).ask(["a", "b", "c"], number)
     assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "http://user:word@host:port/v1", "http://", "ftp://host/v1"])
 def test_a_url_that_is_none_is_refused_at_once(journal: Journal, url: str) -> None:
     with pytest.raises(NapoBenchError, match="is how one looks") as caught:
-        Judge(Endpoint("judge", url, KEY, journal))
+        Judge(JournalledEndpoint("judge", url, KEY, journal))
     assert "word" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["sk-a\r\nb", "sk-é"])
 def test_a_key_that_no_header_carries_is_refused_unseen(journal: Journal, key: str) -> None:
     with pytest.raises(NapoBenchError, match="characters that no key has") as caught:
-        Judge(Endpoint("judge", "http://127.0.0.1:1/v1", key, journal))
+        Judge(JournalledEndpoint("judge", "http://127.0.0.1:1/v1", key, journal))
     assert "sk-" not in str(caught.value)
 
 
@@ -400,8 +400,8 @@ def test_kill_9_loses_no_answer_and_asks_none_again(tmp_path: Path) -> None:
     prompts = [str(n) for n in range(40)]
     program = (
         "import sys; from pathlib import Path; from napo_bench.core.journal import Journal;"
-        "from napo_bench.engines.endpoint import Endpoint; from napo_bench.engines.judge import Judge;"
-        "judge = Judge(Endpoint('judge', sys.argv[1], None, Journal(Path(sys.argv[2])), concurrency=2));"
+        "from napo_bench.engines.journalled import JournalledEndpoint; from napo_bench.engines.judge import Judge;"
+        "judge = Judge(JournalledEndpoint('judge', sys.argv[1], None, Journal(Path(sys.argv[2])), concurrency=2));"
         "judge.ask([str(n) for n in range(40)], int)"
     )
     path = tmp_path / "judge.sqlite"
@@ -417,7 +417,7 @@ def test_kill_9_loses_no_answer_and_asks_none_again(tmp_path: Path) -> None:
         with Journal(path) as journal:
             stored = len(journal)
             assert stored >= before - 2  # two were in flight
-            replies = Judge(Endpoint("judge", server.url, None, journal)).ask(prompts, int)
+            replies = Judge(JournalledEndpoint("judge", server.url, None, journal)).ask(prompts, int)
         assert [reply.value for reply in replies] == list(range(40))
         assert len(server.requests) == before + 40 - stored
 

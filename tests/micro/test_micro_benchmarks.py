@@ -12,7 +12,7 @@ from napo_bench.benchmarks import all_tasks
 from napo_bench.benchmarks.amber.official import GENERATIVE, load_data
 from napo_bench.benchmarks.vlind.official import load_instances
 from napo_bench.core.journal import Journal
-from napo_bench.engines.endpoint import Endpoint
+from napo_bench.engines.journalled import JournalledEndpoint
 from napo_bench.engines.judge import Judge
 from napo_bench.micro import benchmarks as micro
 from napo_bench.micro import data as data_dir
@@ -38,7 +38,7 @@ def score(data, tmp_path):
     def scored(benchmark, units, answer):
         rows = [question.response_row(answer(question)) for unit in units for question in unit]
         with oracle_judge() as url:
-            judge = Judge(Endpoint(MODEL, url, None, Journal(tmp_path / "judge.sqlite")))
+            judge = Judge(JournalledEndpoint(MODEL, url, None, Journal(tmp_path / "judge.sqlite")))
             options = scoring.ScoreOptions(pipeline="closed_vocabulary", judge=judge)
             result = scoring.score(benchmark, rows, data, options)
         assert result.complete, result.notes

@@ -6,7 +6,7 @@ import pytest
 
 from napo_bench.benchmarks.mmhal.score import judge_prompt, parse_rating
 from napo_bench.core.journal import Journal
-from napo_bench.engines.endpoint import Endpoint
+from napo_bench.engines.journalled import JournalledEndpoint
 from napo_bench.engines.judge import Judge
 from napo_bench.micro.benchmarks import JUDGE_TEMPLATE, contents
 from napo_bench.micro.oracle import MODEL, oracle_judge, rate
@@ -52,7 +52,7 @@ def test_it_serves_any_openai_client_and_its_name_says_oracle(tmp_path):
     prompts = [judge_prompt(JUDGE_TEMPLATE, contents(ZOO), *COLOR, answer) for answer in ("It is pink.", "It is red.")]
     with oracle_judge() as url:
         assert [model.id for model in openai.OpenAI(base_url=url, api_key="none").models.list()] == [MODEL]
-        replies = Judge(Endpoint(MODEL, url, None, Journal(tmp_path / "journal"))).ask(prompts, parse_rating)
+        replies = Judge(JournalledEndpoint(MODEL, url, None, Journal(tmp_path / "journal"))).ask(prompts, parse_rating)
     assert "oracle" in MODEL
     assert [reply.value for reply in replies] == [5, 1]
     with pytest.raises(httpx.ConnectError):

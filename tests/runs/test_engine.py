@@ -16,13 +16,14 @@ from tiny_llava import ROOT, make_checkpoint, make_data
 from napo_bench.benchmarks import all_tasks
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
-from napo_bench.engines.endpoint import Endpoint
+from napo_bench.engines.journalled import JournalledEndpoint
 from napo_bench.engines.judge import Judge
 from napo_bench.runs import score as scoring
-from napo_bench.runs.evaluate import EvalOptions, evaluate, micro_world
+from napo_bench.runs.evaluate import EvalOptions, evaluate
 from napo_bench.runs.provenance import Provenance, ResponsesUsed
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.score import ScoreOptions
+from napo_bench.studies.micro_world import micro_world
 
 CLOSED = ScoreOptions(pipeline="closed_vocabulary")
 BENCHMARKS = ("vlind", "object_halbench", "amber", "mmhal")
@@ -68,7 +69,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("the model is loaded before data and scorers are checked")
 
-    monkeypatch.setattr("napo_bench.engines.hf.NapoHF.__init__", fail)
+    monkeypatch.setattr("napo_bench.models.checkpoint.Checkpoint.load_model", fail)
 
 
 def responses(out: Path) -> dict[str, bytes]:
@@ -133,9 +134,9 @@ def test_a_judge_rates_the_stored_answers_of_a_run_that_had_none(
         MisbehavingServer(lambda request: answer("Very good. Rating: 5")) as server,
         Journal(tmp_path / "judge.sqlite") as journal,
     ):
-        judge = Judge(Endpoint("a-judge", server.url, None, journal))
+        judge = Judge(JournalledEndpoint("a-judge", server.url, None, journal))
         judged = dataclasses.replace(options, scoring=dataclasses.replace(CLOSED, judge=judge))
-        monkeypatch.delattr("napo_bench.engines.hf.NapoHF._generate")
+        monkeypatch.delattr("napo_bench.engines.hf.HFEngine.generate")
         evaluate(checkpoint, out, judged)
         tried_and_rated = 1 + 2 * SIZE
         assert len(server.requests) == tried_and_rated
@@ -160,7 +161,7 @@ def test_the_same_run_again_generates_nothing(
 def test_a_finished_run_of_the_same_identity_is_read_not_made_again(
     checkpoint: str, options: EvalOptions, finished: Path, no_model: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("napo_bench.runs.evaluate._open_tasks")
+    monkeypatch.delattr("napo_bench.runs.evaluate._read_suite")
     run = evaluate(checkpoint, finished, options)
     assert run == RunResult.load(finished)
 
@@ -223,7 +224,7 @@ def test_a_run_grows_by_units_and_benchmarks_and_keeps_its_answers(
     small = dataclasses.replace(options, suite=["amber"], limit=2)
     evaluate(checkpoint, tmp_path, small)
     shutil.copy(finished / "journal.sqlite", tmp_path)
-    monkeypatch.delattr("napo_bench.engines.hf.NapoHF._generate")
+    monkeypatch.delattr("napo_bench.engines.hf.HFEngine.generate")
     run = evaluate(checkpoint, tmp_path, options)
     assert run is not None and {name: len(result.samples) for name, result in run.benchmarks.items()} == {
         name: len(result.samples) for name, result in RunResult.load(finished).benchmarks.items()
@@ -394,7 +395,7 @@ def test_a_judge_or_endpoint_that_does_not_work_is_found_before_anything_is_answ
     with MisbehavingServer(lambda request: faults[fault]) as server, Journal(tmp_path / "judge.sqlite") as journal:
         if fault == "a closed port":
             server._server.server_close()
-        judged = dataclasses.replace(CLOSED, judge=Judge(Endpoint("j", server.url, None, journal, retries=0)))
+        judged = dataclasses.replace(CLOSED, judge=Judge(JournalledEndpoint("j", server.url, None, journal, retries=0)))
         asked = dataclasses.replace(options, suite=["mmhal"])
         if which == "judge":
             asked = dataclasses.replace(asked, scoring=judged)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from napo_bench.core.journal import Journal
-from napo_bench.engines.endpoint import Endpoint
+from napo_bench.engines.journalled import JournalledEndpoint
 from napo_bench.engines.judge import Judge
 from napo_bench.runs.evaluate import EvalOptions
 from napo_bench.runs.identity import RESOLVED, WITHOUT_EFFECT, described, differences, evaluation_identity
@@ -25,7 +25,7 @@ def identity(**changes: Any) -> dict[str, Any]:
 
 
 def judge(folder: Path, model: str = "gpt", url: str = "http://user:secret@judge/v1?key=hidden") -> Judge:
-    return Judge(Endpoint(model, url, "a-key-of-mine", Journal(folder / "judge.sqlite")))
+    return Judge(JournalledEndpoint(model, url, "a-key-of-mine", Journal(folder / "judge.sqlite")))
 
 
 def test_an_option_is_in_the_identity_or_said_to_have_no_effect() -> None:

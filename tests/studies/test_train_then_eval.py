@@ -119,7 +119,7 @@ def test_an_evaluation_of_other_settings_is_redone_from_the_stored_answers(comma
     command(*suite)
     mmhal = [RunResult.load(run).benchmarks["mmhal"] for run in (tmp_path / "out").rglob("run.json")]
     assert [result.metrics for result in mmhal] == [{}, {}]
-    monkeypatch.delattr("napo_bench.engines.hf.NapoHF._generate")
+    monkeypatch.delattr("napo_bench.engines.hf.HFEngine.generate")
     with MisbehavingServer(lambda request: answer("Rating: 5")) as server:
         judge = ("--judge-model", "a-judge", "--judge-base-url", server.url)
         code, out, err = command(*suite, *judge)

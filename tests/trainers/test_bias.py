@@ -19,7 +19,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.engines.hf import NapoHF
+from napo_bench.engines.hf import HFEngine
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.trainers import bias
 from napo_bench.trainers.bias import COLUMNS, build_bias
@@ -177,22 +177,22 @@ def test_an_interrupted_build_goes_on_and_ends_as_an_undisturbed_one(
     rows = rlaif_v(10)
     undisturbed = build(rows, "undisturbed")
     generated: list[int] = []
-    generate = NapoHF._generate
+    generate = HFEngine.generate
 
-    def until_the_plug_is_pulled(self: NapoHF, batch: list[Any], features: Any) -> list[str]:
+    def until_the_plug_is_pulled(self: HFEngine, batch: list[Any]) -> list[str]:
         if len(generated) == 5:
             raise KeyboardInterrupt
         generated.append(len(batch))
-        return generate(self, batch, features)
+        return generate(self, batch)
 
-    monkeypatch.setattr(NapoHF, "_generate", until_the_plug_is_pulled)
+    monkeypatch.setattr(HFEngine, "generate", until_the_plug_is_pulled)
     with pytest.raises(KeyboardInterrupt):
         build(rows)
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 1
     finished = sum(generated)
     generated.clear()
     monkeypatch.setattr(
-        NapoHF, "_generate", lambda *arguments: generated.append(len(arguments[1])) or generate(*arguments)
+        HFEngine, "generate", lambda *arguments: generated.append(len(arguments[1])) or generate(*arguments)
     )
     assert build(rows) == undisturbed
     distinct = len({row["question"] for row in rows}) + len(rows)
@@ -202,7 +202,7 @@ def test_an_interrupted_build_goes_on_and_ends_as_an_undisturbed_one(
 def test_a_finished_build_is_recognised_without_the_model(build, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rlaif_v(3)
     first = build(rows)
-    monkeypatch.delattr(NapoHF, "__init__")
+    monkeypatch.delattr(HFEngine, "__init__")
     assert build(rows) == first
 
 

@@ -1,4 +1,4 @@
-"""`napo_hf`: batches, beams, pictures that are seen once, and the journal."""
+"""The engine `hf`: batches, beams, pictures that are seen once, and the journal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_llava import make_checkpoint, picture
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
-from napo_bench.engines.hf import NapoHF
-from napo_bench.engines.request import Asked, Generation
+from napo_bench.engines.answering import Answering
+from napo_bench.engines.hf import HFEngine
+from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.conversation import Conversation
 
 GREEDY = Generation(max_new_tokens=12)
@@ -29,10 +31,14 @@ _DICE = random.Random(7)
 PICTURES = [picture(_DICE) for _ in range(6)]
 
 
-def asked(number: int, generation: Generation = GREEDY) -> Asked:
+def request(question: str, image: Image.Image | None, generation: Generation) -> Request:
+    return Request(question, None if image is None else Picture.of(image), generation)
+
+
+def asked(number: int, generation: Generation = GREEDY) -> Request:
     """Question `number`: short or long, about one of six pictures or about none."""
     question = "What is in the picture? " * (1 + number % 4) + f"Is the dog {chr(65 + number)}?"
-    return Asked(question, PICTURES[number % 6] if number % 5 else None, generation)
+    return request(question, PICTURES[number % 6] if number % 5 else None, generation)
 
 
 QUESTIONS = [asked(number) for number in range(30)]
@@ -45,21 +51,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Model(Answering):
+    """The answering of an engine with a journal of its own, which counts the batches that are generated."""
+
+    def __init__(self, journal: Path, folder: Path | str, batch_size: int, **options) -> None:
+        super().__init__(HFEngine(str(folder), batch_size, device="cpu", **options), Journal(Path(journal)))
+        self.batches: list[int] = []
+        generate = self.engine.generate
+
+        def counted(prompts):
+            self.batches.append(len(prompts))
+            return generate(prompts)
+
+        self.engine.generate = counted
+
+
 @pytest.fixture
 def model_of(checkpoint: Path, tmp_path: Path):
-    """A model with a journal of its own, which counts the batches that it generates."""
-
-    def make(batch_size: int = 4, journal: str = "journal", folder: Path = checkpoint, **options) -> NapoHF:
-        model = NapoHF(str(folder), batch_size, device="cpu", journal=tmp_path / f"{journal}.sqlite", **options)
-        model.batches = []
-        generate = model._generate
-
-        def counted(batch, features):
-            model.batches.append(len(batch))
-            return generate(batch, features)
-
-        model._generate = counted
-        return model
+    def make(batch_size: int = 4, journal: str = "journal", folder: Path = checkpoint, **options) -> Model:
+        return Model(tmp_path / f"{journal}.sqlite", folder, batch_size, **options)
 
     return make
 
@@ -86,9 +96,9 @@ def test_answers_are_those_of_transformers_own_generate(model_of, checkpoint: Pa
     answers = model_of(8).answer(QUESTIONS[:10], 10)
     processor = transformers.AutoProcessor.from_pretrained(checkpoint, backend="pil")
     model = transformers.LlavaForConditionalGeneration.from_pretrained(checkpoint)
-    conversation = model_of(1, "prompts").conversation
+    conversation = model_of(1, "prompts").engine.conversation
     for question, answer in zip(QUESTIONS[:10], answers, strict=True):
-        image = None if question.image is None else conversation.prepare_image(question.image)
+        image = None if question.picture is None else conversation.prepare_image(question.picture.open())
         text = conversation.prompt(question.question, has_image=image is not None)
         inputs = processor(text=text, images=image, return_tensors="pt")
         tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)
@@ -99,8 +109,10 @@ def test_answers_are_those_of_transformers_own_generate(model_of, checkpoint: Pa
 def test_a_picture_goes_through_the_vision_tower_once_in_a_window(model_of) -> None:
     model = model_of(4)
     seen = []
-    model.model.model.vision_tower.register_forward_hook(lambda module, args, output: seen.append(len(output[0])))
-    questions = [Asked(f"Is it {word}?", PICTURES[n % 3], GREEDY) for n, word in enumerate("abcdefghijklmnopqrst")]
+    model.engine.model.model.vision_tower.register_forward_hook(
+        lambda module, args, output: seen.append(len(output[0]))
+    )
+    questions = [request(f"Is it {word}?", PICTURES[n % 3], GREEDY) for n, word in enumerate("abcdefghijklmnopqrst")]
     model.answer(questions, len(questions))
     assert sum(seen) == 3
 
@@ -110,7 +122,7 @@ def test_a_picture_is_prepared_once_in_a_window(model_of, monkeypatch) -> None:
     monkeypatch.setattr(
         Conversation, "prepare_image", lambda self, image: (prepared.append(image), prepare(self, image))[1]
     )
-    questions = [Asked(f"Is it {word}?", PICTURES[n % 3], GREEDY) for n, word in enumerate("abcdefghijklmnopqrst")]
+    questions = [request(f"Is it {word}?", PICTURES[n % 3], GREEDY) for n, word in enumerate("abcdefghijklmnopqrst")]
     model_of(4).answer(questions, len(questions))
     assert len(prepared) == 3
 
@@ -125,12 +137,15 @@ def test_equal_questions_are_generated_once(model_of) -> None:
 def test_a_batch_holds_prompts_of_like_length_the_longest_first(model_of) -> None:
     model = model_of(3)
     lengths = []
-    generate = model.model.generate
-    model.model.generate = lambda **kwargs: (lengths.append(kwargs["input_ids"].shape[1]), generate(**kwargs))[1]
-    model.answer([Asked("Why? " * count, None, GREEDY) for count in (1, 9, 5, 2, 8, 4)], 6)
+    generate = model.engine.model.generate
+    model.engine.model.generate = lambda **kwargs: (lengths.append(kwargs["input_ids"].shape[1]), generate(**kwargs))[1]
+    model.answer([request("Why? " * count, None, GREEDY) for count in (1, 9, 5, 2, 8, 4)], 6)
     assert len(lengths) == 2
     assert lengths[0] > lengths[1]
-    assert lengths[1] == model.conversation.encode([model.conversation.prompt("Why? " * 4, False)]).input_ids.shape[1]
+    assert (
+        lengths[1]
+        == model.engine.conversation.encode([model.engine.conversation.prompt("Why? " * 4, False)]).input_ids.shape[1]
+    )
 
 
 def test_an_answer_ends_before_until_and_at_max_new_tokens(model_of) -> None:
@@ -141,7 +156,7 @@ def test_an_answer_ends_before_until_and_at_max_new_tokens(model_of) -> None:
     assert cut == whole.partition(stop)[0].strip()
     (short,) = model.answer([asked(1, Generation(max_new_tokens=2))], 1)
     assert whole.startswith(short)
-    assert len(model.processor.tokenizer(short, add_special_tokens=False)["input_ids"]) <= 2
+    assert len(model.engine.processor.tokenizer(short, add_special_tokens=False)["input_ids"]) <= 2
 
 
 def test_a_sampled_answer_is_the_same_in_every_run(model_of) -> None:
@@ -161,33 +176,33 @@ def test_what_is_in_the_journal_is_not_generated_again(model_of) -> None:
 def test_each_batch_is_on_disk_when_it_ends(model_of, tmp_path: Path) -> None:
     model = model_of(2)
     stored = []
-    generate = model._generate
+    generate = model.engine.generate
 
-    def look(batch, features):
+    def look(prompts):
         with Journal(tmp_path / "journal.sqlite") as journal:
             stored.append(len(journal))
-        return generate(batch, features)
+        return generate(prompts)
 
-    model._generate = look
-    model.answer([Asked("Why? " * (1 + number), None, GREEDY) for number in range(6)], 6)
+    model.engine.generate = look
+    model.answer([request("Why? " * (1 + number), None, GREEDY) for number in range(6)], 6)
     assert stored == [0, 2, 4]
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        Asked("Is the cat red?", PICTURES[0], GREEDY),
-        Asked("Is the dog red?", PICTURES[1], GREEDY),
-        Asked("Is the dog red?", None, GREEDY),
-        Asked("Is the dog red?", PICTURES[0], BEAMS),
-        Asked("Is the dog red?", PICTURES[0], Generation(max_new_tokens=11)),
-        Asked("Is the dog red?", PICTURES[0], Generation(max_new_tokens=12, until=("red",))),
+        request("Is the cat red?", PICTURES[0], GREEDY),
+        request("Is the dog red?", PICTURES[1], GREEDY),
+        request("Is the dog red?", None, GREEDY),
+        request("Is the dog red?", PICTURES[0], BEAMS),
+        request("Is the dog red?", PICTURES[0], Generation(max_new_tokens=11)),
+        request("Is the dog red?", PICTURES[0], Generation(max_new_tokens=12, until=("red",))),
     ],
     ids=["prompt", "picture", "no picture", "beams", "length", "until"],
 )
-def test_another_question_is_not_answered_from_the_journal(model_of, other: Asked) -> None:
+def test_another_question_is_not_answered_from_the_journal(model_of, other: Request) -> None:
     model = model_of(1)
-    model.answer([Asked("Is the dog red?", PICTURES[0], GREEDY)], 1)
+    model.answer([request("Is the dog red?", PICTURES[0], GREEDY)], 1)
     model.answer([other], 1)
     assert model.batches == [1, 1]
 
@@ -197,7 +212,7 @@ def test_one_changed_pixel_is_another_picture(model_of) -> None:
     red, green, blue = changed.getpixel((3, 3))
     changed.putpixel((3, 3), (red ^ 1, green, blue))
     model = model_of(1)
-    model.answer([Asked("Why?", PICTURES[0], GREEDY), Asked("Why?", changed, GREEDY)], 2)
+    model.answer([request("Why?", PICTURES[0], GREEDY), request("Why?", changed, GREEDY)], 2)
     assert model.batches == [1, 1]
 
 
@@ -243,10 +258,10 @@ def test_a_thought_that_the_prompt_opens_and_the_model_never_closes_is_no_answer
 
 def test_marks_that_are_special_tokens_do_not_glue_thoughts_to_the_answer(model_of) -> None:
     model = model_of(4, thinking_marks=(("<s>", "<unk>"),))
-    tokenizer = model.processor.tokenizer
+    tokenizer = model.engine.processor.tokenizer
     dog, cat = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("a dog", "a cat"))
     written = [*dog, tokenizer.unk_token_id, *cat, tokenizer.eos_token_id]
-    model.model.generate = lambda **inputs: torch.cat(
+    model.engine.model.generate = lambda **inputs: torch.cat(
         [inputs["input_ids"], torch.tensor([written] * len(inputs["input_ids"]))], dim=1
     )
     (answer,) = model.answer([asked(1)], 1)
@@ -254,7 +269,7 @@ def test_marks_that_are_special_tokens_do_not_glue_thoughts_to_the_answer(model_
     written[:] = [tokenizer.bos_token_id, *dog, tokenizer.eos_token_id]
     assert model.answer([asked(2)], 1)[0].unanswered
     model = model_of(4, thinking_marks=())
-    model.model.generate = lambda **inputs: torch.cat([inputs["input_ids"], torch.tensor([[*dog, *cat]])], dim=1)
+    model.engine.model.generate = lambda **inputs: torch.cat([inputs["input_ids"], torch.tensor([[*dog, *cat]])], dim=1)
     assert model.answer([asked(1)], 1) == [tokenizer.decode([*dog, *cat])], "other marks, another text in the journal"
 
 
@@ -262,7 +277,7 @@ def test_a_stored_value_that_is_no_text_is_answered_anew(model_of, tmp_path: Pat
     model = model_of(4)
     answers = model.answer(QUESTIONS[:4], 4)
     with Journal(tmp_path / "journal.sqlite") as journal:
-        journal.put({model._item(QUESTIONS[1]).key: {"text": answers[1]}})
+        journal.put({model._prompts(QUESTIONS[1:2])[0].key: {"text": answers[1]}})
     again = model_of(4)
     assert again.answer(QUESTIONS[:4], 4) == answers
     assert again.batches == [1]
@@ -274,15 +289,15 @@ def test_killed_in_the_middle_it_repeats_one_batch_at_most(model_of, checkpoint:
     killed = f"""
 import os, signal, sys
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]!r}
-from test_hf_model import QUESTIONS, NapoHF
-model = NapoHF({str(checkpoint)!r}, 4, "cpu", journal={str(tmp_path / "journal.sqlite")!r})
-generate, batches = model._generate, []
-def die_in_the_fifth(batch, features):
-    batches.append(generate(batch, features))
+from test_hf import QUESTIONS, Model
+model = Model({str(tmp_path / "journal.sqlite")!r}, {str(checkpoint)!r}, 4)
+generate, batches = model.engine.generate, []
+def die_in_the_fifth(prompts):
+    batches.append(generate(prompts))
     if len(batches) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return batches[-1]
-model._generate = die_in_the_fifth
+model.engine.generate = die_in_the_fifth
 model.answer(QUESTIONS, 30)
 """
     ended = subprocess.run([sys.executable, "-c", killed], capture_output=True, check=False)
@@ -337,12 +352,6 @@ def make_qwen2_vl(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("size", [0, "auto", -1])
-def test_a_batch_size_that_is_none_is_refused(checkpoint: Path, size: int | str) -> None:
-    with pytest.raises(NapoBenchError, match="whole number from 1"):
-        NapoHF(str(checkpoint), size)
-
-
 @pytest.mark.parametrize("generation", [GREEDY, BEAMS, SAMPLED], ids=["greedy", "beams", "sampled beams"])
 def test_a_model_that_overflows_in_float16_stops_and_names_the_layer(
     model_of, checkpoint, tmp_path, generation
@@ -374,12 +383,12 @@ def test_a_vision_tower_that_overflows_is_named(model_of, checkpoint, tmp_path) 
 
 def test_forbidden_tokens_are_not_mistaken_for_an_overflow(model_of) -> None:
     model = model_of(2)
-    model.model.generation_config.suppress_tokens = list(range(300, 400))
-    model.model.generation_config.min_new_tokens = 3
+    model.engine.model.generation_config.suppress_tokens = list(range(300, 400))
+    model.engine.model.generation_config.min_new_tokens = 3
     assert all(model.answer([asked(number) for number in range(4)], 4))
     # A penalty that grows beyond float32: the score of the end token is infinite.
-    model.model.generation_config.suppress_tokens = None
-    model.model.generation_config.exponential_decay_length_penalty = (0, 1e30)
+    model.engine.model.generation_config.suppress_tokens = None
+    model.engine.model.generation_config.exponential_decay_length_penalty = (0, 1e30)
     model.answer([asked(number) for number in range(4, 8)], 4)
 
 
@@ -399,7 +408,7 @@ def test_forbidden_tokens_are_not_mistaken_for_an_overflow(model_of) -> None:
 )
 def test_a_device_or_dtype_that_is_not_there_is_refused_first(options, said, advice) -> None:
     with pytest.raises(NapoBenchError, match=said) as caught:
-        NapoHF("no/such/checkpoint", **options)
+        HFEngine("no/such/checkpoint", **options)
     assert advice in caught.value.hint
 
 
@@ -407,9 +416,9 @@ def test_a_full_disk_ends_the_run_with_one_message_and_keeps_what_is_done(model_
     limited = f"""
 import resource, signal, sys
 sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]!r}
-from test_hf_model import asked, NapoHF
+from test_hf import asked, Model
 from napo_bench.core.errors import NapoBenchError
-model = NapoHF({str(checkpoint)!r}, 1, "cpu", journal={str(tmp_path / "journal.sqlite")!r})
+model = Model({str(tmp_path / "journal.sqlite")!r}, {str(checkpoint)!r}, 1)
 model.answer([asked(n) for n in range(3)], 3)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -1,4 +1,4 @@
-"""`napo_api`: lmms-eval's requests to an OpenAI-compatible endpoint."""
+"""The engine `api`: requests to an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, re
 from PIL import Image
 
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal
 from napo_bench.engines import endpoint
+from napo_bench.engines.answer import ModelAnswer
+from napo_bench.engines.answering import Answering
+from napo_bench.engines.api import APIEngine
+from napo_bench.engines.request import Generation, Picture
+from napo_bench.engines.request import Request as Question
 
-pytest.importorskip("lmms_eval")
-
-from lmms_eval.api.instance import Instance
-
-from napo_bench.engines.api import NapoAPI
-
-METADATA = {"task": "task", "doc_id": 0, "repeats": 1}
 GREEDY = {"max_new_tokens": 64, "do_sample": False}
 
 
@@ -30,28 +29,35 @@ def picture(shade: int) -> Image.Image:
     return Image.new("RGB", (3, 2), (shade, 0, 255))
 
 
-def request_of(question: str, image: Image.Image | None, kwargs: dict[str, Any] | None = None) -> Instance:
-    visual = (lambda doc: [image]) if image else None
-    arguments = (question, kwargs or GREEDY, visual, 0, "task", "test")
-    return Instance(request_type="generate_until", arguments=arguments, idx=0, metadata=METADATA)
+def request_of(question: str, image: Image.Image | None, kwargs: dict[str, Any] | None = None) -> Question:
+    return Question(question, Picture.of(image) if image else None, Generation.of(kwargs or GREEDY))
+
+
+class Model:
+    """An engine with a journal."""
+
+    def __init__(self, engine: APIEngine, journal: Path) -> None:
+        self.engine = engine
+        self._answering = Answering(engine, Journal(journal))
+
+    def answer(self, requests: list[Question]) -> list[ModelAnswer]:
+        return self._answering.answer(requests, len(requests))
 
 
 @pytest.fixture
-def model_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., NapoAPI]:
+def model_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Model]:
     monkeypatch.setattr(endpoint, "_FIRST_WAIT", 0.01)
     monkeypatch.setenv("NAPO_BENCH_API_KEY", "sk-of-the-test")
 
-    def make(server: MisbehavingServer, model: str = "served", **options: Any) -> NapoAPI:
-        made = NapoAPI(model=model, base_url=server.url, journal=tmp_path / "responses.sqlite", **options)
-        made.task_dict = {"task": {"test": [{}]}}
-        return made
+    def make(server: MisbehavingServer, model: str = "served", **options: Any) -> Model:
+        return Model(APIEngine(model=model, base_url=server.url, **options), tmp_path / "responses.sqlite")
 
     return make
 
 
-def test_the_endpoint_gets_the_very_pixels_and_the_question(model_of: Callable[..., NapoAPI]) -> None:
+def test_the_endpoint_gets_the_very_pixels_and_the_question(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: answer(" A red square. ")) as server:
-        assert model_of(server).generate_until([request_of("What is it?", picture(9))]) == ["A red square."]
+        assert model_of(server).answer([request_of("What is it?", picture(9))]) == ["A red square."]
     (request,) = server.requests
     assert request.authorization == "Bearer sk-of-the-test"
     assert {name: request.body[name] for name in ("model", "temperature", "max_tokens")} == {
@@ -67,16 +73,16 @@ def test_the_endpoint_gets_the_very_pixels_and_the_question(model_of: Callable[.
         assert (sent.mode, sent.size, sent.tobytes()) == ("RGB", (3, 2), picture(9).tobytes())
 
 
-def test_answers_keep_the_order_of_the_requests(model_of: Callable[..., NapoAPI]) -> None:
-    with MisbehavingServer(lambda request: answer(request.text, delay=0.06 / (1 + int(request.text)))) as server:
+def test_answers_keep_the_order_of_the_requests(model_of: Callable[..., Model]) -> None:
+    with MisbehavingServer(lambda request: answer(request.text, delay=0.3 / (1 + int(request.text)))) as server:
         requests = [request_of(str(n), picture(n)) for n in range(12)]
-        assert model_of(server, batch_size=4).generate_until(requests) == [str(n) for n in range(12)]
+        assert model_of(server, in_flight=4).answer(requests) == [str(n) for n in range(12)]
         assert server.max_in_flight == 4
 
 
-def test_question_picture_and_settings_each_make_another_answer(model_of: Callable[..., NapoAPI]) -> None:
+def test_question_picture_and_settings_each_make_another_answer(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: answer(f"{len(server.requests)}")) as server:
-        model = model_of(server, batch_size=1)
+        model = model_of(server, in_flight=1)
         requests = [
             request_of("a", picture(1)),
             request_of("b", picture(1)),
@@ -85,58 +91,58 @@ def test_question_picture_and_settings_each_make_another_answer(model_of: Callab
             request_of("a", picture(1), GREEDY | {"max_new_tokens": 8}),
             request_of("a", picture(1), GREEDY | {"do_sample": True, "temperature": 0.2}),
         ]
-        first = model.generate_until(requests)
+        first = model.answer(requests)
         assert len(set(first)) == len(requests)
-        assert model_of(server).generate_until(requests) == first
+        assert model_of(server).answer(requests) == first
         assert len(server.requests) == len(requests)
-        assert model_of(server, model="another").generate_until(requests[:1]) == ["7"]
+        assert model_of(server, model="another").answer(requests[:1]) == ["7"]
 
 
-def test_a_prompt_without_picture_is_plain_text(model_of: Callable[..., NapoAPI]) -> None:
+def test_a_prompt_without_picture_is_plain_text(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: answer("x")) as server:
-        model_of(server).generate_until([request_of("Say x.", None)])
+        model_of(server).answer([request_of("Say x.", None)])
     assert server.requests[0].body["messages"] == [{"role": "user", "content": "Say x."}]
 
 
-def test_sampling_settings_reach_the_endpoint(model_of: Callable[..., NapoAPI]) -> None:
+def test_sampling_settings_reach_the_endpoint(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: answer("x")) as server:
         sampled = {"max_new_tokens": 5, "do_sample": True, "temperature": 0.2, "top_p": 0.9}
-        model_of(server).generate_until([request_of("a", None, sampled)])
+        model_of(server).answer([request_of("a", None, sampled)])
     body = server.requests[0].body
     assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.2, 0.9, 5)
 
 
-def test_an_answer_ends_before_until(model_of: Callable[..., NapoAPI]) -> None:
+def test_an_answer_ends_before_until(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: answer("one\n\ntwo")) as server:
-        assert model_of(server).generate_until([request_of("a", None, GREEDY | {"until": ["\n\n"]})]) == ["one"]
+        assert model_of(server).answer([request_of("a", None, GREEDY | {"until": ["\n\n"]})]) == ["one"]
 
 
-def test_an_empty_answer_is_an_answer(model_of: Callable[..., NapoAPI]) -> None:
+def test_an_empty_answer_is_an_answer(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: answer("")) as server:
-        assert model_of(server).generate_until([request_of("a", None)]) == [""]
+        assert model_of(server).answer([request_of("a", None)]) == [""]
 
 
 @pytest.mark.parametrize(
     ("sent", "read"), [(rb"a \ud83d b", "a \ufffd b"), (b"a \xed\xa0\xbd b", "a \ufffd\ufffd\ufffd b")]
 )
-def test_half_a_surrogate_pair_in_a_reply_is_replaced(model_of: Callable[..., NapoAPI], sent: bytes, read: str) -> None:
+def test_half_a_surrogate_pair_in_a_reply_is_replaced(model_of: Callable[..., Model], sent: bytes, read: str) -> None:
     whole = answer("a park b").body
     with MisbehavingServer(lambda request: Behaviour(body=whole.replace(b"a park b", sent))) as server:
-        assert model_of(server).generate_until([request_of("What is it?", None)]) == [read]
+        assert model_of(server).answer([request_of("What is it?", None)]) == [read]
         assert len(server.requests) == 1
 
 
-def test_beams_are_refused(model_of: Callable[..., NapoAPI]) -> None:
+def test_beams_are_refused(model_of: Callable[..., Model]) -> None:
     with (
         MisbehavingServer(lambda request: answer("x")) as server,
         pytest.raises(NapoBenchError, match="3 beams") as caught,
     ):
-        model_of(server).generate_until([request_of("a", None, GREEDY | {"num_beams": 3})])
+        model_of(server).answer([request_of("a", None, GREEDY | {"num_beams": 3})])
     assert "greedy" in caught.value.hint
     assert not server.requests
 
 
-def test_a_refused_question_is_unanswered_and_the_next_run_asks_it_again(model_of: Callable[..., NapoAPI]) -> None:
+def test_a_refused_question_is_unanswered_and_the_next_run_asks_it_again(model_of: Callable[..., Model]) -> None:
     broken = True
 
     def behave(request: Request) -> Behaviour:
@@ -146,14 +152,14 @@ def test_a_refused_question_is_unanswered_and_the_next_run_asks_it_again(model_o
 
     requests = [request_of(str(n), picture(n)) for n in range(6)]
     with MisbehavingServer(behave) as server:
-        answers = model_of(server, batch_size=1).generate_until(requests)
+        answers = model_of(server, in_flight=1).answer(requests)
         assert answers == ["0", "1", "2", "3", "", "5"]
         assert [answer.beside() for answer in answers[3:5]] == [
             {},
             {"unanswered": "HTTP 400: this picture is refused"},
         ]
         broken = False
-        assert model_of(server).generate_until(requests) == [str(n) for n in range(6)]
+        assert model_of(server).answer(requests) == [str(n) for n in range(6)]
         assert [server.asked(str(n)) for n in range(4)] == [2] * 4
 
 
@@ -161,14 +167,14 @@ THOUGHT = "<think>\nTrue or false? A dog, a cat or a bus.\n</think>"
 
 
 @pytest.mark.parametrize("thoughts", [THOUGHT, THOUGHT.removeprefix("<think>")])
-def test_thoughts_are_kept_and_are_no_part_of_the_answer(model_of: Callable[..., NapoAPI], thoughts: str) -> None:
+def test_thoughts_are_kept_and_are_no_part_of_the_answer(model_of: Callable[..., Model], thoughts: str) -> None:
     until = GREEDY | {"until": ["\n"]}  # would cut inside the thoughts
     with MisbehavingServer(lambda request: answer(f"{thoughts}\n\nA quiet place.\nNo more.")) as server:
         for _ in range(2):
-            (said,) = model_of(server).generate_until([request_of("a", None, until)])
+            (said,) = model_of(server).answer([request_of("a", None, until)])
             assert (said, said.thoughts, said.unanswered) == ("A quiet place.", thoughts, "")
         assert len(server.requests) == 1
-        (raw,) = model_of(server, thinking_marks=()).generate_until([request_of("a", None)])
+        (raw,) = model_of(server, thinking_marks=()).answer([request_of("a", None)])
         assert raw == f"{thoughts}\n\nA quiet place.\nNo more.".strip()
 
 
@@ -178,18 +184,18 @@ def content(said: object, finish_reason: str = "stop", **message: object) -> Beh
 
 
 @pytest.mark.parametrize("kind", ["thinking", "reasoning"])
-def test_the_text_parts_of_a_list_are_the_answer(model_of: Callable[..., NapoAPI], kind: str) -> None:
+def test_the_text_parts_of_a_list_are_the_answer(model_of: Callable[..., Model], kind: str) -> None:
     parts = [{"type": kind, kind: [{"type": "text", "text": "Yes?"}]}, {"type": "text", "text": "No."}]
     with MisbehavingServer(lambda request: content(parts)) as server:
-        (said,) = model_of(server).generate_until([request_of("a", None)])
+        (said,) = model_of(server).answer([request_of("a", None)])
         assert said == "No."
         assert "Yes?" in said.thoughts
         assert len(server.requests) == 1
 
 
-def test_reasoning_beside_the_content_is_kept_as_thoughts(model_of: Callable[..., NapoAPI]) -> None:
+def test_reasoning_beside_the_content_is_kept_as_thoughts(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: content("No.", reasoning_content="Yes?")) as server:
-        (said,) = model_of(server).generate_until([request_of("a", None)])
+        (said,) = model_of(server).answer([request_of("a", None)])
     assert (said, said.thoughts) == ("No.", "Yes?")
 
 
@@ -199,24 +205,24 @@ def test_reasoning_beside_the_content_is_kept_as_thoughts(model_of: Callable[...
     ids=["null", "empty", "in thoughts", "in thoughts, unsaid"],
 )
 def test_an_answer_that_is_cut_off_before_it_begins_is_asked_again_by_the_next_run(
-    model_of: Callable[..., NapoAPI], cut: Behaviour
+    model_of: Callable[..., Model], cut: Behaviour
 ) -> None:
     requests = [request_of("a", None), request_of("a", None), request_of("b", None)]
     with MisbehavingServer(lambda request: cut if request.text == "a" else answer("b")) as server:
-        answers = model_of(server).generate_until(requests)
+        answers = model_of(server).answer(requests)
         assert answers == ["", "", "b"]
         assert [said.unanswered.partition(" ")[0] for said in answers] == ["cut", "cut", ""]
         assert (server.asked("a"), server.asked("b")) == (1, 1)
         server.behave = lambda request: answer("now")
-        assert model_of(server).generate_until(requests) == ["now", "now", "b"]
-        assert model_of(server).generate_until(requests) == ["now", "now", "b"]
+        assert model_of(server).answer(requests) == ["now", "now", "b"]
+        assert model_of(server).answer(requests) == ["now", "now", "b"]
         assert (server.asked("a"), server.asked("b")) == (2, 1)
 
 
-def test_an_answer_that_the_content_filter_holds_back_is_unanswered(model_of: Callable[..., NapoAPI]) -> None:
+def test_an_answer_that_the_content_filter_holds_back_is_unanswered(model_of: Callable[..., Model]) -> None:
     held = content(None, "content_filter")
     with MisbehavingServer(lambda request: held if request.text == "a" else answer("b")) as server:
-        answers = model_of(server, batch_size=1).generate_until([request_of("b", None), request_of("a", None)])
+        answers = model_of(server, in_flight=1).answer([request_of("b", None), request_of("a", None)])
     assert (answers, "content filter" in answers[1].unanswered) == (["b", ""], True)
 
 
@@ -242,62 +248,50 @@ def named_in_the_message_only(request: Request) -> Behaviour:
 
 @pytest.mark.parametrize("behave", [like_o1, named_in_the_message_only])
 def test_fields_that_reasoning_models_refuse_are_replaced_once_and_the_run_says_so(
-    model_of: Callable[..., NapoAPI], behave: Callable[[Request], Behaviour]
+    model_of: Callable[..., Model], behave: Callable[[Request], Behaviour]
 ) -> None:
     requests = [request_of(str(n), None) for n in range(8)]
     changed = {"max_tokens": "sent as max_completion_tokens", "temperature": "not sent"}
     with MisbehavingServer(behave) as server:
         model = model_of(server)
-        assert model.generate_until(requests) == [str(n) for n in range(8)]
+        assert model.answer(requests) == [str(n) for n in range(8)]
         assert len(server.requests) == 10
         assert server.requests[-1].body["max_completion_tokens"] == 64
         again = model_of(server)
-        assert again.generate_until(requests) == [str(n) for n in range(8)]
+        assert again.answer(requests) == [str(n) for n in range(8)]
         assert len(server.requests) == 10
-    assert model.changed == again.changed == changed
-    assert again.settings() == {"temperature": "not sent"}
+    assert model.engine.changed == again.engine.changed == changed
+    assert again.engine.settings() == {"temperature": "not sent"}
 
 
-def test_a_refusal_about_one_prompt_changes_no_field(model_of: Callable[..., NapoAPI]) -> None:
+def test_a_refusal_about_one_prompt_changes_no_field(model_of: Callable[..., Model]) -> None:
     def behave(request: Request) -> Behaviour:
         if request.text == "3":
             return refusal(400, "temperature: a word that is not allowed in prompts", code="content_filter")
         return answer(request.text)
 
     with MisbehavingServer(behave) as server:
-        answers = model_of(server, batch_size=1).generate_until([request_of(str(n), None) for n in range(6)])
+        answers = model_of(server, in_flight=1).answer([request_of(str(n), None) for n in range(6)])
         assert answers == ["0", "1", "2", "", "4", "5"]
         assert all("temperature" in request.body for request in server.requests if request.text != "3")
 
 
-def test_request_fields_of_the_user_are_sent_and_make_another_answer(model_of: Callable[..., NapoAPI]) -> None:
+def test_request_fields_of_the_user_are_sent_and_make_another_answer(model_of: Callable[..., Model]) -> None:
     fields = {"reasoning_effort": "low", "max_completion_tokens": 4096, "temperature": None}
     with MisbehavingServer(lambda request: answer(f"{len(server.requests)}")) as server:
         requests = [request_of("a", None)]
-        assert model_of(server).generate_until(requests) == ["1"]
-        assert model_of(server, request=fields).generate_until(requests) == ["2"]
-        assert model_of(server, request=fields).generate_until(requests) == ["2"]
+        assert model_of(server).answer(requests) == ["1"]
+        assert model_of(server, request=fields).answer(requests) == ["2"]
+        assert model_of(server, request=fields).answer(requests) == ["2"]
     sent = {name: value for name, value in server.requests[1].body.items() if name not in ("model", "messages")}
     assert sent == {"reasoning_effort": "low", "max_completion_tokens": 4096}
 
 
-def test_a_field_of_the_user_that_is_refused_stops_at_once(model_of: Callable[..., NapoAPI]) -> None:
+def test_a_field_of_the_user_that_is_refused_stops_at_once(model_of: Callable[..., Model]) -> None:
     def behave(request: Request) -> Behaviour:
         return refusal(400, "Unsupported value: 'temperature'.", code="unsupported_value", param="temperature")
 
     with MisbehavingServer(behave) as server:
         with pytest.raises(NapoBenchError, match="Unsupported value"):
-            model_of(server, request={"temperature": 0.5}).generate_until([request_of(str(n), None) for n in range(9)])
+            model_of(server, request={"temperature": 0.5}).answer([request_of(str(n), None) for n in range(9)])
         assert len(server.requests) == 1
-
-
-def test_lmms_eval_finds_it_by_its_name(tmp_path: Path) -> None:
-    from lmms_eval.models import get_model
-
-    assert get_model("napo_api") is NapoAPI
-
-
-@pytest.mark.parametrize("size", ["auto", 0, "-1"])
-def test_a_batch_size_that_is_none_is_refused(size: str | int) -> None:
-    with pytest.raises(NapoBenchError, match="whole number from 1"):
-        NapoAPI(model="m", base_url="http://127.0.0.1:1/v1", batch_size=size)

@@ -1,0 +1,187 @@
+"""Requests -> answers, around any engine: journal, order, equal requests, progress, processes.
+
+Requests are taken in windows of a few batches, so that only the images of one window are in memory. Within a window
+prompts are sorted by length, and an image that several of them show is opened and prepared once. A prompt whose answer
+is in the journal is not answered again, and equal prompts are answered once. Sampled answers are drawn one at a time,
+seeded by what they depend on. Each answer is in the journal as soon as its batch is done.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any
+
+import msgspec
+from PIL import Image
+
+from napo_bench.core import processes
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal, journal_key
+from napo_bench.core.progress import Progress, or_bars
+from napo_bench.engines.answer import Completion, ModelAnswer
+from napo_bench.engines.engine import Engine, Prompt
+from napo_bench.engines.request import Request
+from napo_bench.engines.threads import in_flight
+
+_BATCHES_A_WINDOW = 8
+
+
+class Answering:
+    """Asks an engine.
+
+    Args:
+        engine: What answers.
+        journal: Keeps what the engine writes, thoughts included.
+        progress: Is told how far the answering is; None draws a bar.
+    """
+
+    def __init__(self, engine: Engine, journal: Journal, progress: Progress | None = None) -> None:
+        self.engine = engine
+        self._journal = journal
+        self._progress = progress
+        self._writing = threading.Lock()
+
+    def answer(self, requests: Iterable[Request], count: int, title: str = "Answering") -> list[ModelAnswer]:
+        """The answer to each request, in their order; all of them in this process.
+
+        Args:
+            requests: Drawn a window at a time.
+            count: How many there are.
+            title: Title of the progress bar.
+
+        Raises:
+            NapoBenchError: a batch cannot be answered, or an image cannot be read; says how many answers are stored.
+        """
+        asked: list[Prompt] = []
+        written: dict[str, Completion] = {}
+        done = 0
+
+        def open_batches() -> Iterator[list[Prompt]]:
+            nonlocal done
+            remaining, begun = iter(requests), set[str]()
+            while window := list(itertools.islice(remaining, self._window)):
+                prompts = self._prompts(window)
+                asked.extend(replace(prompt, image=None) for prompt in prompts)
+                written.update(self._stored(prompts))
+                new = {prompt.key: prompt for prompt in prompts if prompt.key not in written.keys() | begun}
+                begun |= new.keys()
+                done += len(prompts) - len(new)
+                tell(title, done, count)
+                batches = list(self._batches(new.values()))
+                for number, batch in enumerate(batches):
+                    self.engine.keep({prompt.digest for later in batches[number:] for prompt in later})
+                    yield batch
+                self.engine.keep(())
+
+        with or_bars(self._progress) as tell:
+            try:
+                with closing(self._finished(open_batches(), count)) as finished:
+                    for batch, completions in finished:
+                        written |= {prompt.key: said for prompt, said in zip(batch, completions, strict=True)}
+                        done += len(batch)
+                        tell(title, done, count)
+            except NapoBenchError as error:
+                answered = sum(prompt.key in written and not written[prompt.key].refused for prompt in asked)
+                stored = f"{answered} of {count} are answered and stored in {self._journal.path}."
+                raise NapoBenchError(f"{error.message}\n{stored}", error.hint) from None
+        return [self.engine.read(prompt, written[prompt.key]) for prompt in asked]
+
+    def answer_together(self, requests: Sequence[Request], title: str = "Answering") -> list[ModelAnswer]:
+        """The answer to each request, in their order, in every process; each process answers a share of them."""
+        if processes.is_alone():
+            return self.answer(requests, len(requests), title)
+        mine = dealt(requests, processes.count())[processes.rank()]
+        answers = self.answer((requests[number] for number in mine), len(mine), title)
+        found = dict(processes.gathered(list(zip(mine, answers, strict=True))))
+        return [found[number] for number in range(len(requests))]
+
+    @property
+    def _window(self) -> int:
+        return _BATCHES_A_WINDOW * self.engine.batch_size * self.engine.in_flight
+
+    def _prompts(self, window: Sequence[Request]) -> list[Prompt]:
+        seen: dict[Hashable, tuple[Image.Image, str]] = {}
+        prompts = []
+        for request in window:
+            image, digest = None, ""
+            if request.picture is not None:
+                name = request.picture.name
+                if name not in seen:
+                    prepared = self.engine.prepare(request.picture.open())
+                    seen[name] = prepared, self.engine.digest(prepared)
+                image, digest = seen[name]
+            text = self.engine.text(request.question, has_image=image is not None)
+            prompt = Prompt(text, image, digest, request.generation)
+            prompts.append(replace(prompt, key=journal_key(**self.engine.identity(prompt))))
+        return prompts
+
+    def _stored(self, prompts: Sequence[Prompt]) -> dict[str, Completion]:
+        """What the journal has, without what may be answered by asking again."""
+        with self._writing:
+            found = self._journal.get(prompt.key for prompt in prompts)
+        read = {key: completion for key, value in found.items() if (completion := stored_completion(value))}
+        if self.engine.asks_again:
+            lacking = {p.key for p in prompts if p.key in read and self.engine.read(p, read[p.key]).unanswered}
+            read = {key: completion for key, completion in read.items() if key not in lacking}
+        return read
+
+    def _batches(self, prompts: Iterable[Prompt]) -> Iterator[list[Prompt]]:
+        """Prompts that can share a forward, the longest first, so that a batch that does not fit fails at once."""
+
+        def kind(prompt: Prompt) -> tuple[str, bool]:
+            return repr(prompt.generation), prompt.image is None
+
+        ordered = sorted(prompts, key=lambda prompt: (kind(prompt), -self.engine.length(prompt)))
+        for _, group in itertools.groupby(ordered, key=kind):
+            rest = list(group)
+            size = 1 if rest[0].generation.do_sample else self.engine.batch_size
+            yield from (rest[start : start + size] for start in range(0, len(rest), size))
+
+    def _finished(
+        self, batches: Iterable[list[Prompt]], count: int
+    ) -> Generator[tuple[list[Prompt], Sequence[Completion]], None, None]:
+        """Each batch with what the engine wrote, which is in the journal."""
+        with self.engine.asking(count) as stop:
+            if self.engine.in_flight > 1:
+                yield from in_flight(self._write, batches, self.engine.in_flight, stop)
+            else:
+                yield from ((batch, self._write(batch)) for batch in batches)
+
+    def _write(self, batch: Sequence[Prompt]) -> Sequence[Completion]:
+        said = self.engine.generate(batch)
+        if len(said) != len(batch):
+            raise ValueError(f"{type(self.engine).__name__}.generate: {len(said)} answers to {len(batch)} prompts")
+        values = {
+            prompt.key: one if isinstance(one, str) else asdict(one)
+            for prompt, one in zip(batch, said, strict=True)
+            if isinstance(one, str) or not one.refused
+        }
+        with self._writing:
+            self._journal.put(values)
+        return [Completion.of(one) if isinstance(one, str) else one for one in said]
+
+
+def stored_completion(value: Any) -> Completion | None:
+    """What a journal's value says; None if an older or another napo-bench wrote something else."""
+    if isinstance(value, str):
+        return Completion.of(value)
+    try:
+        return msgspec.convert(value, Completion)
+    except msgspec.ValidationError:
+        return None
+
+
+def dealt(requests: Sequence[Request], count: int) -> list[list[int]]:
+    """The numbers of the requests for each of `count` processes. Requests about one image are never parted."""
+    by_picture: Mapping[Hashable, list[int]] = defaultdict(list)
+    for number, request in enumerate(requests):
+        by_picture[(number,) if request.picture is None else request.picture.name].append(number)
+    shares: list[list[int]] = [[] for _ in range(count)]
+    for numbers in by_picture.values():
+        min(shares, key=len).extend(numbers)
+    return [sorted(share) for share in shares]

@@ -1,0 +1,68 @@
+"""The questions of a run, read once: what is asked, rehearsed and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from napo_bench.benchmarks.benchmark import Benchmark, Task
+from napo_bench.benchmarks.question import BenchmarkData, Question
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.engines.request import Generation, Picture, Request
+
+
+@dataclass(frozen=True)
+class TaskQuestions:
+    """The questions that a run asks of one task.
+
+    Attributes:
+        benchmark: The benchmark that the task is a part of.
+        data: The benchmark's data, which the questions are from.
+        questions: The questions, in the benchmark's order.
+        settings: The generation settings, as the run names them.
+    """
+
+    benchmark: Benchmark
+    data: BenchmarkData
+    questions: Sequence[Question]
+    settings: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls, benchmark: Benchmark, data: BenchmarkData, task: Task, profile: str, limit: int | None
+    ) -> TaskQuestions:
+        """Read the questions of a task.
+
+        Args:
+            benchmark: The benchmark that the task is a part of.
+            data: The benchmark's data.
+            task: The task.
+            profile: Name of a generation profile.
+            limit: Only the first units; None is all of them.
+
+        Raises:
+            NapoBenchError: data is missing or malformed, or an image is missing.
+        """
+        questions = [question for unit in data.units(task.name)[:limit] for question in unit]
+        read = cls(benchmark, data, questions, task.generation(profile))
+        read._require_pictures()
+        return read
+
+    def requests(self) -> list[Request]:
+        """The questions as requests to a model."""
+        generation = Generation.of(self.settings)
+        return [
+            Request(question.prompt, Picture((question.file, question.place), question.open_picture), generation)
+            for question in self.questions
+        ]
+
+    def _require_pictures(self) -> None:
+        wanted = {question.file: None for question in self.questions}
+        missing = [path for path in wanted if not path.is_file()]
+        if missing:
+            name = self.benchmark.name
+            raise NapoBenchError(
+                f"{len(missing)} of {len(wanted)} pictures of {name} are missing, the first is {missing[0]}.",
+                f"napo-bench data fetch {name}",
+            )

@@ -14,6 +14,7 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -58,6 +59,7 @@ ARROWS: dict[str, set[str]] = {
 """Room -> the rooms that it may import from."""
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the project, by path relative to the root."""
     return {
@@ -126,6 +128,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_results(wheel: Path)
     assert expected - names == set()
     suffixes = {Path(name).suffix for name in expected}
     assert ".yaml" in suffixes
+    assert "napo_bench/py.typed" in names  # a type checker reads the types of a package that has this file
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"napo_bench"}
     assert "napo-bench = napo_bench.cli:main" in declared
     assert "[lmms_eval.models]" in declared

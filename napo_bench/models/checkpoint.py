@@ -18,11 +18,10 @@ from napo_bench.models.threads import choose_threads
 
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_PROCESSOR = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER = ("tokenizer.json", "*.model", "vocab*")
 _FILES = (
     *_WEIGHTS,
-    *_PROCESSOR,
+    *soundness.PROCESSOR_FILES,
     "model.safetensors.index.json",
     "config.json",
     "generation_config.json",
@@ -41,6 +40,7 @@ _COPY_PROCESSOR = (
 _OTHER_CONFIG = (
     "config.json may be another model's, or of another layout than transformers'. Fetch the checkpoint again."
 )
+_SAVE_ADAPTER_AGAIN = "Fetch or save the adapter again."
 _GIVE_ONE = "Give the folder of a checkpoint, or the name of one on the Hugging Face hub."
 
 
@@ -115,7 +115,7 @@ class Checkpoint:
             if base is not None:
                 soundness.require_image_features(self.name, processor, config, base)
         if base is not None and self.adapter is not None:
-            with _explained(self.adapter, "adapter", "Fetch or save the adapter again."):
+            with _explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
                 soundness.require_adapter(self.adapter, base)
         return config, processor
 
@@ -143,10 +143,11 @@ class Checkpoint:
         from transformers import AutoProcessor
 
         places = [self.folder] if self.adapter is None else [self.adapter, self.folder]
-        folder = next((place for place in places if any((place / name).is_file() for name in _PROCESSOR)), None)
+        names = soundness.PROCESSOR_FILES
+        folder = next((place for place in places if any((place / name).is_file() for name in names)), None)
         if folder is None:
             raise NapoBenchError(
-                f"{self.name} has no processor ({' or '.join(_PROCESSOR)}), so the model cannot get an image.",
+                f"{self.name} has no processor ({' or '.join(names)}), so the model cannot get an image.",
                 _COPY_PROCESSOR,
             )
         from_pretrained: Any = AutoProcessor.from_pretrained
@@ -181,7 +182,7 @@ class Checkpoint:
 
         choose_threads(self.folder, torch.device(device).type)
         from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
-        with _explained(self.folder, "weights", "Fetch or save the checkpoint again."):
+        with _explained(self.folder, "weights", soundness.FETCH_AGAIN):
             try:
                 model, loading = from_pretrained(
                     str(self.folder),
@@ -202,7 +203,7 @@ class Checkpoint:
         if self.adapter is not None:
             from peft import PeftModel
 
-            with _explained(self.adapter, "adapter", "Fetch or save the adapter again."):
+            with _explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
                 model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload()
             soundness.require_finite(self.adapter, model)
         return model.eval()

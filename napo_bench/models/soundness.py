@@ -17,7 +17,8 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.models.families import family_of
 
 _SHOWN = 5
-_FETCH_AGAIN = "Fetch or save the checkpoint again."
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+FETCH_AGAIN = "Fetch or save the checkpoint again."
 _SAME_SOURCE = "Take weights, config.json, processor and tokenizer from the same checkpoint."
 _CONVERTED = (
     "These are the names of LLaVA's original code. Give the same checkpoint in the layout of transformers: "
@@ -36,7 +37,7 @@ def require_json(paths: Iterable[Path]) -> None:
     """Read the JSON files among a checkpoint's files. Raises NapoBenchError that names a damaged file."""
     for path in paths:
         if path.suffix == ".json":
-            files.read_json(path, _FETCH_AGAIN)
+            files.read_json(path, FETCH_AGAIN)
 
 
 def complete_processor(folder: Path, processor: Any, config: Any) -> None:
@@ -160,11 +161,11 @@ def weight_files(folder: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     if not index.is_file():
-        raise NapoBenchError(f"{folder} has neither model.safetensors nor {index.name}.", _FETCH_AGAIN)
+        raise NapoBenchError(f"{folder} has neither model.safetensors nor {index.name}.", FETCH_AGAIN)
     shards = sorted(set(files.field(files.read_json(index), "weight_map", dict, str(index)).values()))
     for shard in shards:
         if not (folder / shard).is_file():
-            raise NapoBenchError(f"{folder / shard} is missing; {index.name} names it.", _FETCH_AGAIN)
+            raise NapoBenchError(f"{folder / shard} is missing; {index.name} names it.", FETCH_AGAIN)
     return [folder / shard for shard in shards]
 
 
@@ -277,7 +278,7 @@ def require_landed(folder: Path, loading: Mapping[str, Any], stored: Sequence[st
     if original:
         hint = _CONVERTED
     elif missing or shapes:
-        hint = f"The checkpoint is incomplete, or its config.json is another model's. {_FETCH_AGAIN}"
+        hint = f"The checkpoint is incomplete, or its config.json is another model's. {FETCH_AGAIN}"
     else:
         hint = "config.json is another model's, or the files hold weights of something else: remove those."
     raise NapoBenchError(f"{folder}: {'; '.join(found)}.", hint)
@@ -370,8 +371,7 @@ def require_finite(where: Path, model: Any) -> None:
 
 def _says(folder: Path, field: str) -> bool:
     """Whether a file of the processor has a field."""
-    names = ("processor_config.json", "preprocessor_config.json")
-    return any(field in files.read_json(folder / name) for name in names if (folder / name).is_file())
+    return any(field in files.read_json(folder / name) for name in PROCESSOR_FILES if (folder / name).is_file())
 
 
 def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
@@ -393,7 +393,7 @@ def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
                         )
                     stored[name] = torch.empty(weight.get_shape(), device="meta")
         except (OSError, SafetensorError) as error:
-            raise NapoBenchError(f"{path} cannot be read as safetensors: {error}.", _FETCH_AGAIN) from None
+            raise NapoBenchError(f"{path} cannot be read as safetensors: {error}.", FETCH_AGAIN) from None
     return stored
 
 

@@ -389,7 +389,7 @@ def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
                         raise NapoBenchError(
                             f"{path}: the weight {name} is stored as {weight.get_dtype()}, and config.json has no "
                             "quantization_config that says how to read it.",
-                            _FETCH_AGAIN,
+                            FETCH_AGAIN,
                         )
                     stored[name] = torch.empty(weight.get_shape(), device="meta")
         except (OSError, SafetensorError) as error:

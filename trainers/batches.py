@@ -1,4 +1,4 @@
-"""Batches made of preference rows: what one forward of a process takes, and which rows that is in each epoch."""
+"""Batches of preference rows: the tensors for one forward of a process, and the rows of each batch in each epoch."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class TrainingBatch:
     """A batch of rows, ready for the forward.
 
     Attributes:
-        ids: Of the rows.
-        positions: Of the rows in the data set.
-        lengths: Tokens of picture, prompt and the longest response of each row.
-        prompts: The rows as prompts with responses; where chosen responses are also compared over a crop of
-            their picture, B more prompts follow, with the crops and the chosen responses alone.
-        present: 1 where the row counts and has that negative, `[B, N]`.
+        ids: Ids of the rows.
+        positions: Positions of the rows in the data set.
+        lengths: Tokens of image, prompt and the longest response of each row.
+        prompts: Rows as prompts with responses. If chosen responses are also compared over a crop of their image, B
+            more prompts follow, with the crops and the chosen responses alone.
+        present: 1 if the row counts and has the negative, else 0, `[B, N]`.
         reference_sum: Summed log-probs under the reference, `[B, K]`: chosen, the negatives, then the chosen response
             over the crop, if it is compared.
-        reference_mean: The same over the number of tokens.
+        reference_mean: The same divided by the number of tokens.
     """
 
     ids: list[str]
@@ -67,10 +67,10 @@ class TrainingBatch:
 
 @dataclass(frozen=True)
 class Collator:
-    """Turns rows into a `TrainingBatch`.
+    """Makes a `TrainingBatch` from rows.
 
     Attributes:
-        conversation: Of the checkpoint.
+        conversation: Conversation of the checkpoint.
         crop_seed: Seed of the crops that mDPO compares with; None if the recipe does not.
         reference: Stored log-probs by position in the data set, `[rows, K]` each: sums and means.
     """
@@ -80,7 +80,7 @@ class Collator:
     reference: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def __call__(self, rows: Sequence[PreferenceRow]) -> TrainingBatch:
-        """Encode rows, whose pictures must all have decoded."""
+        """Encode rows, all with a decoded image."""
         pictures = [self.conversation.prepare_image(row.image) for row in rows if row.image is not None]
         prompts = [self.conversation.prompt(row.question, has_image=True) for row in rows]
         answers = [[self.conversation.answer_ids(text) if text else [] for text in row.responses] for row in rows]
@@ -117,17 +117,18 @@ class Collator:
 
 
 class EpochBatches(Sampler[list[tuple[int, bool]]]):
-    """The rows of one process in each batch of all processes: every row once an epoch, in an order drawn anew.
+    """The rows of one process in each batch of all processes: every row once an epoch, in an order that is drawn for
+    each epoch.
 
-    A batch of all processes holds the same rows however many processes share it. The last one of an epoch may be
-    smaller; a process that would have nothing to do in it gets a row that does not count.
+    A batch of all processes contains the same rows for any number of processes. The last batch of an epoch may be
+    smaller. A process without a row in this batch gets a row that does not count.
 
     Args:
         rows: Number of rows.
         batch_size: Rows of one process in one batch.
-        rank: Of this process.
+        rank: Rank of this process.
         processes: Number of processes.
-        seed: Of the order.
+        seed: Seed of the order.
     """
 
     def __init__(self, rows: int, batch_size: int, rank: int, processes: int, seed: int) -> None:
@@ -152,7 +153,7 @@ class EpochBatches(Sampler[list[tuple[int, bool]]]):
 
 
 class EpochLoader(DataLoader[PreferenceRow]):
-    """A loader whose order is drawn anew each epoch; the Trainer says which epoch it is."""
+    """A loader whose order is drawn for each epoch. The Trainer sets the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of that epoch."""
@@ -161,11 +162,11 @@ class EpochLoader(DataLoader[PreferenceRow]):
 
 
 def random_crop(picture: Image.Image, seed: str) -> Image.Image:
-    """The picture that mDPO sets against the whole one: a crop of 1 to 20 % of its area, at its size.
+    """The image that mDPO compares with the whole image: a crop of 1 to 20 % of the area, in the size of the image.
 
     Args:
-        picture: RGB.
-        seed: The same seed gives the same crop, so that policy and reference see one picture.
+        picture: Image in RGB.
+        seed: Seed of the crop. The same seed gives the same crop, so policy and reference see the same image.
     """
     from torchvision.transforms import RandomResizedCrop  # type: ignore[import-untyped]
 

@@ -1,7 +1,7 @@
 """RLAIF-V-Bias: a model's own biased negatives for preference rows.
 
-Language-biased: it answers the question with no picture at all. Vision-biased: it sees the picture with an empty
-question. Greedy with 3 beams, no extra prompt, no filtering.
+Language-biased: the model answers the question without the image. Vision-biased: the model gets the image with an empty
+question. Generation is greedy with 3 beams, without an extra prompt and without a filter.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ COLUMNS = (
     "origin_dataset",
     "origin_split",
 )
-"""The published columns, in their order; columns of the rows beyond these follow."""
+"""The published columns, in their order. Further columns of the rows follow."""
 
 ROWS_A_SHARD = 500
 BUILD_NAME = "build.json"
 _README = "README.md"
 PUBLISHED = Generation(max_new_tokens=1024, num_beams=3)
-"""How the published negatives were generated."""
+"""Generation settings of the published negatives."""
 
 _NEEDED = {"question", "chosen", "rejected", "image"}
 _IDS_SHOWN = 5
@@ -52,12 +52,12 @@ _IDS_SHOWN = 5
 
 @dataclass(frozen=True)
 class BiasReport:
-    """What was built.
+    """Report of a build.
 
     Attributes:
-        rows: All of them.
-        without_picture: Ids of rows whose image cannot be decoded: they have no vision-biased negative.
-        empty: Name of the negative -> ids of rows to which the model said nothing.
+        rows: Number of all rows.
+        without_picture: Ids of rows whose image cannot be decoded, so they have no vision-biased negative.
+        empty: Name of the negative -> ids of rows with an empty answer.
     """
 
     rows: int
@@ -67,7 +67,7 @@ class BiasReport:
     @property
     def notes(self) -> list[str]:
         """One line for each kind of row that lacks a negative."""
-        kinds = {"no image_only, for the image cannot be decoded": self.without_picture}
+        kinds = {"no image_only, because the image cannot be decoded": self.without_picture}
         kinds |= {f"an empty {name}": ids for name, ids in self.empty.items()}
         return [
             f"{len(ids)} of {self.rows} rows: {what} ({', '.join(ids[:_IDS_SHOWN])}"
@@ -91,8 +91,9 @@ def build_bias(
 ) -> BiasReport:
     """Write preference rows with the biased negatives of a checkpoint.
 
-    Under torchrun each process writes its share of the shards. An interrupted build goes on: finished shards stay, and
-    every finished answer is in the journal beside them. A finished one is recognised without loading the model.
+    Under torchrun each process writes its share of the shards. The same call continues an interrupted build: finished
+    shards stay, and every finished answer is in the journal beside them. A finished build is recognised without loading
+    the model.
 
     Args:
         checkpoint: Any image-text-to-text checkpoint or adapter, local or on the hub.
@@ -101,12 +102,12 @@ def build_bias(
         batch_size: Prompts in one forward.
         device: As for `HFEngine`.
         dtype: As for `HFEngine`.
-        cache: Of the memory-mapped rows, the user's cache folder by default.
-        progress: Is told how far it is; None draws bars.
-        generation: How the model answers.
+        cache: Folder of the memory-mapped rows; the user's cache folder by default.
+        progress: Progress of the build; None draws bars.
+        generation: Settings of the generation.
 
     Raises:
-        NapoBenchError: the checkpoint or the rows cannot be read, or `out` holds another build.
+        NapoBenchError: the checkpoint or the rows cannot be read, or `out` contains another build.
     """
     require_dtype(dtype)
     require_device(device)
@@ -166,7 +167,7 @@ def _identity(checkpoint_fingerprint: str, fingerprint_of_data: str, generation:
 
 
 def _claim(out: Path, identity: dict[str, Any], **facts: Any) -> None:
-    """Say in `out` what is built there; refuse a folder that holds something else."""
+    """Write into `out` what is built there, and refuse a folder with other content."""
     path = out / BUILD_NAME
     if path.is_file():
         there = files.read_json(path)
@@ -184,7 +185,7 @@ def _claim(out: Path, identity: dict[str, Any], **facts: Any) -> None:
 
 
 def _shards(out: Path, rows: int) -> list[tuple[Path, int]]:
-    """The files of the result, each with its first row."""
+    """The files of the result, each with the position of its first row."""
     starts = range(0, rows, ROWS_A_SHARD)
     return [(out / f"part-{number:05}-of-{len(starts):05}.parquet", first) for number, first in enumerate(starts)]
 
@@ -218,7 +219,7 @@ def _write_shard(
 
 
 def _with_bytes(images: pa.ChunkedArray, folders: Sequence[Path]) -> pa.ChunkedArray | pa.Array:
-    """Image cells with the bytes of the files that they name: the result is in another folder than the rows."""
+    """Image cells with the bytes of the files that they name, because the result is in another folder than the rows."""
     cells = images.to_pylist()
     named = {row: folders[row] / path for row, cell in enumerate(cells) if (path := image_path(cell)) is not None}
     read = {row: path.read_bytes() for row, path in named.items() if path.is_file()}
@@ -253,8 +254,8 @@ def _write_readme(out: Path, report: BiasReport) -> None:
         "",
         f"{report.rows} rows of `{build['data']}`, with two negatives that `{build['checkpoint']}` wrote:",
         "",
-        "- `question_only`, language-biased: its answer to the question without the picture",
-        "- `image_only`, vision-biased: its answer to the picture with an empty question",
+        "- `question_only`, language-biased: the answer to the question without the image",
+        "- `image_only`, vision-biased: the answer to the image with an empty question",
         "",
         "Greedy, {num_beams} beams, at most {max_new_tokens} new tokens, no filtering.".format(**build["generation"]),
         f"`{BUILD_NAME}` has the fingerprints of the checkpoint and of the rows.",

@@ -18,8 +18,8 @@ class Averages:
     """Means of named values over rows and forwards.
 
     Args:
-        sums: Name -> sum of the values and number of the values; none by default.
-        device: The device of the sums.
+        sums: Name -> sum of the values and number of the values; empty by default.
+        device: Device of the sums.
     """
 
     def __init__(self, sums: Mapping[str, Sequence[float]] | None = None, device: torch.device | None = None) -> None:
@@ -34,7 +34,7 @@ class Averages:
         """Name -> mean over all processes, without the names that no row has.
 
         Args:
-            over_processes: Adds up a tensor over the processes, which all have the same names.
+            over_processes: Function that adds up a tensor over the processes, which all have the same names.
         """
         names = sorted(self._sums)
         sums = over_processes(torch.stack([self._sums[name] for name in names]))
@@ -64,14 +64,14 @@ def logged_values(
     """The values that one forward gives to the log: name, values, and how often each value counts.
 
     Args:
-        recipe: The objective.
+        recipe: Recipe with the objective.
         present: 1 if the row counts and has the negative, `[B, N]`.
         sums: Summed log-probs of the policy, `[B, K]`.
         ratios: Log-ratios of the rows.
         margins: Mean over the batch of each negative's margin, `[N]`.
-        by_row: The losses, `[B, N]`.
+        by_row: Losses, `[B, N]`.
         q: Name of a negative -> q.
-        weights: The weights of the losses, `[N]`.
+        weights: Weights of the losses, `[N]`.
     """
     beta, counted, once = recipe.beta, present.any(1).float(), weights.new_ones(1)
     yield "rewards/chosen", beta * ratios.chosen, counted

@@ -1,9 +1,9 @@
-"""Preference losses as functions of margins, and the table of them that recipes name.
+"""Preference losses as functions of margins, and the table of losses that recipes can name.
 
-The margin of a negative response R against the chosen response w is
-`m = [logp(w) - logp_ref(w)] - [logp(R) - logp_ref(R)]`, with logp summed over the response's tokens, or averaged over
-them if the loss is defined so. Every loss takes margins `[B]` and returns one loss a row, `[B]`. Loss and gradient are
-finite for every finite margin; a NaN stays one.
+The margin of a negative response R against the chosen response w is `m = [logp(w) - logp_ref(w)] - [logp(R) -
+logp_ref(R)]`, with logp summed over the response's tokens, or averaged over the tokens if the loss is defined in this
+way. Every loss takes margins `[B]` and returns one loss a row, `[B]`. Loss and gradient are finite for every finite
+margin; NaN stays NaN.
 
 torch is imported when a loss is computed, so that recipes can be read without it.
 """
@@ -37,11 +37,12 @@ def dpo_loss(margin: Tensor, beta: float) -> Tensor:
 def napo_loss(margin: Tensor, q: Tensor | float, beta: float) -> Tensor:
     """Noise-aware preference optimization: (1 - sigmoid(beta * m)^q) / q (the paper's Eq. 9-11).
 
-    Its gradient is DPO's times sigmoid(beta * m)^q: the larger q, the less a row counts whose negative is preferred.
+    The gradient is DPO's times sigmoid(beta * m)^q: the larger q is, the less a row with a preferred negative counts.
 
     Args:
         margin: `[B]`.
-        q: Noise robustness in [0, 1], one for all rows or `[B]`; 0 is the limit, DPO, and 1 the mean absolute error.
+        q: Noise robustness in [0, 1], one value for all rows or `[B]`. At 0 the loss is DPO, the limit; at 1 the loss
+            is the mean absolute error.
         beta: As in `dpo_loss`.
     """
     import torch
@@ -101,7 +102,7 @@ def ipo_loss(margin: Tensor, beta: float) -> Tensor:
 
     Args:
         margin: `[B]`.
-        beta: Regularization, > 0; the margin is drawn to 1 / (2 * beta).
+        beta: Regularization, > 0. The target of the margin is 1 / (2 * beta).
     """
     import torch
 
@@ -120,7 +121,7 @@ def hinge_loss(margin: Tensor, beta: float) -> Tensor:
 
 
 def _scaled(margin: Tensor, beta: float) -> Tensor:
-    """The logit beta * m, within a thousandth of the largest float so that a sum of several terms stays finite."""
+    """The logit beta * m, limited to a thousandth of the largest float so that a sum of several terms stays finite."""
     import torch
 
     largest = torch.finfo(margin.dtype).max / 1000
@@ -132,9 +133,9 @@ class Loss:
     """A loss that a recipe can name.
 
     Attributes:
-        function: One of this module's: the margins of a batch `[B]` -> one loss a row, `[B]`. Each further parameter is
-            named after what it takes: a key of the recipe (`beta`, `label_smoothing`), or of the batch `q`,
-            `image_margin` or `chosen_logratio`.
+        function: Function from the margins of a batch, `[B]`, to one loss a row, `[B]`. The name of each further
+            parameter says what the loss needs: a key of the recipe (`beta`, `label_smoothing`), or `q`, `image_margin`
+            or `chosen_logratio` of the batch.
         margin: Whether the margins are those of summed log-probs or of means over the tokens.
     """
 

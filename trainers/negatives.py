@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CHOSEN = "chosen"
-"""Column, response and tag of the response that every negative is set against."""
+"""Column, response and tag of the response that every negative is compared with."""
 
 
 @dataclass(frozen=True)
@@ -13,11 +13,11 @@ class Negative:
     """A kind of negative response.
 
     Attributes:
-        name: The word for the kind in a recipe's keys (`loss_language`) and in messages.
-        column: The column of the preference rows that has the response.
-        tag: The word for the kind in the names of logged values (`loss/lang`).
-        biased: The base model writes the response, from one modality alone; False for the negative of the original
-            pair.
+        name: Word for the kind in a recipe's keys (`loss_language`) and in messages.
+        column: Column of the preference rows with the response.
+        tag: Word for the kind in the names of logged values (`loss/lang`).
+        biased: Whether the base model writes the response from one modality alone; False for the negative of the
+            original pair.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""How much a batch's negatives are to be trusted: NaPO's q and the weights of its losses, from mean margins.
+"""Noise rules for a batch's negatives: NaPO's q and the weights of its losses, from mean margins.
 
-The means are over the whole batch, on all processes, and no gradient flows through what is returned.
+The means are over the whole batch, on all processes. No gradient flows through the returned values.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ _TINY = 1e-6
 def noise_robustness(mean_margin: Tensor, alpha: float, q_min: float = 1e-3, q_max: float = 1.0) -> Tensor:
     """NaPO's q: 2 * (1 - sigmoid(alpha * mean margin)), clamped (the paper's Eq. 12).
 
-    A margin of 0 or below says that the negatives are as likely as the chosen responses, hence noisy: q is 1, robust.
+    A margin of 0 or below means that the negatives are at least as likely as the chosen responses, and so noisy: q is
+    1, which is the most robust.
 
     Args:
-        mean_margin: Of one kind of negative, `[]`.
+        mean_margin: Mean margin of one kind of negative, `[]`.
         alpha: Sensitivity, > 0: 0.5 for margins of mean log-probs, 0.01 for margins of summed ones.
         q_min: Lower clamp.
         q_max: Upper clamp.
@@ -32,11 +33,12 @@ def noise_robustness(mean_margin: Tensor, alpha: float, q_min: float = 1e-3, q_m
 def dynamic_weights(mean_margins: Tensor, floor: float = 0.01) -> Tensor:
     """Weights of the losses: each kind's share of the summed mean margins, in [floor, 1] (the paper's Eq. 13).
 
-    While the shares are undefined (`shares_undefined`) all weights are 1 / n. Where the sum is negative, the share of
-    a negative margin is positive, as the formula has it.
+    If the shares are undefined (`shares_undefined`), all weights are 1 / n. If the sum is negative, the share of a
+    negative margin is positive, as in the formula.
 
     Args:
-        mean_margins: One for each kind of negative, `[n]`; a common positive factor, such as beta, changes nothing.
+        mean_margins: Mean margin of each kind of negative, `[n]`. A common positive factor, such as beta, changes
+            nothing.
         floor: Lower clamp.
 
     Returns:
@@ -49,14 +51,15 @@ def dynamic_weights(mean_margins: Tensor, floor: float = 0.01) -> Tensor:
 
 
 def bounded_weights(mean_rewards: Tensor) -> Tensor:
-    """Weights of the losses: each kind's share of sigmoid(mean reward margin), a rule of our own beside Eq. 13.
+    """Weights of the losses: each kind's share of sigmoid(mean reward margin). This rule is not in the paper.
 
-    sigmoid(reward margin) is the probability, by Bradley and Terry, that the chosen response is preferred. A kind with
-    a larger margin weighs more, as in Eq. 13, but one that is learnt already (probability 1) at most twice as much as
-    one that is not learnt at all (probability 1/2): weights cannot run away with the margins, and are always defined.
+    sigmoid(reward margin) is the probability, by Bradley and Terry, that the chosen response is preferred. As in Eq.
+    13, a kind with a larger margin has a larger weight. But a kind that is learnt already (probability 1) has at most
+    twice the weight of a kind that is not learnt (probability 1/2). So the weights do not grow without end with the
+    margins, and are always defined.
 
     Args:
-        mean_rewards: beta times the mean margin, one for each kind of negative, `[n]`.
+        mean_rewards: beta times the mean margin of each kind of negative, `[n]`.
 
     Returns:
         `[n]`, with sum 1.
@@ -65,9 +68,9 @@ def bounded_weights(mean_rewards: Tensor) -> Tensor:
 
 
 def shares_undefined(mean_margins: Tensor) -> Tensor:
-    """Whether the sum of the margins `[n]` is too near zero to divide by, `[]` of bool.
+    """Whether the sum of the margins `[n]` is too near zero for a division, `[]` of bool.
 
-    So it is before the first update, when every margin is 0, and where margins of both signs cancel.
+    This is the case before the first update, when every margin is 0, and if margins of both signs cancel.
     """
     margins = mean_margins.detach().double()
     return margins.sum().abs() <= _TINY * margins.abs().sum().clamp(min=1.0)

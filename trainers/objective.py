@@ -1,4 +1,4 @@
-"""The objective of a batch: each negative with its loss and its q, added up by weights (Eq. 14)."""
+"""The objective of a batch: the weighted sum of the losses of all negatives, each with its q (Eq. 14)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napo_bench.trainers.noise import bounded_weights, dynamic_weights, noise_ro
 from napo_bench.trainers.recipe import Recipe
 
 _ROUNDING = {"fp32": 1e-4, "bf16": 1e-2}
-"""Precision -> how far from 0 the mean margin of a batch may be, in nats, while policy and reference are the same."""
+"""Precision -> largest distance from 0, in nats, of a batch's mean margin if policy and reference are the same."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class LogRatios:
     """log policy - log reference of B rows.
 
     Attributes:
-        chosen: Of the chosen response, summed over its tokens, `[B]`.
-        margins: Chosen less negative, summed, `[B, N]`; N in the order of the recipe's negatives.
-        mean_margins: The same from means over the tokens.
-        image_margin: Chosen less the chosen response over the crop, summed, `[B]`; None without crops.
+        chosen: Log-ratio of the chosen response, summed over its tokens, `[B]`.
+        margins: Log-ratio of chosen minus that of the negative, summed, `[B, N]`; N in the order of the recipe's
+            negatives.
+        mean_margins: Margins from means over the tokens, `[B, N]`.
+        image_margin: Log-ratio of chosen minus that of chosen over the crop, summed, `[B]`; None without crops.
     """
 
     chosen: Tensor
@@ -44,7 +45,7 @@ def noise_robustnesses(recipe: Recipe, margins: Tensor, mean_margins: Tensor) ->
     """The q of each negative whose loss takes one (Eq. 12), by the name of the negative.
 
     Args:
-        recipe: The losses, and whether q looks at sums or means.
+        recipe: Recipe with the losses, and with sums or means for q.
         margins: Mean over the batch of each negative's margin, `[N]`.
         mean_margins: The same of the margins of means.
     """
@@ -57,12 +58,12 @@ def noise_robustnesses(recipe: Recipe, margins: Tensor, mean_margins: Tensor) ->
 
 
 def mean_rewards(recipe: Recipe, margins: Tensor) -> Tensor:
-    """Each negative's mean margin times beta, `[N]`; 0 if that is rounding, as before the first update.
+    """Each negative's mean margin times beta, `[N]`; 0 if the margin is only rounding, as before the first update.
 
-    Without this the weights of the first steps are the shares of rounding errors.
+    Without this rule the weights of the first steps would be shares of rounding errors.
 
     Args:
-        recipe: Gives beta and the precision.
+        recipe: Recipe with beta and the precision.
         margins: Mean over the batch of each negative's margin, `[N]`.
     """
     return recipe.beta * margins.where(margins.abs() > _ROUNDING[recipe.precision], 0.0)
@@ -72,9 +73,9 @@ def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
     """The weight of each negative's loss, `[N]`.
 
     Args:
-        recipe: The rule for the weights.
+        recipe: Recipe with the rule for the weights.
         margins: Mean over the batch of each negative's margin, `[N]`.
-        step: The optimizer step, from 0; `random` weights are drawn from it, so processes and resumed runs agree.
+        step: Optimizer step, from 0. `random` weights are drawn from the step, so processes and resumed runs agree.
     """
     if recipe.weights == "dynamic":
         return dynamic_weights(mean_rewards(recipe, margins))
@@ -89,7 +90,7 @@ def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
 
 
 def losses(recipe: Recipe, ratios: LogRatios, q: dict[str, Tensor]) -> Tensor:
-    """The loss of each row against each negative, `[B, N]`, with the arguments that each loss asks for."""
+    """The loss of each row against each negative, `[B, N]`, with the arguments that each loss needs."""
     of_batch = {"image_margin": ratios.image_margin, "chosen_logratio": ratios.chosen}
     columns = []
     for index, term in enumerate(recipe.terms):

@@ -1,4 +1,6 @@
-"""The output folder of a run: whose it is, what a killed run left in it, and what a full disk or device says."""
+"""The output folder of a run: the run's identity, the remains of a killed run, and the messages of a full disk or
+device.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +18,19 @@ from napo_bench.core.locks import LOCK_NAME
 
 DESCRIPTION = "training.json"
 UNLOGGED = "unlogged_{rank}.json"
-"""In a checkpoint: what a process has summed since the last log line."""
+"""File in a checkpoint with a process's sums since the last log line."""
 
 
 def describe(out: Path, run: Mapping[str, Any], *, finished: bool) -> None:
-    """Write what determines the run, and whether it is finished."""
+    """Write the determinants of the run, and whether the run is finished."""
     files.write_json(out / DESCRIPTION, {**run, "finished": finished})
 
 
 def is_finished(out: Path, run: Mapping[str, Any], resume: bool) -> bool:
-    """Whether `out` holds the finished run; a new folder, or the same run not finished, is not.
+    """Whether `out` contains the finished run; False for a new folder and for the same run if it is not finished.
 
     Raises:
-        NapoBenchError: `out` holds something else, or the run without `resume`.
+        NapoBenchError: `out` has other content, or contains the unfinished run and `resume` is False.
     """
     path = out / DESCRIPTION
     if not path.is_file():
@@ -53,7 +55,7 @@ def is_finished(out: Path, run: Mapping[str, Any], resume: bool) -> bool:
 
 
 def last_checkpoint(folder: Path, processes: int) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """The newest complete checkpoint."""
 
     def is_whole(path: Path) -> bool:
         states = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
@@ -64,14 +66,14 @@ def last_checkpoint(folder: Path, processes: int) -> Path | None:
 
 
 def drop_cut_off(folder: Path) -> None:
-    """Delete checkpoints that were not written to their end: they take the space of the next one."""
+    """Delete incomplete checkpoints, which take the space of the next checkpoint."""
     for path in folder.glob("checkpoint-*"):
         if not _has_state(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _has_state(checkpoint: Path) -> bool:
-    """Whether the file that the Trainer writes last is whole."""
+    """Whether the file that the Trainer writes last is complete."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -80,12 +82,12 @@ def _has_state(checkpoint: Path) -> bool:
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The optimizer steps behind a checkpoint; 0 without one."""
+    """The number of optimizer steps before a checkpoint; 0 without a checkpoint."""
     return int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
 
 
 def cut_log(log: Path, last: Path | None) -> None:
-    """Drop the lines of steps that are run again, and one that was cut off."""
+    """Delete the lines of steps that are run again, and an incomplete line."""
     if log.is_file():
         whole = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         files.write_text(log, "".join(line for line in whole if json.loads(line)["step"] <= step_of(last)))
@@ -93,7 +95,7 @@ def cut_log(log: Path, last: Path | None) -> None:
 
 @contextmanager
 def limits_explained(out: Path) -> Iterator[None]:
-    """Turn what Python, safetensors and torch raise when the disk or the device is full into one message."""
+    """Turn the exceptions of Python, safetensors and torch about a full disk or device into one message."""
     import torch
     from safetensors import SafetensorError
 
@@ -113,11 +115,11 @@ def limits_explained(out: Path) -> Iterator[None]:
         raise disk.unwritable(
             Path(os.fsdecode(name)) if isinstance(name, str | bytes) else out,
             why,
-            "Free space, then run the same command with --resume. It goes on from the last checkpoint that is whole.",
+            "Free space, then run the same command with --resume. The run continues from the last complete checkpoint.",
         ) from None
 
 
 def _flat(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The determinants by name; the fingerprints tell base and data, wherever they lie."""
+    """The determinants by name. Base and data are compared by their fingerprints, not by their paths."""
     flat = {**run, **run.get("recipe", {})}
     return {name: value for name, value in flat.items() if name not in ("recipe", "base", "data")}

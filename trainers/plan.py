@@ -1,4 +1,4 @@
-"""What a training run would be: rows, tokens, and an estimate of its memory and time, without its weights."""
+"""Plan of a training run: rows, tokens, and an estimate of memory and time, without the weights."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _USED_SPEED = 0.4
 
 @dataclass(frozen=True)
 class Plan:
-    """An outlook on a run, from a sample of its rows.
+    """The plan of a run, from a sample of its rows.
 
     Attributes:
-        sampled: Rows that were encoded for it.
-        unfit: Reason -> how many of them cannot be trained on.
-        tokens: Name -> tokens of each sampled row: "picture and prompt", each response, and "one forward" of the row.
-        steps: Optimizer steps.
-        parameters: Of the model.
-        trained: Parameters that train.
+        sampled: Number of rows that were encoded.
+        unfit: Reason -> number of sampled rows that cannot be trained on.
+        tokens: Name -> tokens of each sampled row: "image and prompt", each response, and "one forward" of the row.
+        steps: Number of optimizer steps.
+        parameters: Number of parameters of the model.
+        trained: Number of parameters that train.
         state_gb: Weights, their bfloat16 copies, gradients and optimizer states of one copy of the model, in GB.
-        activation_gb: What one forward and backward of one process adds, in GB, roughly.
-        flops: Of the whole run, its reference pass included.
-        flops_per_second: That one process reaches: 0.4 of what a matrix product was just measured to reach.
+        activation_gb: Rough additional memory of one forward and backward of one process, in GB.
+        flops: Floating-point operations of the whole run, including its reference pass.
+        flops_per_second: Assumed speed of one process: 0.4 of the measured speed of a matrix product.
     """
 
     sampled: int
@@ -53,9 +53,9 @@ def make_plan(recipe: Recipe, inputs: Inputs, processes: int) -> Plan:
     """Encode a sample of the rows and estimate.
 
     Args:
-        recipe: What would be run.
-        inputs: Of `napo_bench.trainers.run.open_inputs`.
-        processes: That would share the run.
+        recipe: Recipe of the run.
+        inputs: Inputs of `napo_bench.trainers.run.open_inputs`.
+        processes: Number of processes of the run.
     """
     rows = inputs.rows
     examine = Examiner(Collator(inputs.conversation, recipe.crop_seed), recipe.max_length)
@@ -71,7 +71,7 @@ def make_plan(recipe: Recipe, inputs: Inputs, processes: int) -> Plan:
             responses.append(batch.prompts.response_mask[0].sum(1).tolist())
     prompt = np.array(prompts, dtype=np.int64)
     response = np.array(responses, dtype=np.int64).reshape(len(prompts), len(rows.responses))
-    tokens = {"picture and prompt": prompt}
+    tokens = {"image and prompt": prompt}
     tokens |= {name: response[:, column] for column, name in enumerate(rows.responses)}
     copies = 1 if recipe.shared_prefix else len(rows.responses)
     tokens["one forward"] = prompt * copies + response.sum(1)

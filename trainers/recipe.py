@@ -29,14 +29,14 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 @dataclass(frozen=True)
 class Term:
-    """A term of the objective: what a recipe says of one kind of negative.
+    """A term of the objective: the values of a recipe for one kind of negative.
 
     Attributes:
-        negative: The kind.
-        loss: A name in `LOSSES`.
+        negative: Kind of negative.
+        loss: Name of the loss in `LOSSES`.
         q_from: Whether q looks at margins of summed or of mean log-probs.
         alpha: Sensitivity of q (Eq. 12).
-        weight: The weight of the term if the recipe's weights are `fixed`.
+        weight: Weight of the term if the recipe's weights are `fixed`.
     """
 
     negative: Negative
@@ -48,48 +48,48 @@ class Term:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines the weights that come out, except the rows and the number of processes.
+    """Everything that determines the trained weights, except the rows and the number of processes.
 
     The defaults are the paper's NaPO on LLaVA-1.5-7B.
 
     Attributes:
-        base: The checkpoint to start from, a hub name or a folder.
-        data: The preference rows, a hub name, a parquet file or a folder of them.
-        loss_rejected: The loss of the pairs (chosen, rejected): a name in `LOSSES`, or `none`. `mdpo` compares pictures
-            too, and has an anchor.
-        loss_language: The loss of the pairs (chosen, language-biased).
-        loss_vision: The loss of the pairs (chosen, vision-biased).
-        beta: Of every loss.
+        base: Checkpoint to start from: a hub name or a folder.
+        data: Preference rows: a hub name, a parquet file or a folder of parquet files.
+        loss_rejected: Loss of the pairs (chosen, rejected): a name in `LOSSES`, or `none`. `mdpo` compares images too,
+            and has an anchor.
+        loss_language: Loss of the pairs (chosen, language-biased).
+        loss_vision: Loss of the pairs (chosen, vision-biased).
+        beta: Beta of every loss.
         label_smoothing: Share of wrong labels that cDPO and rDPO assume.
         q_rejected_from: Whether NaPO's q looks at summed or mean log-probs of the pairs (chosen, rejected).
         q_language_from: The same for the language-biased negatives.
         q_vision_from: The same for the vision-biased negatives.
-        alpha_rejected: Of q (Eq. 12), for the pairs (chosen, rejected).
+        alpha_rejected: Sensitivity of q (Eq. 12) for the pairs (chosen, rejected).
         alpha_language: The same for the language-biased negatives.
         alpha_vision: The same for the vision-biased negatives.
-        weights: How the losses add up: `dynamic` (Eq. 13), `bounded` (our own), `sum`, `fixed`, or `random` (one
-            loss a step, drawn).
-        fixed_weights: Of rejected, language and vision where `weights` is `fixed`.
-        learning_rate: The peak.
-        epochs: Passes over the rows; a part of one is possible.
-        schedule: Of the learning rate, as transformers names them.
+        weights: Rule for the weights of the losses: `dynamic` (Eq. 13), `bounded` (not in the paper), `sum`, `fixed`,
+            or `random` (one loss a step, drawn).
+        fixed_weights: Weights of rejected, language and vision if `weights` is `fixed`.
+        learning_rate: Highest learning rate.
+        epochs: Number of passes over the rows, which may be a fraction.
+        schedule: Schedule of the learning rate, by transformers' name.
         warmup: Share of the steps in which the learning rate rises.
-        weight_decay: Of AdamW.
-        max_grad_norm: Gradients are clipped to it.
-        per_device_batch_size: Rows in one forward of one process.
-        gradient_accumulation: Forwards before the weights change.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Norm to which gradients are clipped.
+        per_device_batch_size: Number of rows in one forward of one process.
+        gradient_accumulation: Number of forwards before the weights change.
         precision: `bf16` keeps the trained weights in float32 and computes in bfloat16.
-        gradient_checkpointing: Recompute activations in the backward.
-        max_length: Tokens of picture, prompt and one response; longer rows are left out and reported.
-        shared_prefix: Compute picture and prompt once for all responses of a row.
-        train_vision_tower: Train the vision tower too.
+        gradient_checkpointing: Whether to recompute activations in the backward.
+        max_length: Maximum number of tokens of image, prompt and one response; longer rows are left out and reported.
+        shared_prefix: Whether to compute image and prompt once for all responses of a row.
+        train_vision_tower: Whether to train the vision tower too.
         lora_r: Rank of LoRA adapters on the language model's linear layers; 0 trains all weights.
         lora_alpha: Scale of the adapters.
-        lora_dropout: Dropout in front of the adapters.
-        seed: Of the order of rows, of dropout, of the crops of mDPO and of the draws of `random` weights.
+        lora_dropout: Dropout before the adapters.
+        seed: Seed of the order of rows, of dropout, of mDPO's crops and of the draws of `random` weights.
         logging_steps: Steps between two lines of the log.
         save_steps: Steps between two checkpoints to resume from.
-        workers: Processes that decode pictures for each training process.
+        workers: Number of processes that decode images for each training process.
         report_to: `tensorboard`, `wandb`, both or none; the JSONL log is always written.
     """
 
@@ -146,11 +146,11 @@ class Recipe:
 
     @property
     def crop_seed(self) -> int | None:
-        """Seed of the crops that a loss on pictures (mDPO) compares with; None if the recipe has no such loss."""
+        """Seed of the crops that a loss on images (mDPO) compares with; None if the recipe has no such loss."""
         return self.seed if any(_compares_images(term.loss) for term in self.terms) else None
 
     def with_loss(self, loss: str, negatives: Collection[str]) -> Recipe:
-        """The same recipe with one loss for these negatives, and none for the others."""
+        """The same recipe with one loss for these negatives, and without a loss for the others."""
         losses: dict[str, Any] = {_loss_key(name): loss if name in negatives else NO_LOSS for name in NEGATIVES}
         return replace(self, **losses)
 
@@ -174,15 +174,15 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), variant: str 
     """Read a recipe.
 
     Args:
-        source: The name of a recipe of the package, such as `micro-napo`, or a YAML file. A file can build on another
-            recipe with `extends: NAME_OR_FILE`, and then states only what differs.
+        source: The name of a recipe of the package, such as `micro-napo`, or a YAML file. A file can extend another
+            recipe with `extends: NAME_OR_FILE`, and then states only the keys that differ.
         overrides: "key=value", applied last; values are YAML.
         variant: The end of the name of a variant or adapter: `lb1` makes `micro-napo` into `micro-napo-lb1`. The
             changes of a file are applied on top of the variant of the recipe that the file extends.
 
     Raises:
-        NapoBenchError: no such recipe, an unknown key (the nearest one is named), a value of the wrong type or out
-            of range, or no loss at all.
+        NapoBenchError: there is no such recipe, a key is unknown (the error names the nearest key), a value has the
+            wrong type or is out of range, or the recipe has no loss.
     """
     values = _read(str(source), variant, ())
     where = f"{source} with --variant {variant}" if variant else str(source)
@@ -204,11 +204,11 @@ def recipe_of(values: Mapping[str, Any], where: str) -> Recipe:
     """The recipe of these values.
 
     Args:
-        values: Key -> value; a key that is missing has its default.
-        where: File or name that the values are from, for messages.
+        values: Key -> value; a missing key has its default.
+        where: File or name of the values, for messages.
 
     Raises:
-        NapoBenchError: a value of the wrong type or out of range, or no loss at all.
+        NapoBenchError: a value has the wrong type or is out of range, or the recipe has no loss.
     """
     try:
         recipe = msgspec.convert(values, Recipe, strict=False)
@@ -281,7 +281,7 @@ def _scaled(values: Mapping[str, Any], scale: float) -> dict[str, Any]:
 
 
 def _lineage(kind: str, name: str) -> list[tuple[str, dict[str, Any]]]:
-    """A base or variant and what it extends, the oldest first: names, and the values that each states."""
+    """A base or variant and the files that it extends, the oldest first: names, and the values of each file."""
     values = _yaml(RECIPES / kind / f"{name}.yaml")
     parent = values.pop("extends", None)
     return [*(_lineage(kind, parent) if parent else []), (name, values)]
@@ -316,7 +316,7 @@ def _compares_images(loss: str) -> bool:
 
 
 def _choices(key: str, value: object) -> str:
-    """The values that a key may have, if they are few, and those that are nearest to the one it has."""
+    """The values that a key may have, if they are few, and the values that are nearest to the given value."""
     kind = get_type_hints(Recipe).get(key)
     kind = next((part for part in get_args(kind) if get_origin(part) is Literal), kind)
     by_loss = {_loss_key(name): loss_names(name) for name in NEGATIVES}

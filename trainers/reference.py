@@ -1,10 +1,10 @@
-"""Log-probs under the reference model: computed once, before training, and kept in parquet.
+"""Log-probs under the reference model. They are computed once, before training, and kept in parquet.
 
-Training then holds one model in memory. The same pass finds the rows that cannot be trained on: a picture that does
-not decode is met here, not at step 3,000.
+During training only one model is in memory. The same pass finds the rows that cannot be trained on: an image that
+cannot be decoded is found here, and not at step 3,000.
 
-The rows are cut into chunks that depend on the data alone. A chunk is one file, written when it is whole; processes
-share the chunks out, and a pass that was killed computes those that are missing, to the same bits.
+The rows are cut into chunks that depend on the data alone. A chunk is one file, which is written when it is complete.
+The processes share the chunks. A pass after a killed pass computes the missing chunks, to the same bits.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ CHUNK_ROWS = 256
 
 @dataclass
 class Reference:
-    """What the pass leaves: log-probs of rows by their position in the data set.
+    """The result of the pass: log-probs of rows by their position in the data set.
 
     Attributes:
         sum: Summed log-probs, `[rows, K]`: chosen, the negatives, then the chosen response over the crop, if compared.
             NaN for rows that were not computed.
-        mean: The same over the number of tokens.
-        lengths: Tokens of picture, prompt and the longest response, `[rows]`.
-        problems: Position -> why the row cannot be trained on.
+        mean: The same divided by the number of tokens.
+        lengths: Tokens of image, prompt and the longest response, `[rows]`.
+        problems: Position -> reason why the row cannot be trained on.
     """
 
     sum: NDArray[np.float32]
@@ -51,13 +51,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Encodes rows and sets aside those that do not decode or are longer than `max_length` tokens."""
+    """Encodes rows, and separates the rows that cannot be decoded or are longer than `max_length` tokens."""
 
     collator: Collator
     max_length: int
 
     def __call__(self, rows: Sequence[PreferenceRow]) -> tuple[TrainingBatch | None, dict[int, str]]:
-        """The batch of the rows that are fit, if any, and position -> reason of the others."""
+        """The batch of the rows that can be trained on, if there are any, and position -> reason for the other rows."""
         problems = {row.position: "image cannot be decoded" for row in rows if row.image is None}
         fit = [row for row in rows if row.image is not None]
         batch = self.collator(fit) if fit else None
@@ -84,7 +84,7 @@ def row_logps(model: nn.Module, batch: TrainingBatch, shared_prefix: bool) -> Re
 
 
 def reference_folder(cache: Path, **determinants: Any) -> Path:
-    """The folder for one reference pass; its name is a hash of everything that determines the log-probs."""
+    """The folder of a reference pass. Its name is a hash of everything that determines the log-probs."""
     key = json.dumps(determinants, sort_keys=True)
     return cache / "reference" / hashlib.sha256(key.encode()).hexdigest()[:24]
 
@@ -103,20 +103,20 @@ def compute_reference(
     workers: int,
     on_rows: Callable[[int], None],
 ) -> None:
-    """Compute this process's share of the chunks that `folder` lacks.
+    """Compute this process's share of the missing chunks in `folder`.
 
     Args:
-        model: The reference, on its device.
-        rows: All rows that are to be examined.
-        examiner: How to encode them.
-        folder: Of `reference_folder`.
+        model: Reference model, on its device.
+        rows: All rows to examine.
+        examiner: Examiner that encodes the rows.
+        folder: Folder of `reference_folder`.
         batch_size: Rows in one forward.
-        shared_prefix: Compute picture and prompt once a row.
-        bf16: Compute in bfloat16.
-        rank: Of this process.
+        shared_prefix: Whether to compute image and prompt once a row.
+        bf16: Whether to compute in bfloat16.
+        rank: Rank of this process.
         processes: Number of processes.
-        workers: Processes that decode pictures.
-        on_rows: Told the number of rows done, after each forward.
+        workers: Number of processes that decode images.
+        on_rows: Function that gets the number of finished rows after each forward.
     """
     device = next(model.parameters()).device
     mine = [chunk for chunk in _chunks(len(rows))[rank::processes] if not _part(folder, chunk).exists()]
@@ -147,12 +147,12 @@ def compute_reference(
 
 
 def rows_missing(rows: int, folder: Path) -> int:
-    """How many of so many rows are still to be computed."""
+    """The number of rows that are still to be computed."""
     return sum(len(chunk) for chunk in _chunks(rows) if not _part(folder, chunk).exists())
 
 
 def read_reference(rows: PreferenceRows, folder: Path) -> Reference:
-    """Read what all processes wrote; every chunk must be there."""
+    """Read the chunks of all processes; every chunk must exist."""
     from pyarrow import parquet
 
     parts = [parquet.read_table(_part(folder, chunk)).to_pylist() for chunk in _chunks(len(rows))]

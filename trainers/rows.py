@@ -1,6 +1,6 @@
 """Preference rows: RLAIF-V and RLAIF-V-Bias parquet, memory-mapped.
 
-No row vanishes: what cannot be trained on is counted and named by its id, and nothing is ever cut to fit.
+No row vanishes: a row that cannot be trained on is counted and named by its id, and no text is cut to fit.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _CACHE_HINT = "Free space there, or choose another cache folder (train: --cache)
 
 @dataclass(frozen=True)
 class PreferenceRow:
-    """One row, its picture decoded.
+    """One row with its decoded image.
 
     Attributes:
-        position: In the data set, from 0.
-        id: Its `idx`, or its position where the data set has none.
-        question: The question alone, without a template.
-        responses: The chosen response, then the negatives; "" where the row lacks one.
-        image: None if it does not decode.
-        counted: False for a row that only keeps a process busy in the last batch of an epoch.
+        position: Position in the data set, from 0.
+        id: `idx` of the row, or its position if the data set has no `idx`.
+        question: Question without a template.
+        responses: Chosen response, then the negatives; "" if the row lacks a negative.
+        image: Image of the row; None if the image cannot be decoded.
+        counted: Whether the row counts; False for a row that only gives a process work in the last batch of an epoch.
     """
 
     position: int
@@ -54,13 +54,13 @@ class PreferenceRow:
 
 @dataclass
 class RowReport:
-    """What became of the rows. A row is named by its id; rows that share an id by id and number.
+    """Report about the rows. A row is named by its id, and rows that share an id by id and number.
 
     Attributes:
-        total: Rows in the data set.
-        left_out: Reason -> names of rows that are not trained on at all.
-        without: Negative -> names of rows that lack it and are trained on with the others.
-        cleaned: Names of rows whose texts held control tokens of the model, which were removed.
+        total: Number of rows in the data set.
+        left_out: Reason -> names of rows that are not trained on.
+        without: Negative -> names of rows that lack the negative and train with the others.
+        cleaned: Names of rows whose texts contained control tokens of the model, which were removed.
     """
 
     total: int
@@ -74,7 +74,7 @@ class RowReport:
         return self.total - sum(len(ids) for ids in self.left_out.values())
 
     def lines(self, shown: int = 8) -> list[str]:
-        """One line for each reason for which rows are left out, or lack a negative, with the first ids."""
+        """One line for each reason why rows are left out or lack a negative, with the first ids."""
 
         def some(ids: list[str]) -> str:
             more = f", and {len(ids) - shown} more" if len(ids) > shown else ""
@@ -87,15 +87,15 @@ class RowReport:
 
 
 class PreferenceRows(Dataset[PreferenceRow]):
-    """The rows of a data set that have a chosen response and at least one of the negatives asked for.
+    """The rows of a data set that have a chosen response and at least one of the required negatives.
 
     Items are read by (index, counted), as `EpochBatches` draws them.
 
     Attributes:
         responses: "chosen" and the negatives, in the order of every row's `responses`.
-        positions: Of the rows in the data set.
-        fingerprint: SHA-256 over the contents of the files, and over what is removed from their texts.
-        report: What was left out, and why.
+        positions: Positions of the rows in the data set.
+        fingerprint: SHA-256 over the contents of the files, and over the strings that are removed from their texts.
+        report: Report about the rows.
     """
 
     def __init__(self, table: Any, source: DataFiles, negatives: Sequence[str], markup: Markup) -> None:
@@ -133,7 +133,7 @@ class PreferenceRows(Dataset[PreferenceRow]):
             self.fingerprint = hashlib.sha256(f"{self.fingerprint}{rule}".encode()).hexdigest()
 
     def leave_out(self, problems: Mapping[int, str]) -> None:
-        """Take rows out and into the report: position -> reason."""
+        """Leave rows out, and add them to the report: position -> reason."""
         for reason in sorted(set(problems.values())):
             positions = [position for position, why in sorted(problems.items()) if why == reason]
             self._leave_out(reason, np.array(positions, dtype=np.int64))
@@ -174,11 +174,12 @@ def open_rows(
     Args:
         data: A parquet file, a folder of them, or the name of a data set on the Hugging Face hub.
         negatives: Names in `NEGATIVES` that the recipe needs.
-        cache: The memory-mapped form of the rows is kept here.
-        conversation: Its control tokens are no text; None knows the placeholders of data sets alone.
+        cache: Folder of the memory-mapped rows. conversation: Conversation whose control tokens are removed; None
+            removes only the placeholders of data sets.
 
     Raises:
-        NapoBenchError: nothing is there, a file is no parquet, a column is missing or of another type, or no row fits.
+        NapoBenchError: the data does not exist, a file is no parquet, a column is missing or of another type, or no row
+            can be trained on.
     """
     needed = {"question", "image", *(column_of(name) for name in (CHOSEN, *negatives))}
     table, source = open_table(data, needed, {"idx"}, cache)
@@ -202,16 +203,16 @@ class DataFiles:
     ends: tuple[int, ...]
 
     def folder(self, position: int) -> Path:
-        """The folder that the paths of images in that row start from: the one of the row's own file."""
+        """The folder at which image paths of the row start: the folder of the row's own file."""
         return self.paths[bisect.bisect_right(self.ends, position)].parent
 
     def place(self, position: int) -> str:
-        """File and number of that row in it, from 1, for messages."""
+        """File, and number of the row in the file from 1, for messages."""
         file = bisect.bisect_right(self.ends, position)
         return f"{self.paths[file]}, row {position + 1 - (self.ends[file - 1] if file else 0)}"
 
     def fingerprint(self, table: Any) -> str:
-        """SHA-256, in hex, over the contents of the files and of the images that their rows name by path."""
+        """SHA-256, in hex, over the contents of the files, and of the images that the rows name by path."""
         digest = hashlib.sha256("".join(digests.sha256(self.paths)).encode())
         named = dict.fromkeys(self.folder(position) / path for position, path in _image_paths(table))
         if not named:
@@ -223,16 +224,17 @@ class DataFiles:
 
 
 def open_table(data: str | Path, needed: set[str], others: set[str] | None, cache: Path) -> tuple[Any, DataFiles]:
-    """The rows of a data set as a memory-mapped `datasets.Dataset`, pictures as they are stored, and its files.
+    """The rows of a data set as a memory-mapped `datasets.Dataset` with images as stored, and its files.
 
     Args:
-        data: As for `open_rows`.
-        needed: Columns that must be there; all but `image` must be text.
-        others: Columns that are read if they are there; None is every one.
-        cache: The memory-mapped form of the rows is kept here.
+        data: See `open_rows`.
+        needed: Columns that must exist; all except `image` must be text.
+        others: Columns that are read if they exist; None is every column.
+        cache: Folder of the memory-mapped rows.
 
     Raises:
-        NapoBenchError: nothing is there, a file is no parquet, a column is missing or of another type, or it is empty.
+        NapoBenchError: the data does not exist or is empty, a file is no parquet, or a column is missing or of another
+            type.
     """
     import datasets
     import pyarrow
@@ -297,14 +299,14 @@ def _require_utf8(table: Any, columns: Iterable[str], source: DataFiles) -> None
 
 
 def row_ids(table: Any) -> list[str]:
-    """The `idx` of each row, or its position where the data set has none."""
+    """The `idx` of each row, or its position if the data set has no `idx`."""
     if "idx" in table.column_names:
         return [str(value) for value in table["idx"]]
     return [str(number) for number in range(len(table))]
 
 
 def row_names(ids: Sequence[str]) -> list[str]:
-    """A name for each row that no other row has: its id, with its number (from 0) if another row has the same id."""
+    """A unique name for each row: its id, with its number (from 0) if another row has the same id."""
     uses = Counter(ids)
     return [row_id if uses[row_id] == 1 else f"{row_id} (row {number})" for number, row_id in enumerate(ids)]
 
@@ -313,11 +315,11 @@ def lacks_negatives(data: str | Path, negatives: Iterable[str]) -> bool:
     """Whether the rows have no column for one of these negatives.
 
     Args:
-        data: As of `open_rows`.
+        data: See `open_rows`.
         negatives: Names in `NEGATIVES`.
 
     Raises:
-        NapoBenchError: nothing is there, or it is no parquet.
+        NapoBenchError: the data does not exist or is no parquet.
     """
     from pyarrow import ArrowInvalid, parquet
 
@@ -367,7 +369,7 @@ def _missing_hint(missing: Sequence[str], data: str | Path) -> str:
 
 
 def _visible_texts(table: Any, column: str, markup: Markup) -> Any:
-    """The texts of a column without markup and without characters that show nothing, as an Arrow array."""
+    """The texts of a column without markup and without invisible characters, as an Arrow array."""
     import pyarrow.compute as pc
 
     texts = table.data.column(column)
@@ -377,7 +379,7 @@ def _visible_texts(table: Any, column: str, markup: Markup) -> Any:
 
 
 def _is_empty(texts: Any) -> NDArray[np.bool_]:
-    """Which texts are null, or nothing but white space."""
+    """Which texts are null or only white space."""
     import pyarrow.compute as pc
 
     length = pc.utf8_length(pc.utf8_trim_whitespace(texts))
@@ -391,7 +393,7 @@ def _are_equal(texts: Any, others: Any) -> NDArray[np.bool_]:
 
 
 def _holds(table: Any, columns: Iterable[str], strings: Iterable[str]) -> NDArray[np.bool_]:
-    """Which rows hold one of the strings in one of the columns."""
+    """Which rows contain one of the strings in one of the columns."""
     import pyarrow.compute as pc
 
     found = np.zeros(len(table), dtype=np.bool_)
@@ -429,7 +431,9 @@ def _image_paths(table: Any) -> Iterator[tuple[int, str]]:
 
 
 def decode_image(value: Any, folder: Path) -> Image.Image | None:
-    """The image of a cell ({bytes, path}, bytes, or a path that starts at the folder); None if it does not decode."""
+    """The image of a cell ({bytes, path}, bytes, or a path that starts at the folder); None if the image cannot be
+    decoded.
+    """
     path = image_path(value)
     content = value.get("bytes") if isinstance(value, dict) else value
     try:

@@ -1,4 +1,4 @@
-"""One training run: rows, reference log-probs, training, and the checkpoint that comes out.
+"""One training run: rows, reference log-probs, training, and the trained checkpoint.
 
 The output folder is a plain checkpoint (or adapter) with, beside it:
     training.json     what determines the run, and whether it is finished
@@ -46,7 +46,7 @@ LOG = "train_log.jsonl"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from, opened and checked."""
+    """The inputs of a run, opened and checked."""
 
     checkpoint: Checkpoint
     conversation: Conversation
@@ -55,7 +55,7 @@ class Inputs:
 
 
 def default_cache() -> Path:
-    """Where rows are memory-mapped and reference log-probs are kept: a part of the user's cache folder."""
+    """The folder of memory-mapped rows and reference log-probs, in the user's cache folder."""
     return cache_dir() / "training"
 
 
@@ -63,7 +63,7 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
     """Open the checkpoint's processor and the rows, without its weights.
 
     Raises:
-        NapoBenchError: either cannot be used for this recipe.
+        NapoBenchError: the processor or the rows cannot be used for this recipe.
     """
     checkpoint = Checkpoint.open(recipe.base)
     if checkpoint.adapter is not None and recipe.lora_r:
@@ -91,18 +91,20 @@ def train(
     Under torchrun or accelerate launch every process calls this with the same arguments.
 
     Args:
-        recipe: What to train, and how. Its `base` is also the reference.
-        out: The output folder.
-        cache: For memory-mapped rows and reference log-probs, which runs share; the user's cache folder by default.
-        resume: Go on with the run that `out` holds; a finished one is left as it is, and an empty folder is a new run.
-        progress: Told, in the first process, how far each pass is.
+        recipe: Recipe of the training. Its `base` is also the reference.
+        out: Output folder.
+        cache: Folder for memory-mapped rows and reference log-probs, which runs share; the user's cache folder by
+            default.
+        resume: Whether to continue the run in `out`. A finished run stays unchanged, and an empty folder gets a new
+            run.
+        progress: Progress of each pass, in the first process.
 
     Returns:
         `out`.
 
     Raises:
-        NapoBenchError: anything that the user can mend.
-        Interrupted: SIGINT or SIGTERM came while steps were done; the last one is saved, and `resume` goes on from it.
+        NapoBenchError: an error that the user can fix.
+        Interrupted: SIGINT or SIGTERM came during a step. The step is saved, and `resume` continues from there.
     """
     with locks.output_folder(out):
         return _train(recipe, out, cache or default_cache(), resume, progress)
@@ -213,14 +215,14 @@ def _training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
         report_to=[name for name in recipe.report_to if name != "tensorboard"],
         disable_tqdm=True,
     )
-    args._n_gpu = min(args.n_gpu, 1)  # more GPUs are for more processes, never for nn.DataParallel
+    args._n_gpu = min(args.n_gpu, 1)  # one process uses one GPU, and never nn.DataParallel
     if "wandb" in recipe.report_to:
         os.environ.setdefault("WANDB_DIR", str(out))
     return args
 
 
 def _load_model(checkpoint: Checkpoint, recipe: Recipe, args: TrainingArguments) -> Any:
-    """The checkpoint's model, its tower frozen; an adapter on it will name its base as the recipe does."""
+    """The checkpoint's model with a frozen tower. An adapter on the model will name its base as the recipe does."""
     model = checkpoint.load_model(args.device, stored_dtype(recipe))
     base = Path(recipe.base)
     model.name_or_path = str(base.resolve()) if base.is_dir() else recipe.base
@@ -229,12 +231,12 @@ def _load_model(checkpoint: Checkpoint, recipe: Recipe, args: TrainingArguments)
 
 
 def stored_dtype(recipe: Recipe) -> torch.dtype:
-    """The type in which weights are kept: float32 where they train; under LoRA they are frozen."""
+    """The type of the weights: float32 if they train; under LoRA they are frozen."""
     return torch.bfloat16 if recipe.lora_r and recipe.precision == "bf16" else torch.float32
 
 
 def with_adapters(model: Any, recipe: Recipe) -> Any:
-    """The model, with LoRA adapters on the linear layers of its language model where the recipe has them."""
+    """The model, with LoRA adapters on the linear layers of its language model if the recipe has adapters."""
     if not recipe.lora_r:
         return model
     from peft import LoraConfig, get_peft_model
@@ -255,7 +257,7 @@ def with_adapters(model: Any, recipe: Recipe) -> Any:
 
 
 def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
-    """Where the log-probs of the recipe's rows under the inputs' checkpoint are stored."""
+    """The folder of the log-probs of the recipe's rows under the inputs' checkpoint."""
     conversation, rows = inputs.conversation, inputs.rows
     return reference_folder(
         cache,
@@ -273,14 +275,15 @@ def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
 
 
 def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, progress: Progress) -> None:
-    """Compute the log-probs of the recipe's rows that `folder` lacks, each process its share, and wait for all.
+    """Compute the missing log-probs of the recipe's rows in `folder`, each process its share, and wait for all
+    processes.
 
     Args:
-        model: The inputs' checkpoint, on its device.
+        model: Model of the inputs' checkpoint, on its device.
         inputs: Rows and conversation.
-        recipe: How log-probs are computed.
-        folder: Of `reference_folder_of`.
-        progress: Told how far it is.
+        recipe: Recipe that determines the log-probs.
+        folder: Folder of `reference_folder_of`.
+        progress: Progress of the pass.
     """
     missing = rows_missing(len(inputs.rows), folder)
     processes.wait()
@@ -308,7 +311,7 @@ def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, pr
 
 
 def _tensorboard(out: Path, last: Path | None) -> list[TrainerCallback]:
-    """A writer into `out/tensorboard`, in which steps that are run again take the place of the old ones."""
+    """A writer into `out/tensorboard`. Steps that are run again replace the old steps."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(out / "tensorboard"), purge_step=output.step_of(last) + 1)

@@ -1,9 +1,9 @@
 """PreferenceTrainer: transformers' Trainer with the objective of this project.
 
-What "the whole batch" is: q and the dynamic weights look at means over the rows that one forward of all processes sees
-(per_device_batch_size x processes). With gradient accumulation each of its forwards has its own q and weights, while
-every row of the accumulated batch counts the same in the loss: each negative's losses are divided by the number of
-rows that have it, over all forwards and processes. Neither passes a gradient.
+What "the whole batch" is: q and the dynamic weights are computed from means over the rows of one forward of all
+processes (per_device_batch_size x processes). With gradient accumulation each forward has its own q and weights, while
+every row of the accumulated batch counts the same in the loss: each negative's losses are divided by the number of rows
+with the negative, over all forwards and processes. No gradient flows through q and the weights.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from napo_bench.trainers.reference import row_logps
 from napo_bench.trainers.rows import PreferenceRow, PreferenceRows
 
 SignalSeen = Callable[[], int]
-"""Returns the number of the signal that asks for the end of the training, 0 while there is none."""
+"""Returns the number of the signal that asks for the end of the training, or 0."""
 
 
 class PreferenceTrainer(Trainer):
     """Trains on a `TrainingBatch` a step, with the losses, q and weights of a recipe.
 
     Args:
-        model: With its vision tower frozen and its adapters on, if it has any.
-        recipe: The objective.
-        rows: What to train on.
-        collator: With the stored reference log-probs.
-        args: As `napo_bench.trainers.run` makes them.
-        processor: Saved with every checkpoint.
-        log_path: Takes one JSON line a logging step, from the first process.
-        progress: Told, as the stage "Training", the step, the number of steps and the last logged values.
-        signal_seen: A signal that any process sees ends the training of all processes after the same step, with a
-            checkpoint of that step.
-        callbacks: Further ones.
+        model: Model with a frozen vision tower, and with its adapters if it has adapters.
+        recipe: Recipe with the objective.
+        rows: Rows to train on.
+        collator: Collator with the stored reference log-probs.
+        args: Arguments from `napo_bench.trainers.run`.
+        processor: Processor, which is saved with every checkpoint.
+        log_path: File that gets one JSON line a logging step, from the first process.
+        progress: Progress of the stage "Training": the step, the number of steps and the last logged values.
+        signal_seen: Function that says whether this process has seen a signal. A signal in any process ends the
+            training of all processes after the same step, with a checkpoint of that step.
+        callbacks: Further callbacks.
 
     Attributes:
-        ended_by: The number of the signal that ended the training early; 0 if no signal did.
+        ended_by: Number of the signal that ended the training early; 0 without a signal.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class PreferenceTrainer(Trainer):
             callbacks=[_StepsTold(progress), _EndBySignal(self), *callbacks],
         )
         self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = True  # compute_loss divides by the rows of the whole accumulated batch itself
-        if self.is_fsdp_enabled:  # the classes that accelerate would take by itself are not all in the model
+        self.model_accepts_loss_kwargs = True  # compute_loss already divides by the rows of the whole accumulated batch
+        if self.is_fsdp_enabled:  # not all of the classes that accelerate would use are in the model
             plugin, layers = self.accelerator.state.fsdp_plugin, model.get_decoder().layers
             plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or [type(layers[0]).__name__]
         self.recipe = recipe
@@ -109,7 +109,7 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """The forwards of one step, and how many rows of all processes have each negative in them, `[N]`."""
+        """The forwards of one step, and the number of their rows with each negative over all processes, `[N]`."""
         self._before_step = (self._averages.copy(), self._loss_sum)
         forwards, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         rows = torch.stack([inputs["batch"].present.sum(0) for inputs in forwards]).sum(0).to(device)
@@ -137,7 +137,7 @@ class PreferenceTrainer(Trainer):
         return loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One forward and backward; its loss is added to those that the next log line is the mean of."""
+        """One forward and backward. The loss is added to the averages of the next log line."""
         loss: Tensor = super().training_step(*args, **kwargs)
         self._loss_sum = self._loss_sum + loss
         return loss
@@ -149,7 +149,7 @@ class PreferenceTrainer(Trainer):
         return self.ended_by > 0
 
     def _means(self, batch: TrainingBatch, log_ratios: Tensor, ratios: LogRatios) -> tuple[Tensor, Tensor]:
-        """Margins and margins of means, each a mean over the rows of all processes that have the negative, `[N]`."""
+        """Margins and margins of means, each a mean over all rows with the negative on all processes, `[N]`."""
         with torch.no_grad():
             bad = ~torch.isfinite(log_ratios).all(1)
             totals = torch.stack([ratios.margins * batch.present, ratios.mean_margins * batch.present, batch.present])
@@ -170,8 +170,8 @@ class PreferenceTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load the weights of a checkpoint of this run.
 
-        The Trainer takes the names in the file as they stand and so passes over every weight that `save_pretrained`
-        writes under an older name, which for LLaVA are all of them. `from_pretrained` knows both.
+        The Trainer uses the names in the file unchanged, and so skips every weight that `save_pretrained` writes under
+        an older name, which are all weights for LLaVA. `from_pretrained` knows both names.
         """
         if self.recipe.lora_r or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -181,7 +181,7 @@ class PreferenceTrainer(Trainer):
         own.load_state_dict(saved.state_dict())
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint, with what this process has summed since the last log line."""
+        """Save a checkpoint, with this process's sums since the last log line."""
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         unlogged = {
             "averages": self._averages.sums(),
@@ -192,7 +192,7 @@ class PreferenceTrainer(Trainer):
         super()._save_checkpoint(*args, **kwargs)
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Take up the sums since the last log line, so that the next line is that of an uninterrupted run."""
+        """Load the sums since the last log line, so that the next line is that of an uninterrupted run."""
         unlogged, device = files.read_json(checkpoint / self._unlogged_name), self.args.device
         self._averages = Averages(unlogged["averages"], device)
         self._loss_sum, self._last_log = torch.tensor(unlogged["loss"], device=device), unlogged["last_log"]
@@ -202,7 +202,9 @@ class PreferenceTrainer(Trainer):
         return output.UNLOGGED.format(rank=processes.rank())
 
     def _stop(self, what: str, bad: list[str]) -> NoReturn:
-        """Save the weights before this step and end the run, naming the rows. Every process comes here."""
+        """Save the weights before this step and end the run. The error names the rows. Every process calls this
+        method.
+        """
         step = self.state.global_step
         ids, bad = gather_object(self._ids_of_step), gather_object(bad)
         self._averages, self._loss_sum = self._before_step
@@ -226,7 +228,7 @@ class PreferenceTrainer(Trainer):
                 stream.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
 
     def _mean_loss(self) -> float:
-        """The mean over processes and over the steps since the last line, steps before an interruption included."""
+        """The mean over processes and over the steps since the last line, including steps before an interruption."""
         loss = self.accelerator.gather(self._loss_sum).mean().item() / (self.state.global_step - self._last_log)
         self._loss_sum, self._last_log = torch.zeros_like(self._loss_sum), self.state.global_step
         return float(loss)
@@ -241,7 +243,7 @@ class PreferenceTrainer(Trainer):
         return {**means, "tokens_per_second": speeds.sum().item(), "memory/peak_gb": peaks.max().item()}
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Not counted: the Trainer's estimate knows no shared prefix."""
+        """Operations are not counted, because the Trainer's estimate does not know the shared prefix."""
         return 0
 
 
@@ -272,7 +274,7 @@ class _EndBySignal(TrainerCallback):
 
 
 def _model_inputs(collator: Collator, rows: Sequence[PreferenceRow]) -> dict[str, TrainingBatch]:
-    """The batch as the Trainer passes it on: in a dict."""
+    """The batch in the dict that the Trainer passes."""
     return {"batch": collator(rows)}
 
 

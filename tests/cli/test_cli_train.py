@@ -81,7 +81,7 @@ def test_dry_run_shows_recipe_rows_tokens_memory_and_time_and_trains_nothing(com
     assert code == 0, err
     for part in (
         "beta: 0.3",
-        "picture and prompt",
+        "image and prompt",
         "10 of 10",
         "all fit",
         "1 of 16 rows, on 1 process",

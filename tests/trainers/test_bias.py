@@ -146,7 +146,8 @@ def test_a_picture_that_does_not_decode_costs_its_vision_negative_alone(build, t
     assert [row["image_only"] is None for row in made] == [False, False, True, False]
     assert all(row["question_only"] for row in made)
     assert (
-        "1 of 4 rows: no image_only, for the image cannot be decoded (102)" in (tmp_path / "out/README.md").read_text()
+        "1 of 4 rows: no image_only, because the image cannot be decoded (102)"
+        in (tmp_path / "out/README.md").read_text()
     )
 
 

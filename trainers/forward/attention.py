@@ -1,4 +1,4 @@
-"""Attention over packed rows: which token sees which, and the kernels that make use of it."""
+"""Attention over packed rows: the mask between tokens, and the kernels that use the mask."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def fastest_attention(text_model: Any) -> str:
 
 
 def branch_mask(branches: Tensor, implementation: str, dtype: torch.dtype) -> Tensor | BlockMask:
-    """The attention mask of packed rows: a token sees what stands before it in the prompt and in its own branch.
+    """The attention mask of packed rows: a token attends to the earlier tokens of the prompt and of its own branch.
 
     Args:
-        branches: Of `PackedRows`, `[B, L]`.
+        branches: Branches of `PackedRows`, `[B, L]`.
         implementation: One of `TAKES_A_MASK`.
-        dtype: Of the attention scores, for eager attention, which adds its mask to them.
+        dtype: Type of the attention scores, for eager attention, which adds the mask to the scores.
 
     Returns:
-        `[B, 1, L, L]`; for `CAUSAL_THEN_MASKED` only the queries from the end of the shortest prompt on.
+        `[B, 1, L, L]`; for `CAUSAL_THEN_MASKED` only the queries after the end of the shortest prompt.
     """
 
     def visible(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -55,10 +55,11 @@ def branch_mask(branches: Tensor, implementation: str, dtype: torch.dtype) -> Te
 def causal_then_masked(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """SDPA whose mask may cover only the last queries `[B, 1, M, L]`; the queries before them are plainly causal.
+    """SDPA whose mask may cover only the last queries `[B, 1, M, L]`. The queries before them are causal.
 
-    The causal kernel skips the half of the scores that it need not compute, and the masked one never sees the prompt's
-    queries: with 600 prompt tokens of 1,000 that is 40% of the scores saved. Any other mask goes to SDPA as it is.
+    The causal kernel skips the half of the scores that it need not compute, and the masked kernel does not compute the
+    prompt's queries: with 600 prompt tokens of 1,000 this saves 40% of the scores. Any other mask goes to SDPA
+    unchanged.
     """
     causal = 0 if attention_mask is None else query.shape[2] - attention_mask.shape[2]
     if causal <= 0:

@@ -1,16 +1,16 @@
-"""Log-probs of R responses to one image and one prompt, the prefix that they share computed once.
+"""Log-probs of R responses to one image and one prompt. The shared prefix is computed once.
 
 The four responses of a preference row share about 600 of their 700 tokens. Here a row is one sequence
 
     [prompt with its image | response 1 | response 2 | ... | response R]
 
-in which a response sees the prompt and itself, and its positions go on where the prompt ends. Log-probs and gradients
-are those of R separate sequences.
+in which a response attends to the prompt and to itself, and its positions continue after the prompt. Log-probs and
+gradients are those of R separate sequences.
 
-The sequence goes through the model's own top-level forward, which merges the image as it always does. To PEFT,
-DistributedDataParallel, FSDP and DeepSpeed it is an ordinary call, and gradients synchronise as usual: give
-`response_logps` the wrapped model. While the call lasts two submodules answer differently: the LM head returns
-log-probs of response tokens instead of logits of all tokens, and a frozen vision tower runs without gradients.
+The sequence goes through the model's own top-level forward, which merges the image as usual. For PEFT,
+DistributedDataParallel, FSDP and DeepSpeed the forward is an ordinary call, and gradients synchronise as usual: give
+`response_logps` the wrapped model. During the call two submodules behave differently: the LM head returns log-probs of
+response tokens instead of logits of all tokens, and a frozen vision tower runs without gradients.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class PreferenceBatch:
         input_ids: Prompt tokens with the image's placeholder tokens, `[B, P]`; padded left or right.
         attention_mask: 1 on prompt tokens, 0 on padding, `[B, P]`.
         response_ids: Response tokens with the closing EOS, `[B, R, T]`; padded right.
-        response_mask: 1 on response tokens, `[B, R, T]`; all 0 where the row lacks that response.
-        images: What the image processor returned for the rows' images, in the order of the rows: `pixel_values` and,
-            by family, `image_sizes` (LLaVA-NeXT) or `image_grid_thw` (Qwen-VL). Empty where no row has an image.
+        response_mask: 1 on response tokens, `[B, R, T]`; all 0 if the row lacks the response.
+        images: The image processor's result for the rows' images, in the order of the rows: `pixel_values` and, by
+            family, `image_sizes` (LLaVA-NeXT) or `image_grid_thw` (Qwen-VL). Empty if no row has an image.
     """
 
     input_ids: Tensor
@@ -63,8 +63,8 @@ class ResponseLogps:
     """Log-probs of the responses, prompt and image excluded, in float32.
 
     Attributes:
-        sum: Over the tokens of the response, `[B, R]`; 0 if the row lacks it.
-        mean: The sum over the number of tokens, `[B, R]`; 0 if the row lacks it.
+        sum: Sum over the tokens of the response, `[B, R]`; 0 if the row lacks the response.
+        mean: Sum divided by the number of tokens, `[B, R]`; 0 if the row lacks the response.
         tokens: Number of tokens, `[B, R]`.
     """
 
@@ -74,14 +74,14 @@ class ResponseLogps:
 
 
 def prepare(model: nn.Module, *, train_vision_tower: bool = False) -> None:
-    """Freeze the vision tower and choose the attention that is fastest with a shared prefix.
+    """Freeze the vision tower, and choose the fastest attention for a shared prefix.
 
-    To be called once, when the model is loaded and on its device, before adapters or distributed wrappers. The tower
-    of Qwen-VL includes its merger.
+    Call this function once, when the model is loaded and on its device, before adapters or distributed wrappers. The
+    tower of Qwen-VL includes its merger.
 
     Args:
         model: An image-text-to-text model of transformers.
-        train_vision_tower: Leave the tower trainable.
+        train_vision_tower: Whether the tower stays trainable.
     """
     bare = _unwrapped(model)
     if not train_vision_tower:
@@ -96,8 +96,8 @@ def response_logps(model: nn.Module, batch: PreferenceBatch, shared_prefix: bool
     Args:
         model: An image-text-to-text model of transformers, bare or in its PEFT and distributed wrappers.
         batch: B rows of R responses, on the model's device.
-        shared_prefix: Compute each prompt once. False concatenates every response with its prompt and takes the logits
-            as the model gives them: the reference, and the way of a model that cannot share, which is logged once.
+        shared_prefix: Whether to compute each prompt once. False concatenates every response with its prompt and uses
+            the model's logits. This is the reference, and the path of a model that cannot share, which is logged once.
     """
     obstacle = obstacle_to_sharing(model) if shared_prefix else None
     if obstacle:
@@ -110,7 +110,7 @@ def response_logps(model: nn.Module, batch: PreferenceBatch, shared_prefix: bool
 
 
 def obstacle_to_sharing(model: nn.Module) -> str | None:
-    """Why the responses of this model cannot share their prefix; None if they can."""
+    """The reason why the responses of this model cannot share their prefix; None if they can."""
     config = _unwrapped(model).config
     text = config.get_text_config()
     if family_of(config).positions is None:
@@ -147,14 +147,14 @@ def _shared(model: nn.Module, batch: PreferenceBatch) -> Tensor:
             use_cache=False,
             **batch.images,
         )
-    # The values are the head's own: FSDP may cast outputs to bfloat16, too coarse for a log-prob. The output stays in
-    # the graph, because DeepSpeed and DistributedDataParallel hang backward hooks on it.
+    # The values are the head's own, because FSDP may cast outputs to bfloat16, which is too coarse for a log-prob. The
+    # output stays in the graph, because DeepSpeed and DistributedDataParallel attach backward hooks to the output.
     values: Tensor = answers[0] + 0 * output.logits.float()
     return values
 
 
 def _concatenated(model: nn.Module, batch: PreferenceBatch) -> Tensor:
-    """What `_shared` returns, from R sequences a row and the model's own mask, positions and logits."""
+    """The same result as `_shared`, from R sequences a row with the model's own mask, positions and logits."""
     bare = _unwrapped(model)
     responses = batch.response_mask.shape[1]
     each_prompt = functools.partial(torch.repeat_interleave, repeats=responses, dim=0)
@@ -182,7 +182,8 @@ def _log_probs(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: T
 
     size = max(1, LOGITS_AT_A_TIME // vocabulary)
     earlier = zip(torch.split(hidden[:-size], size), torch.split(targets[:-size], size), strict=True)
-    # The backward pass begins with the last part: its logits may wait for it, those of the others are computed again.
+    # The backward pass begins with the last part. The logits of the last part are kept, and those of the others are
+    # computed again.
     last = part(hidden[-size:], targets[-size:])
     return torch.cat([*(checkpoint(part, *pair, use_reentrant=False) for pair in earlier), last])
 
@@ -207,13 +208,15 @@ def _positions(bare: Any, batch: PreferenceBatch) -> tuple[Tensor, Tensor]:
 
 
 def _token_types(bare: Any, input_ids: Tensor) -> dict[str, Tensor]:
-    """The argument that tells image tokens (1) from text (0), for a family that asks for it."""
+    """The argument that tells image tokens (1) from text (0), for a family that needs the argument."""
     name = family_of(bare.config).token_types
     return {name: (input_ids == bare.config.image_token_id).long()} if name else {}
 
 
 def _repeat_images(images: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
-    """Each image `times` times in a row. Qwen-VL lays the patches of all images end to end; the grid counts them."""
+    """Each image `times` times in a row. Qwen-VL concatenates the patches of all images, and the grid counts the
+    patches.
+    """
     repeated = {name: values.repeat_interleave(times, 0) for name, values in images.items()}
     if "image_grid_thw" in images:
         patches = torch.split(images["pixel_values"], images["image_grid_thw"].prod(1).tolist())
@@ -238,7 +241,7 @@ def _vision_tower(bare: Any) -> Any:
 
 @contextmanager
 def _gradients_of_tower(bare: Any) -> Iterator[None]:
-    """Run the vision tower without gradients where none of its parameters trains."""
+    """Run the vision tower without gradients if none of its parameters trains."""
     tower = _vision_tower(bare)
     trains = any(parameter.requires_grad for parameter in tower.parameters())
     with _answering(tower, tower.forward if trains else torch.no_grad()(tower.forward)):
@@ -247,7 +250,7 @@ def _gradients_of_tower(bare: Any) -> Iterator[None]:
 
 @contextmanager
 def _answering(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Give a module another forward; its hooks, with which FSDP and DeepSpeed gather its weights, stay."""
+    """Give a module another forward. The module keeps its hooks, with which FSDP and DeepSpeed gather its weights."""
     own = vars(module).get("forward")
     module.forward = forward
     try:

@@ -13,15 +13,15 @@ PROMPT, PADDING = 0, -1
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Where each token of B rows stands: prompt, then each response without its last token, then padding.
+    """Positions of the tokens of B rows: prompt, then each response without its last token, then padding.
 
-    The last token of a response predicts nothing, so it is no input.
+    The last token of a response predicts nothing, so the token is no input.
 
     Attributes:
-        order: Index into the row's unpacked tokens, `[B, L]`.
+        order: Indices into the row's unpacked tokens, `[B, L]`.
         branches: `PROMPT`, 1..R for the responses, or `PADDING`, `[B, L]`.
-        predictors: Index, into the flat `[B * L]`, of the token that predicts each response token, `[N]`, in the order
-            of the response mask. The prompt's last token predicts the first token of every response.
+        predictors: Indices, into the flat `[B * L]`, of the tokens that predict the response tokens, `[N]`, in the
+            order of the response mask. The prompt's last token predicts the first token of every response.
     """
 
     order: Tensor
@@ -33,7 +33,7 @@ class PackedRows:
         """Pack rows.
 
         Args:
-            prompt: True on the prompt's tokens, `[B, P]`; padding may stand anywhere.
+            prompt: True on the prompt's tokens, `[B, P]`; padding may be anywhere.
             responses: True on the responses' tokens, `[B, R, T]`; padding to the right.
         """
         inputs = responses[..., 1:]
@@ -51,6 +51,8 @@ class PackedRows:
         )
 
     def arrange(self, of_prompt: Tensor, of_responses: Tensor) -> Tensor:
-        """Put values of prompt tokens `[..., B, P]` and of response tokens `[..., B, R, T]` in place, `[..., B, L]`."""
+        """Put values of prompt tokens `[..., B, P]` and of response tokens `[..., B, R, T]` into the packed order,
+        `[..., B, L]`.
+        """
         values = torch.cat([of_prompt, of_responses[..., :-1].flatten(-2)], dim=-1)
         return values.gather(-1, self.order.expand(*values.shape[:-1], -1))

@@ -174,8 +174,8 @@ def open_rows(
     Args:
         data: A parquet file, a folder of them, or the name of a data set on the Hugging Face hub.
         negatives: Names in `NEGATIVES` that the recipe needs.
-        cache: Folder of the memory-mapped rows. conversation: Conversation whose control tokens are removed; None
-            removes only the placeholders of data sets.
+        cache: Folder of the memory-mapped rows.
+        conversation: Conversation whose control tokens are removed; None removes only the placeholders of data sets.
 
     Raises:
         NapoBenchError: the data does not exist, a file is no parquet, a column is missing or of another type, or no row

@@ -94,9 +94,10 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
     pipeline = settings.get("text_pipeline", {})
     if pipeline.get("name", "official") != "official":
         found.append(f"Words read by the pipeline {pipeline['name']}, not by NLTK and spaCy.")
-    model = str(pipeline.get("spacy_model", "en_core_web_lg"))
-    if not model.startswith("en_core_web_lg"):
-        found.append(f"Word similarity of {model} (published: en_core_web_lg).")
+    prescribed = all_benchmarks()[benchmark].spacy_models.get("words", "")
+    model = str(pipeline.get("spacy_model", prescribed))
+    if not model.startswith(prescribed):
+        found.append(f"Word similarity of {model} (published: {prescribed}).")
     if settings.get("chair_definition") == "words":
         found.append("CHAIR over the words of an answer, without the LLM extractor.")
     judge = settings.get("judge")

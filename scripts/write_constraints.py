@@ -8,6 +8,7 @@ listed, directly or through another package. Packages that the environment also 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -49,6 +50,7 @@ def needed(requirement: Requirement) -> dict[str, str]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description="Write constraints.txt from the installed packages.").parse_args()
     try:
         versions = needed(PROJECT)
     except PackageNotFoundError as error:

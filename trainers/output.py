@@ -17,6 +17,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import LOCK_NAME
 
 DESCRIPTION = "training.json"
+LOG = "train_log.jsonl"
 UNLOGGED = "unlogged_{rank}.json"
 """File in a checkpoint with a process's sums since the last log line."""
 

@@ -41,7 +41,6 @@ from napo_bench.trainers.rows import PreferenceRows, open_rows
 from napo_bench.trainers.trainer import PreferenceTrainer
 
 CHECKPOINTS = "checkpoints"
-LOG = "train_log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
             )
         last = output.last_checkpoint(out / CHECKPOINTS, processes.count())
         if first:
-            output.cut_log(out / LOG, last)
+            output.cut_log(out / output.LOG, last)
             output.drop_cut_off(out / CHECKPOINTS)
         with interrupts.deferred() as signal_seen:
             trainer = PreferenceTrainer(
@@ -164,7 +163,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
                 Collator(inputs.conversation, recipe.crop_seed, (reference.sum, reference.mean)),
                 args,
                 inputs.conversation.processor,
-                out / LOG,
+                out / output.LOG,
                 progress,
                 signal_seen,
                 _tensorboard(out, last) if first and "tensorboard" in recipe.report_to else (),

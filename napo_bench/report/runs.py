@@ -17,9 +17,9 @@ from napo_bench.report.names import name_and_path, run_names
 from napo_bench.report.places import find_folder
 from napo_bench.runs.compare import differing_settings
 from napo_bench.runs.result import RunResult
+from napo_bench.trainers.output import DESCRIPTION, LOG
 from napo_bench.trainers.recipe import Recipe, recipe_of
 
-_DESCRIPTION, _LOG = "training.json", "train_log.jsonl"  # the names in `napo_bench.trainers.run`, which imports torch
 MICRO_WORLD = "The micro world, not the published data."
 _PUBLISHED_JUDGE = re.compile(r"gpt-4(-\d{4})?")
 
@@ -128,13 +128,13 @@ def _training(run: RunResult, folder: Path) -> tuple[Recipe | None, list[dict[st
     """The recipe and the log that `napo-bench train` wrote, the run's folder, and what is missing."""
     checkpoint = run.provenance.checkpoint
     named = (checkpoint.folder if checkpoint is not None else None) or ""
-    trained = find_folder(named, folder, lambda place: (place / _DESCRIPTION).is_file())
+    trained = find_folder(named, folder, lambda place: (place / DESCRIPTION).is_file())
     if trained is None:
         is_there = not named or find_folder(named, folder, _is_checkpoint) is not None
         return None, [], folder, "" if is_there else f"its checkpoint {named} is not found"
-    stored = files.field(files.read_json(trained / _DESCRIPTION), "recipe", dict, str(trained / _DESCRIPTION))
-    recipe = recipe_of(stored, str(trained / _DESCRIPTION))
-    log = trained / _LOG
+    stored = files.field(files.read_json(trained / DESCRIPTION), "recipe", dict, str(trained / DESCRIPTION))
+    recipe = recipe_of(stored, str(trained / DESCRIPTION))
+    log = trained / LOG
     if not log.is_file():
         return recipe, [], folder, f"{log} does not exist"
     return recipe, files.read_jsonl(log), folder, ""

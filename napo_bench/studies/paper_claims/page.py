@@ -51,7 +51,7 @@ from napo_bench.studies.paper_claims.margins import (
     separation,
 )
 from napo_bench.trainers.negatives import BIASED
-from napo_bench.trainers.run import LOG
+from napo_bench.trainers.output import LOG
 
 SHOWN = (*COMPARED, "vlind.ck", "vlind.vp", "object_halbench.recall", "object_halbench.mean_words")
 """Metrics of every method: first those of the claims, then those that show the price."""

@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 SIMILARITY_THRESHOLD = 0.8
 
 Sums = Mapping[str, Any]
@@ -148,6 +146,8 @@ def _first(candidates: Sequence[tuple[str, int]], wanted: Collection[str]) -> in
 
 
 def _rounded(percent: Any) -> Any:
+    import numpy as np
+
     # Python rounds the decimal value, NumPy the scaled one; they can differ in the last digit.
     return np.round(percent, 1) if isinstance(percent, np.ndarray) else round(float(percent), 1)
 

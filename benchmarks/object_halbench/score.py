@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 Sums = Mapping[str, Any]
 
 _ANIMALS = (
@@ -146,5 +144,11 @@ def _without_toilet_seats(spans: list[tuple[str, int, int]]) -> list[tuple[str, 
 
 def ratio(numerator: str, denominator: str, unit: float = 100.0) -> Callable[[Sums], Any]:
     """Unit * numerator / denominator on sums of counts, numbers or arrays `[B]`; 0 if the denominator is 0."""
-    # Counts are whole, so a denominator below 1 is 0, and so is its numerator.
-    return lambda sums: unit * sums[numerator] / np.maximum(sums[denominator], 1)
+
+    def metric(sums: Sums) -> Any:
+        import numpy as np
+
+        # Counts are whole, so a denominator below 1 is 0, and so is its numerator.
+        return unit * sums[numerator] / np.maximum(sums[denominator], 1)
+
+    return metric

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 MIN_VOTES = 2
 
 STYLES: dict[str, range] = {
@@ -78,6 +76,8 @@ def percent(part: str, whole: str) -> Callable[[Mapping[str, Any]], Any]:
     """100 * part / whole on sums of counts, numbers or arrays `[B]`; 0 if whole is 0."""
 
     def metric(sums: Mapping[str, Any]) -> Any:
+        import numpy as np
+
         divisor = np.asarray(sums[whole], dtype=np.float64)
         return 100 * np.divide(sums[part], divisor, out=np.zeros_like(divisor), where=divisor != 0)
 

@@ -1,4 +1,4 @@
-"""Commands whose help names the benchmarks that are installed."""
+"""Commands whose help lists the installed benchmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class ListedCommand(TyperCommand):
     """A command that fills {benchmarks}, {tasks} and {suite} in the help of its options when the help is shown."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help; the benchmarks are listed here, so that no other start of the program waits for the list."""
+        """Write the help. The benchmarks are listed only here, so that no other command waits for the list."""
         from napo_bench.benchmarks import all_benchmarks, all_tasks, default_suite
 
         lists = {

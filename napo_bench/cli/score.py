@@ -1,4 +1,4 @@
-"""`napo-bench score`: stored responses -> metrics, with no model and no GPU."""
+"""`napo-bench score`: stored responses -> metrics, without a model and without a GPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _Benchmarks(TyperGroup):
-    """One command for each benchmark, made when it is asked for."""
+    """One command for each benchmark. A command is made when it is needed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of the benchmarks, with hyphens."""
@@ -54,11 +54,13 @@ app.add_typer(score_app, name="score")
 
 Responses = Annotated[Path, typer.Option(help="Responses in the benchmark's official format.")]
 DataDir = Annotated[
-    Path | None, typer.Option(help="Holds a folder a benchmark. Default: $NAPO_BENCH_DATA, else the user cache folder.")
+    Path | None, typer.Option(help="Folder of the data. Default: $NAPO_BENCH_DATA, else the user cache folder.")
 ]
-JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the result here; samples go to a folder beside.")]
+JsonOut = Annotated[
+    Path | None, typer.Option("--json", help="Write the result here, and the samples into a folder beside it.")
+]
 AllowPartial = Annotated[
-    bool, typer.Option("--allow-partial", help="Score what is there where ids are missing, duplicate or unknown.")
+    bool, typer.Option("--allow-partial", help="Score the other responses if ids are missing, duplicate or unknown.")
 ]
 Pipeline = Annotated[
     str, typer.Option(help="How words are read: official (NLTK data, spaCy vectors) or closed_vocabulary (no data).")
@@ -75,12 +77,14 @@ JudgeMaxRequests = Annotated[
 ]
 JudgeRequest = Annotated[
     list[str] | None,
-    typer.Option(help="key=value: a further request field (reasoning_effort=low); null leaves one out. Repeatable."),
+    typer.Option(
+        help="key=value: a further request field (reasoning_effort=low); null leaves a field out. Repeatable."
+    ),
 ]
 MaxRefused = Annotated[
     str,
     typer.Option(
-        help="Stop if an endpoint or a judge refuses more than this share of the prompts. Fewer are left out."
+        help="Stop if an endpoint or a judge refuses more than this share of the prompts. Fewer refusals are left out."
     ),
 ]
 ThinkingMarks = Annotated[
@@ -110,7 +114,7 @@ _NEEDED = {
     "max_refused": {"judge", "extractor"},
     "answers": {"yes_no"},
 }
-"""Option of `_score` -> the needs of a benchmark that has it; every benchmark has the other options."""
+"""Option of `_score` -> needs of a benchmark with the option. Every benchmark has the other options."""
 
 
 def _score(
@@ -211,7 +215,7 @@ def _judge(
 
 
 class _Judged(Silent):
-    """A progress that says how many prompts are judged."""
+    """A progress that shows the number of judged prompts."""
 
     def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
         _status().update(f"{done} of {total} prompts judged")

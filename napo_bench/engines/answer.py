@@ -1,4 +1,4 @@
-"""What a model wrote, and the answer in it."""
+"""The text of a model, and the answer in the text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ CUT_OFF = "cut off at the token limit before an answer"
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote, as a journal stores it.
+    """The output of a model, as a journal stores it.
 
     Attributes:
-        text: The text; "" if the model wrote none.
+        text: Text of the model; may be empty.
         model: The model's name as an endpoint reported it, else "".
         prompt_tokens: Number of tokens as an endpoint reported it, else 0.
         completion_tokens: Number of tokens as an endpoint reported it, else 0.
         cut_off: Whether the text ends at the token limit.
-        thoughts: What an endpoint sent apart from the text.
-        request: The fields that an endpoint got beside model and messages.
-        refused: Why an endpoint refuses the prompt; "" if the endpoint answers it.
+        thoughts: Thoughts that an endpoint sent apart from the text.
+        request: Fields that an endpoint got beside model and messages.
+        refused: Reason why an endpoint refuses the prompt; "" if the endpoint answers the prompt.
     """
 
     text: str
@@ -36,16 +36,16 @@ class Completion:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """A text that no endpoint sent."""
+        """The output of a local model."""
         return cls(text, "", 0, 0)
 
 
 class ModelAnswer(str):
-    """The text that is scored. A string, because lmms-eval hands answers on as strings.
+    """The text that is scored. The class is a string, because lmms-eval passes answers as strings.
 
     Attributes:
-        thoughts: What the model wrote before its answer, with the marks; "" if nothing.
-        unanswered: Why there is no answer; "" if there is one.
+        thoughts: Text before the answer, with the marks; "" if there is none.
+        unanswered: Reason why there is no answer; "" if there is an answer.
     """
 
     thoughts: str
@@ -65,6 +65,6 @@ class ModelAnswer(str):
         return cls("", thoughts, NEVER_ENDS) if text is None else cls(text, thoughts)
 
     def beside(self) -> dict[str, str]:
-        """The fields that a response row gets beside the official ones."""
+        """The fields that a response row gets beside the official fields."""
         fields = {"thoughts": self.thoughts, "unanswered": self.unanswered}
         return {name: value for name, value in fields.items() if value}

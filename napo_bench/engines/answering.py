@@ -1,9 +1,10 @@
 """Requests -> answers, around any engine: journal, order, equal requests, progress, processes.
 
-Requests are taken in windows of a few batches, so that only the images of one window are in memory. Within a window
-prompts are sorted by length, and an image that several of them show is opened and prepared once. A prompt whose answer
-is in the journal is not answered again, and equal prompts are answered once. Sampled answers are drawn one at a time,
-seeded by what they depend on. Each answer is in the journal as soon as its batch is done.
+Requests are taken in windows of a few batches, so only the images of one window are in memory. Within a window prompts
+are sorted by length, and an image of several prompts is opened and prepared once. A prompt whose answer is in the
+journal is not answered again, and equal prompts are answered once. Sampled answers are drawn one at a time, and the
+seed of an answer is made from everything that the answer depends on. Each answer is in the journal as soon as its batch
+is done.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class Answering:
     """Asks an engine.
 
     Args:
-        engine: What answers.
-        journal: Keeps what the engine writes, thoughts included.
-        progress: Is told how far the answering is; None draws a bar.
+        engine: Engine that answers.
+        journal: Journal of the engine's output, including thoughts.
+        progress: Progress of the answering; None draws a bar.
     """
 
     def __init__(self, engine: Engine, journal: Journal, progress: Progress | None = None) -> None:
@@ -47,15 +48,16 @@ class Answering:
         self._writing = threading.Lock()
 
     def answer(self, requests: Iterable[Request], count: int, title: str = "Answering") -> list[ModelAnswer]:
-        """The answer to each request, in their order; all of them in this process.
+        """The answer to each request, in the order of the requests. This process answers all requests.
 
         Args:
-            requests: Drawn a window at a time.
-            count: How many there are.
+            requests: Requests, which are drawn a window at a time.
+            count: Number of requests.
             title: Title of the progress bar.
 
         Raises:
-            NapoBenchError: a batch cannot be answered, or an image cannot be read; says how many answers are stored.
+            NapoBenchError: a batch cannot be answered, or an image cannot be read. The error says how many answers are
+                stored.
         """
         asked: list[Prompt] = []
         written: dict[str, Completion] = {}
@@ -92,7 +94,9 @@ class Answering:
         return [self.engine.read(prompt, written[prompt.key]) for prompt in asked]
 
     def answer_together(self, requests: Sequence[Request], title: str = "Answering") -> list[ModelAnswer]:
-        """The answer to each request, in their order, in every process; each process answers a share of them."""
+        """The answer to each request, in the order of the requests, in every process. Each process answers a share of
+        the requests.
+        """
         if processes.is_alone():
             return self.answer(requests, len(requests), title)
         mine = dealt(requests, processes.count())[processes.rank()]
@@ -121,7 +125,7 @@ class Answering:
         return prompts
 
     def _stored(self, prompts: Sequence[Prompt]) -> dict[str, Completion]:
-        """What the journal has, without what may be answered by asking again."""
+        """The stored answers, without those that another request may improve."""
         with self._writing:
             found = self._journal.get(prompt.key for prompt in prompts)
         read = {key: completion for key, value in found.items() if (completion := stored_completion(value))}
@@ -145,7 +149,7 @@ class Answering:
     def _finished(
         self, batches: Iterable[list[Prompt]], count: int
     ) -> Generator[tuple[list[Prompt], Sequence[Completion]], None, None]:
-        """Each batch with what the engine wrote, which is in the journal."""
+        """Each batch with the engine's output, which is already in the journal."""
         with self.engine.asking(count) as stop:
             if self.engine.in_flight > 1:
                 yield from in_flight(self._write, batches, self.engine.in_flight, stop)
@@ -167,7 +171,7 @@ class Answering:
 
 
 def stored_completion(value: Any) -> Completion | None:
-    """What a journal's value says; None if an older or another napo-bench wrote something else."""
+    """The output in a journal's value; None if another version of napo-bench wrote the value in another form."""
     if isinstance(value, str):
         return Completion.of(value)
     try:
@@ -177,7 +181,7 @@ def stored_completion(value: Any) -> Completion | None:
 
 
 def dealt(requests: Sequence[Request], count: int) -> list[list[int]]:
-    """The numbers of the requests for each of `count` processes. Requests about one image are never parted."""
+    """The numbers of the requests for each of `count` processes. Requests about one image stay in one process."""
     by_picture: Mapping[Hashable, list[int]] = defaultdict(list)
     for number, request in enumerate(requests):
         by_picture[(number,) if request.picture is None else request.picture.name].append(number)

@@ -31,27 +31,27 @@ _GREETING = "Reply with the word OK."
 
 
 class APIEngine(Engine):
-    """Asks an endpoint, one chat a prompt, with the image as a PNG data URL before the question.
+    """Asks an endpoint: one chat a prompt, with the image as a PNG data URL before the question.
 
-    The weights behind a name cannot be seen: serve retrained ones under another name. A question that the endpoint
-    refuses, or whose answer is cut off before it begins, is unanswered and is asked again by the next run.
+    The weights of a served model are unknown: serve retrained weights under another name. A question that the endpoint
+    refuses, or whose answer is cut off before it begins, is unanswered, and the next run asks again.
 
     Args:
-        model: The name to ask for.
-        base_url: Up to and including `/v1`; None is NAPO_BENCH_API_BASE_URL, else the `openai` client's default. The
-            key is read from NAPO_BENCH_API_KEY, else OPENAI_API_KEY.
-        in_flight: Requests in flight at most.
-        timeout: Seconds that one request may stay silent.
-        max_requests: HTTP requests to send at most, retries included; None is no limit.
-        request: Further request fields, which are part of what an answer is known by.
+        model: Name of the model.
+        base_url: URL up to and including `/v1`; None is NAPO_BENCH_API_BASE_URL, else the `openai` client's default.
+            The key is read from NAPO_BENCH_API_KEY, else OPENAI_API_KEY.
+        in_flight: Maximum number of requests in flight.
+        timeout: Maximum time without data of one request, in seconds.
+        max_requests: Maximum number of HTTP requests, including retries; None is no limit.
+        request: Further request fields, which are part of an answer's key.
         max_refused: Share of the questions that may be refused, see Endpoint.
         thinking_marks: Marks around thoughts, which are no part of an answer.
 
     Attributes:
-        changed: Request field that the endpoint did not get as it was asked for -> what became of it.
+        changed: Request field that was changed for the endpoint -> the change.
 
     Raises:
-        NapoBenchError: there is no URL that can be asked, or it needs a key and there is none.
+        NapoBenchError: the URL cannot be used, or a key is needed and missing.
     """
 
     batch_size = 1
@@ -84,7 +84,7 @@ class APIEngine(Engine):
         self.fingerprint = f"{self._endpoint.model} at {self._endpoint.url}"
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        """See Engine; the completion of a refused prompt says why."""
+        """See Engine. The completion of a refused prompt contains the reason."""
         return [self._endpoint.ask(_messages(prompt), _settings(prompt.generation)) for prompt in prompts]
 
     def digest(self, image: Image.Image) -> str:
@@ -101,7 +101,7 @@ class APIEngine(Engine):
         return self._endpoint.asking(count)
 
     def read(self, prompt: Prompt, completion: Completion) -> ModelAnswer:
-        """See Engine; also notes which fields the endpoint did not get."""
+        """See Engine. The notes also name the fields that the endpoint did not get."""
         if completion.request:
             self.changed |= changed_fields(self._endpoint.fields(_settings(prompt.generation)), completion.request)
         return super().read(prompt, completion)
@@ -115,7 +115,7 @@ class APIEngine(Engine):
         return {"endpoint": self.fingerprint, "request": self.request, "changed": self.changed}
 
     def settings(self) -> dict[str, Any]:
-        """The user's request fields, and fields of ours that were not sent."""
+        """The user's request fields, and the fields of napo-bench that were not sent."""
         left_out = {name: became for name, became in self.changed.items() if became == NOT_SENT}
         return ({"request": self.request} if self.request else {}) | left_out
 

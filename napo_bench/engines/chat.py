@@ -1,4 +1,4 @@
-"""The chat-completions protocol as servers really speak it: replies, refusals, and request fields that some refuse."""
+"""The chat-completions protocol of real servers: replies, refusals, and request fields that some servers refuse."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ NOT_SENT = "not sent"
 UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 
 _FALLBACKS = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None}
-"""Field that reasoning models refuse -> what is sent in its place."""
+"""Field that reasoning models refuse -> its replacement."""
 
 
 class PassingShapeError(Exception):
-    """A reply that a later request may not meet: cut off, a gateway's page, an error of a server further on."""
+    """A reply whose fault may pass: cut off, a gateway's page, an error of another server."""
 
 
 class LastingShapeError(Exception):
-    """A reply whose shape another request would get again."""
+    """A reply in a shape that a repeated request would get again."""
 
 
 @dataclass(frozen=True)
 class ReplyBody:
-    """What of a reply matters.
+    """The relevant parts of a reply.
 
     Attributes:
-        text: The text parts of the message.
+        text: Text parts of the message.
         thoughts: Thoughts that the endpoint sends apart from the text.
-        finish_reason: As reported, "" if it is missing.
-        model: As reported, "" if it is missing.
-        prompt_tokens: As reported, 0 if they are missing.
-        completion_tokens: As reported, 0 if they are missing.
+        finish_reason: Finish reason as reported; "" if missing.
+        model: Model as reported; "" if missing.
+        prompt_tokens: Number of tokens as reported; 0 if missing.
+        completion_tokens: Number of tokens as reported; 0 if missing.
     """
 
     text: str
@@ -86,11 +86,11 @@ class _Body(msgspec.Struct):
 def read_reply(content: bytes) -> ReplyBody:
     """Read the body of a chat completion.
 
-    Content may be a list of parts: its text parts are the text.
+    If the content is a list of parts, the text parts are the text.
 
     Raises:
-        PassingShapeError: no JSON, an error instead of a completion, or no choices.
-        LastingShapeError: JSON of another shape.
+        PassingShapeError: the body is no JSON, is an error instead of a completion, or has no choices.
+        LastingShapeError: the body is JSON of another shape.
     """
     try:
         value = msgspec.json.decode(files.whole_characters(content))
@@ -122,7 +122,7 @@ def read_reply(content: bytes) -> ReplyBody:
 
 
 def error_text(body: object) -> str:
-    """What the body of an error says: its message, else all of it."""
+    """The message in the body of an error; without a message, the whole body."""
     if isinstance(body, dict) and isinstance(body.get("message"), str):
         return str(body["message"])
     return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False) if body else ""
@@ -131,14 +131,14 @@ def error_text(body: object) -> str:
 def unsupported_field(
     message: str, code: str | None, param: str | None, fields: Mapping[str, Any], kept: Mapping[str, Any]
 ) -> str | None:
-    """The field with a fallback that an endpoint refuses for every prompt; None if the refusal names none.
+    """The field with a replacement that an endpoint refuses for every prompt; None if the refusal names no such field.
 
     Args:
-        message: Of the refusal.
-        code: Of the refusal.
-        param: Of the refusal.
-        fields: What was sent.
-        kept: Fields that the user asked for, which are sent or refused but not replaced.
+        message: Message of the refusal.
+        code: Code of the refusal.
+        param: Parameter that the refusal names.
+        fields: Fields that were sent.
+        kept: Fields of the user, which are never replaced.
     """
     if code not in UNSUPPORTED_CODES and not _UNSUPPORTED.search(message):
         return None
@@ -158,7 +158,7 @@ def without_fields(fields: Mapping[str, Any], refused: frozenset[str]) -> dict[s
 
 
 def changed_fields(asked: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, str]:
-    """Field that an endpoint did not get as it was asked for -> what became of it."""
+    """Field that was changed for an endpoint -> the change."""
     return {
         name: f"sent as {other}" if (other := _FALLBACKS.get(name)) in sent else NOT_SENT
         for name, value in asked.items()
@@ -167,7 +167,7 @@ def changed_fields(asked: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[st
 
 
 def read_request_fields(options: Sequence[str], option: str) -> dict[str, Any]:
-    """Request fields of key=value options; a value is JSON, else text; null leaves a field of ours out.
+    """Request fields of key=value options. A value is JSON, else text. null leaves out a field of napo-bench.
 
     Raises:
         NapoBenchError: an option has no "=", or names a field that napo-bench sets.
@@ -187,7 +187,9 @@ def read_request_fields(options: Sequence[str], option: str) -> dict[str, Any]:
 
 
 def with_request(settings: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    """Our settings with the user's fields over them; `max_completion_tokens` replaces `max_tokens`."""
+    """napo-bench's settings with the user's fields, which have precedence; `max_completion_tokens` replaces
+    `max_tokens`.
+    """
     merged = {**settings, **request}
     if "max_completion_tokens" in request and "max_tokens" not in request:
         merged.pop("max_tokens", None)
@@ -195,10 +197,10 @@ def with_request(settings: Mapping[str, Any], request: Mapping[str, Any]) -> dic
 
 
 def read_share(text: str, option: str) -> float:
-    """The share that an option gives as "1%" or "0.01".
+    """The share of an option such as "1%" or "0.01".
 
     Raises:
-        NapoBenchError: it is neither, or not between 0 and 1.
+        NapoBenchError: the option has another form, or the share is not between 0 and 1.
     """
     try:
         share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)

@@ -1,12 +1,12 @@
-"""An OpenAI-compatible chat endpoint: retried, and bounded in requests.
+"""An OpenAI-compatible chat endpoint, with retries and a limit of requests.
 
-The LLM judge and the engine `api` both speak through it. The client's own retries are off: every HTTP
-request has to be counted against the budget, and a rate limit that one thread meets holds for all of them.
+The LLM judge and the engine `api` use this module. The client's own retries are off, because every HTTP request counts
+against the budget, and a rate limit in one thread applies to all threads.
 
-A refusal is about one prompt (a content filter, too long a prompt) or about every prompt (a wrong field). Until the
-endpoint has answered, three prompts that are refused in the same way stop the run. After that a refused prompt is
-unanswered, and more of them than `max_refused` allows stop the run. A refusal is not journalled: the next run asks
-again.
+A refusal is about one prompt (a content filter, too long a prompt) or about every prompt (a wrong field). Before the
+first answer of the endpoint, three prompts with the same refusal stop the run. After that a refused prompt is
+unanswered, and the run stops if more prompts are refused than `max_refused` allows. A refusal is not stored in the
+journal, so the next run asks again.
 """
 
 from __future__ import annotations
@@ -45,20 +45,21 @@ _GO_ON = "Run the same command again: what is stored is not asked again."
 
 
 class Endpoint:
-    """Chat completions of one model behind one URL.
+    """Chat completions of one model at one URL.
 
     Args:
-        model: The name to ask for.
-        base_url: Up to and including `/v1`; None is the `openai` client's default.
-        api_key: Sent as the bearer token; it reaches no message and no file. None suits servers without keys.
-        max_requests: HTTP requests that this object may send, retries included; None is no limit.
-        timeout: Seconds that one request may stay silent.
-        retries: Requests after the first that one completion may take.
-        request: Fields of every request, over those of `complete`; None leaves a field out.
+        model: Name of the model.
+        base_url: URL up to and including `/v1`; None is the `openai` client's default.
+        api_key: Key that is sent as the bearer token, and that is written to no message and no file. None is for
+            servers without keys.
+        max_requests: Maximum number of HTTP requests of this object, including retries; None is no limit.
+        timeout: Maximum time without data of one request, in seconds.
+        retries: Maximum number of repeated requests for one completion.
+        request: Fields of every request, which replace those of the settings; None leaves a field out.
         max_refused: Share of the prompts of `asking`, rounded up to a whole prompt, that may be refused.
 
     Raises:
-        NapoBenchError: the URL is none, the key cannot be sent, or there is none where the default URL needs one.
+        NapoBenchError: the URL is invalid, the key cannot be sent, or the default URL needs a key and there is none.
     """
 
     def __init__(
@@ -102,13 +103,13 @@ class Endpoint:
 
     @contextmanager
     def asking(self, count: int) -> Iterator[Callable[[], None]]:
-        """Count refusals among `count` prompts, which this block asks.
+        """Count refusals among the `count` prompts of this block.
 
         Yields:
-            A function that ends the requests of other threads: none is sent any more, and none waits any longer.
+            A function that ends the requests of other threads: no request is sent or waits after the call.
 
         Raises:
-            NapoBenchError: the endpoint refused every prompt, and has answered none before.
+            NapoBenchError: the endpoint refused every prompt, and has not answered before.
         """
         self._stop.clear()
         self._prompts = count
@@ -118,20 +119,20 @@ class Endpoint:
             raise self._failure(f"refuses every prompt: {self._refused[-1]}", "Change what it names and run again.")
 
     def fields(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a request with these settings: the user's over them."""
+        """The fields of a request: these settings and the user's fields, which have precedence."""
         return chat.with_request(settings, self.request)
 
     def identity(self, chat: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What a completion is known by in a journal.
+        """The determinants of a completion's key in a journal.
 
         Args:
-            chat: JSON values that stand for the chat.
+            chat: JSON values that identify the chat.
             settings: Request fields besides model and messages: temperature, max_tokens.
         """
         return {"endpoint": self.url, "model": self.model, "chat": dict(chat), "settings": self.fields(settings)}
 
     def ask(self, messages: Messages, settings: Mapping[str, Any]) -> Completion:
-        """The completion of one chat, or one that says why this chat is refused.
+        """The completion of one chat, or a completion with the reason why the chat is refused.
 
         Raises:
             NapoBenchError: the endpoint refused every chat or too many, failed `retries` + 1 times, or the budget is
@@ -143,11 +144,11 @@ class Endpoint:
         """Send chats until one is answered, so that a wrong URL, key, model or field is found before long work.
 
         Args:
-            chats: Alternatives, because one may be refused for what it says; nothing is stored.
-            settings: As for `identity`.
+            chats: Alternative chats, because a chat may be refused for its content. No reply is stored.
+            settings: See `identity`.
 
         Raises:
-            NapoBenchError: as `ask`.
+            NapoBenchError: see `ask`.
         """
         self._prompts = len(chats)
         self._refused.clear()
@@ -184,7 +185,7 @@ class Endpoint:
             )
 
     def _wait_after(self, fault: _TransientError, attempt: int) -> None:
-        """Wait as long as the endpoint asks for, and so does every other request; else longer with each attempt."""
+        """Wait as long as the endpoint asks for, in all threads. Without such a time, wait longer with each attempt."""
         if fault.retry_after is None:
             self._rest(random.uniform(0.5, 1.0) * min(_FIRST_WAIT * 2**attempt, _LONGEST_WAIT))
         elif fault.retry_after > _LONGEST_RETRY_AFTER:
@@ -193,7 +194,9 @@ class Endpoint:
             self._resume_at = max(self._resume_at, time.monotonic() + fault.retry_after)
 
     def _first_alone(self, messages: Messages, fields: Mapping[str, Any]) -> Completion:
-        """Send; until the endpoint has answered once, one request at a time, so that a wrong key costs one."""
+        """Send a request. Before the first answer only one request is sent at a time, so a wrong key costs one
+        request.
+        """
         if not self._reached:
             with self._first_contact:
                 if not self._reached:
@@ -207,7 +210,7 @@ class Endpoint:
         return self._send(messages, fields)
 
     def _require_another_way(self, refusal: _RefusalError) -> None:
-        """Raise where the first prompts are all refused in the same way."""
+        """Raise an error if the first prompts are all refused in the same way."""
         self._first_refusals.append(refusal.kind)
         if self._first_refusals[-_EVERY_PROMPT:] == [refusal.kind] * _EVERY_PROMPT:
             raise self._failure(
@@ -259,7 +262,9 @@ class Endpoint:
         )
 
     def _send_without(self, name: str, messages: Messages, fields: Mapping[str, Any]) -> Completion:
-        """Send without a field that the endpoint refuses; where it refuses that too, the field was not the reason."""
+        """Send the request without a field that the endpoint refuses. If this request is refused too, the field was not
+        the reason.
+        """
         before = self._unsupported
         self._unsupported = before | {name}
         try:
@@ -303,12 +308,12 @@ class Endpoint:
         return NapoBenchError(f"{self.model} at {self.url} {what.rstrip('.')}.", hint)
 
     def _quote(self, text: str) -> str:
-        """What the endpoint said, short and without the key."""
+        """The endpoint's message, shortened and without the key."""
         return textwrap.shorten(text.replace(self._api_key, "***") if self._api_key else text, _LONGEST_QUOTE)
 
 
 class _TransientError(Exception):
-    """A fault that a later request may not meet; `retry_after` in seconds, None if the endpoint named none."""
+    """A fault that may pass; `retry_after` in seconds, None if the endpoint names no time."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -326,7 +331,7 @@ class _RefusalError(Exception):
 
 
 def _retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as seconds or as a date; None if it says neither."""
+    """Seconds of a Retry-After header, which contains seconds or a date; None for any other content."""
     if header is None:
         return None
     try:

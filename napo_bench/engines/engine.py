@@ -1,4 +1,4 @@
-"""What an engine is: it answers one batch. Journal, order, progress and processes are `answering`'s."""
+"""Engine: a model that answers one batch. `answering` does journal, order, progress and processes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from napo_bench.engines.request import Generation
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request as an engine gets it.
+    """One prompt for an engine.
 
     Attributes:
-        text: The text that the model reads.
-        image: The image that the model sees; None if there is none.
-        digest: Digest of the image; "" if there is none.
-        generation: How the answer is generated.
-        key: The journal's key of the answer: a hash, in hex, of everything that the answer depends on.
+        text: Text that the model reads.
+        image: Image that the model sees; None if there is no image.
+        digest: Digest of the image; "" if there is no image.
+        generation: Settings of the generation.
+        key: Key of the answer in the journal: a hash, in hex, of everything that the answer depends on.
     """
 
     text: str
@@ -46,11 +46,11 @@ class Engine(Protocol):
     An engine has a `fingerprint` and `generate`. Everything else has a default.
 
     Attributes:
-        fingerprint: What the model is known by: other weights have another fingerprint.
-        batch_size: Prompts that `generate` gets at most.
-        in_flight: Calls of `generate` at the same time, in threads.
+        fingerprint: Identity of the model: other weights have another fingerprint.
+        batch_size: Maximum number of prompts for `generate`.
+        in_flight: Number of simultaneous calls of `generate`, in threads.
         asks_again: Whether a prompt without an answer may be answered by another run.
-        thinking_marks: What encloses thoughts, which are no part of an answer.
+        thinking_marks: Marks around thoughts, which are no part of an answer.
     """
 
     fingerprint: str
@@ -60,10 +60,11 @@ class Engine(Protocol):
     thinking_marks: Marks = DEFAULT_MARKS
 
     def generate(self, prompts: Sequence[Prompt]) -> Sequence[str | Completion]:
-        """What the model writes to each prompt of one batch.
+        """The model's output for each prompt of one batch.
 
         Args:
-            prompts: All with an image or all without, all of the same generation settings. A sampled prompt is alone.
+            prompts: Prompts, all with an image or all without, all with the same generation settings. A sampled prompt
+                is alone in its batch.
 
         Raises:
             NapoBenchError: the batch cannot be answered.
@@ -83,7 +84,7 @@ class Engine(Protocol):
         return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
 
     def identity(self, prompt: Prompt) -> Mapping[str, Any]:
-        """Everything that an answer depends on, as JSON: what the answer is known by in the journal."""
+        """Everything that an answer depends on, as JSON. The journal's key is made from these values."""
         return {
             "engine": self.fingerprint,
             "prompt": prompt.text,
@@ -92,22 +93,22 @@ class Engine(Protocol):
         }
 
     def length(self, prompt: Prompt) -> int:
-        """Tokens of a prompt: long prompts are answered first, and beside prompts of like length."""
+        """Number of tokens of a prompt. Long prompts are answered first, in batches of similar length."""
         return 0
 
     def keep(self, digests: Iterable[str]) -> None:
-        """Let go of what is stored for every image but these, which are still to come."""
+        """Free the stored features of all images except these, which further prompts need."""
         return
 
     def asking(self, count: int) -> AbstractContextManager[Callable[[], None]]:
-        """A block in which `count` prompts are answered, or known already.
+        """A block in which `count` prompts are answered or are already known.
 
         The block gets a function that ends the calls of `generate` in other threads soon.
         """
         return nullcontext(lambda: None)
 
     def read(self, prompt: Prompt, completion: Completion) -> ModelAnswer:
-        """The answer in what the model wrote, or why there is none."""
+        """The answer in the model's output, or the reason why there is none."""
         if completion.refused:
             return ModelAnswer("", unanswered=completion.refused)
         inside, text = split_thoughts(completion.text, self.thinking_marks)
@@ -118,15 +119,15 @@ class Engine(Protocol):
         return ModelAnswer(answer, thoughts, "" if answer or not completion.cut_off else CUT_OFF)
 
     def reach(self) -> None:
-        """Try that the model answers. Raises NapoBenchError if a server or a setting is wrong."""
+        """Check that the model answers. Raises NapoBenchError if a server or a setting is wrong."""
         return
 
     def provenance(self) -> dict[str, Any]:
-        """On what the answers are computed, for the run."""
+        """The device and type of the computation, for the run."""
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """What can change an answer beside the generation settings, for each benchmark of the run."""
+        """Notes about other influences on answers than the generation settings, for each benchmark of the run."""
         return {}
 
     def cleans(self, question: str) -> bool:

@@ -1,6 +1,6 @@
-"""Logits that are NaN or infinite: generation stops at them, and the layer that makes them is named.
+"""Logits that are NaN or infinite: generation stops, and the error names the layer that computes them.
 
-Such logits choose no token. Without this check the answers are empty, and an empty answer has the best CHAIR.
+Such logits select no token. Without this check the answers are empty, and an empty answer has the best CHAIR.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _LARGER = {
 
 
 class NotFiniteError(ArithmeticError):
-    """The logits of a step, or the output of a layer, hold NaN or infinity."""
+    """The logits of a step, or the output of a layer, contain NaN or infinity."""
 
 
 def stop_at_logits(model: Any) -> None:
-    """Let every forward of the model stop at logits that are not finite, with a NotFiniteError.
+    """Make every forward of the model raise a NotFiniteError if the logits are not finite.
 
-    The logits are looked at before generation's own rules change them: these forbid tokens with minus infinity.
+    The logits are checked before generation's own rules, which forbid tokens with minus infinity.
     """
     head = model.get_output_embeddings()
     if head is not None:
@@ -36,7 +36,8 @@ def stop_at_logits(model: Any) -> None:
 
 
 def _look_at_logits(head: Any, _: Any, logits: torch.Tensor) -> None:
-    # NaN and infinity survive a sum in float32, and one number leaves the device. The last position makes the token.
+    # NaN and infinity stay in a sum in float32, and only one number leaves the device. The last position gives the
+    # token.
     if not math.isfinite(logits[..., -1:, :].sum(dtype=torch.float32).item()):
         raise NotFiniteError(f"the output layer ({type(head).__name__})")
 
@@ -63,7 +64,7 @@ def not_finite(dtype: str, layer: str) -> NapoBenchError:
 
     Args:
         dtype: The type that the model computes in.
-        layer: The first layer whose output is not finite; may be empty.
+        layer: First layer whose output is not finite; may be empty.
     """
     first = f" The first layer with such an output is {layer}." if layer else ""
     return NapoBenchError(

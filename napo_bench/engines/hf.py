@@ -31,22 +31,22 @@ _TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_
 class HFEngine(Engine):
     """Generates answers with a checkpoint, which is loaded for the first batch.
 
-    An image that several batches show goes through the vision tower once. Prompts are padded on the left. Sampled
-    answers are seeded by what they depend on.
+    An image of several batches goes through the vision tower once. Prompts are padded on the left. The seed of a
+    sampled answer is made from everything that the answer depends on.
 
     In float32 an answer does not depend on the batch that it is generated in. In bfloat16 and float16 the last bits of
     the logits depend on the size of the batch, so an answer may differ between batch sizes, or after an interruption.
 
     Args:
-        pretrained: A checkpoint, local folder or hub name, or a PEFT adapter.
+        pretrained: Checkpoint or PEFT adapter: a local folder or a hub name.
         batch_size: Prompts in one forward.
-        device: "cpu", "cuda", "cuda:1"; None is the best that is there. Of several processes each takes its own.
+        device: "cpu", "cuda", "cuda:1"; None is the best device. Each of several processes uses its own device.
         dtype: One of napo_bench.models.device.DTYPES; "auto" is bfloat16 on CUDA, else float32.
-        trust_remote_code: Run code that the checkpoint brings.
-        thinking_marks: What encloses thoughts, which are no part of an answer.
+        trust_remote_code: Whether to run code of the checkpoint.
+        thinking_marks: Marks around thoughts, which are no part of an answer.
 
     Raises:
-        NapoBenchError: the device or dtype is not there, or the checkpoint cannot be loaded.
+        NapoBenchError: the device or dtype does not exist, or the checkpoint cannot be loaded.
     """
 
     def __init__(
@@ -92,7 +92,8 @@ class HFEngine(Engine):
             return self._decoded(prompts, self._features)
         except NotFiniteError:
             layer = ""
-        # The same batch again, each layer watched; without the stored features, so that the vision tower is too.
+        # The same batch again with a check of each layer, and without stored features, so that the vision tower is
+        # checked too.
         try:
             with stopping_at_layers(self.model):
                 self._decoded(prompts, {})
@@ -130,7 +131,7 @@ class HFEngine(Engine):
         self._features = {digest: feature for digest, feature in self._features.items() if digest in wanted}
 
     def read(self, prompt: Prompt, completion: Completion) -> ModelAnswer:
-        """See Engine; chat templates of some reasoning models end the prompt with the mark that opens the thoughts."""
+        """See Engine. Chat templates of some reasoning models end the prompt with the opening mark of thoughts."""
         end = prompt.text.rstrip()
         opened = next((opening for opening, _ in self.thinking_marks if end.endswith(opening)), "")
         return super().read(prompt, Completion.of(opened + completion.text))
@@ -171,7 +172,7 @@ class HFEngine(Engine):
         return [self._text(row, generation) for row in new]
 
     def _text(self, tokens: torch.Tensor, generation: Generation) -> str:
-        """Tokens as text: no special tokens but marks of thoughts, and the answer cut at `until`."""
+        """Tokens as text, without special tokens except marks of thoughts, and cut at `until`."""
         text = ""
         for mark, run in itertools.groupby(tokens.tolist(), key=self._special_marks.get):
             ids = list(run)
@@ -180,14 +181,15 @@ class HFEngine(Engine):
         return thoughts.strip() if answer is None else thoughts + generation.cut(answer)
 
     def _with_features(self, inputs: Any, digests: list[str], features: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """The inputs with image features in place of pixels, where the model takes them so.
+        """The inputs with image features in place of pixels, if the model accepts features.
 
-        That is where a picture is one row of `pixel_values` and nothing else, as in LLaVA-1.5; otherwise pixels stay.
+        This is the case if an image is one row of `pixel_values` and nothing else, as in LLaVA-1.5. Otherwise the
+        inputs keep the pixels.
 
         Args:
-            inputs: Of the batch.
-            digests: Of its pictures.
-            features: Those of pictures that were encoded already, `[tokens, width]` each; new ones are added.
+            inputs: Inputs of the batch.
+            digests: Digests of the images.
+            features: Features of images that are encoded already, `[tokens, width]` each. New features are added.
         """
         values = dict(inputs)
         if not self._takes_features or set(values) - _TEXT_INPUTS != {"pixel_values"}:
@@ -215,7 +217,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _special_marks(tokenizer: Any, marks: Marks) -> dict[int, str]:
-    """Token id -> mark, of marks that the tokenizer takes for special tokens and would leave out of an answer."""
+    """Token id -> mark, for marks that are special tokens of the tokenizer and would be left out of an answer."""
     special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     special |= {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     return {special[mark]: mark for pair in marks for mark in pair if mark in special}

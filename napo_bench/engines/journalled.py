@@ -1,4 +1,4 @@
-"""An endpoint whose completions are journalled from the moment that they arrive: the judge's."""
+"""The judge's endpoint, which stores each completion in a journal as soon as the completion arrives."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class JournalledEndpoint(Endpoint):
     """An endpoint with a journal.
 
     Args:
-        model: The name to ask for.
-        base_url: As for Endpoint.
-        api_key: As for Endpoint.
-        journal: Keeps every completion from the moment it arrives.
-        concurrency: Requests in flight at most.
-        **options: As for Endpoint.
+        model: Name of the model.
+        base_url: See Endpoint.
+        api_key: See Endpoint.
+        journal: Journal of completions.
+        concurrency: Maximum number of requests in flight.
+        **options: See Endpoint.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class JournalledEndpoint(Endpoint):
     ) -> list[Result]:
         """`[function(item) for item in items]` with bounded concurrency; `function` may call `complete`.
 
-        The first failure stops what has not been sent; what is in flight is still awaited and stored.
+        After the first failure no request is sent. Requests in flight are still awaited and stored.
 
         Args:
-            function: Called in several threads.
-            items: Its arguments.
-            progress: Told whenever an item is done.
-            stage: What `progress` calls this.
+            function: Function, which is called in several threads.
+            items: Arguments of the function.
+            progress: Progress of the items.
+            stage: Name of the stage in `progress`.
 
         Raises:
-            NapoBenchError: an item failed; says how many are done.
+            NapoBenchError: an item failed. The error says how many items are done.
         """
         self._asked.clear()
         results: dict[int, Result] = {}
@@ -91,19 +91,20 @@ class JournalledEndpoint(Endpoint):
         settings: Mapping[str, Any],
         is_answer: Callable[[Completion], bool] = lambda completion: True,
     ) -> Completion:
-        """The completion of one chat, from the journal if it is there; equal chats are asked once.
+        """The completion of one chat, from the journal if stored. Equal chats are asked once.
 
         Args:
-            messages: Makes the chat; called only if it has to be sent.
-            identity: JSON values that stand for the chat in the journal.
+            messages: Function that makes the chat; called only if the chat is sent.
+            identity: JSON values that identify the chat in the journal.
             settings: Request fields besides model and messages: temperature, max_tokens.
-            is_answer: Whether a stored completion is an answer; one that is not is asked again, once in each `map`.
+            is_answer: Function that says whether a stored completion is an answer. Otherwise the chat is asked again,
+                once in each `map`.
 
         Returns:
-            The completion, or one that says why this chat is refused.
+            The completion, or a completion with the reason why the chat is refused.
 
         Raises:
-            NapoBenchError: as `Endpoint.ask`.
+            NapoBenchError: see `Endpoint.ask`.
         """
         key = journal_key(**self.identity(identity, settings))
         with self._journalling:

@@ -1,4 +1,4 @@
-"""The LLM judge: asks a model to rate or to read texts, and keeps every reply."""
+"""The LLM judge: asks a model to rate or to read texts, and stores every reply."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ NO_JUDGE_HINT = (
 )
 
 REQUEST = {"temperature": 0}
-"""The fields of every request, beside model and messages."""
+"""Fields of every request, beside model and messages."""
 
 _EXTRA_ASKS = 2
 
 
 @dataclass(frozen=True)
 class Reply(Generic[T]):
-    """What the judge says to one prompt.
+    """The judge's reply to one prompt.
 
     Attributes:
-        value: The parsed reply; None if no ask gave one that can be parsed.
-        text: The reply that `value` comes from, or the last one; with the thoughts of a judge that writes some.
-        model: The judge that was asked for.
-        reported_model: The judge that answered, as the endpoint names it.
-        prompt_tokens: Of all asks.
-        completion_tokens: Of all asks.
-        request: The fields that the judge got beside model and messages.
-        refused: Why the judge's endpoint refuses the prompt; "" if it does not.
+        value: Parsed reply; None if no reply can be parsed.
+        text: Reply of `value`, or the last reply, including thoughts.
+        model: Name of the requested judge.
+        reported_model: Name of the judge that answered, as reported by the endpoint.
+        prompt_tokens: Number of tokens of all requests.
+        completion_tokens: Number of tokens of all replies.
+        request: Fields that the judge got beside model and messages.
+        refused: Reason why the judge's endpoint refuses the prompt; "" if the endpoint answers.
     """
 
     value: T | None
@@ -63,11 +63,11 @@ class Judge:
     """A chat model that judges, at temperature 0.
 
     Args:
-        endpoint: Model and server that are asked; scores are comparable only between equal judges.
-        progress: Told whenever a prompt of `ask` is done.
+        endpoint: Model and server of the judge. Scores are comparable only between equal judges.
+        progress: Progress of the prompts of `ask`.
         address: Name of the endpoint in a run's identity; None is its URL. A server whose port changes needs a name.
         thinking_marks: What encloses a judge's thoughts, which are not parsed.
-        rates_everything: Whether every prompt gets a value, so that asking again could add nothing.
+        rates_everything: Whether every prompt gets a value, so that a second request cannot add a value.
     """
 
     def __init__(
@@ -94,7 +94,8 @@ class Judge:
         return {**identity, "request": request} if request else identity
 
     def reach(self, prompts: Sequence[str]) -> None:
-        """Ask until one prompt is answered, and forget the reply: finds a wrong URL, key or model before long work.
+        """Ask until one prompt is answered, without storing the reply, to find a wrong URL, key or model before long
+        work.
 
         Raises:
             NapoBenchError: as `ask`.
@@ -104,19 +105,20 @@ class Judge:
     def ask(self, prompts: Sequence[str], parse: Callable[[str], T | None]) -> list[Reply[T]]:
         """Ask every prompt, one user message each.
 
-        A reply that `parse` turns into None is asked again, twice at most; then the last one stands, unparsed, and the
-        next run asks again. `parse` gets no thoughts. A prompt that is refused has a reply that says why.
+        If `parse` returns None for a reply, the prompt is asked again, at most twice. Then the last reply is kept
+        without a value, and the next run asks again. `parse` gets no thoughts. The reply of a refused prompt contains
+        the reason.
 
         Args:
-            prompts: Equal ones are asked once.
-            parse: The reply's text -> its value, None if there is none.
+            prompts: Prompts; equal prompts are asked once.
+            parse: Function from a reply's text to its value; None if there is no value.
 
         Returns:
-            One reply a prompt, in their order.
+            One reply for each prompt, in the order of the prompts.
 
         Raises:
-            NapoBenchError: the endpoint refused all or too many prompts or kept failing, or the budget is spent;
-                replies so far are stored.
+            NapoBenchError: the endpoint refused all or too many prompts or failed repeatedly, or the budget is spent.
+                Earlier replies are stored.
         """
         return self._endpoint.map(lambda prompt: self._reply(prompt, parse), prompts, self._progress, "Judging")
 
@@ -154,9 +156,10 @@ class Judge:
 
 
 def judge_settings(replies: Sequence[Reply[Any]]) -> dict[str, Any]:
-    """What has to be equal for two judged results to be comparable.
+    """The settings that must be equal in two comparable judged results.
 
-    The model asked for, those that answered, and the request fields that they got; a temperature of None was not sent.
+    The requested model, the models that answered, and the request fields that they got. A temperature of None was not
+    sent.
     """
     given = [reply for reply in replies if not reply.refused]
     fields = {name: [reply.request.get(name) for reply in given] for reply in given for name in reply.request}
@@ -182,7 +185,7 @@ def tokens_note(replies: Sequence[Reply[Any]]) -> str:
 
 
 def judge_journal() -> Journal:
-    """Where stored responses' judge replies are kept: `judge.sqlite` in the user's cache folder."""
+    """The journal of judge replies to stored responses: `judge.sqlite` in the user's cache folder."""
     return Journal(cache_dir() / "judge.sqlite")
 
 
@@ -196,20 +199,20 @@ def configured_judge(
     max_refused: float = MAX_REFUSED,
     thinking_marks: Marks = DEFAULT_MARKS,
 ) -> Judge | None:
-    """The judge that options and environment name, or None if neither names one.
+    """The judge of the options and the environment; None if neither names a judge.
 
     Args:
-        model: Of the option; else NAPO_BENCH_JUDGE_MODEL.
-        base_url: Of the option; else NAPO_BENCH_JUDGE_BASE_URL, else the `openai` client's default.
-        journal: Where replies are kept.
-        max_requests: The budget.
-        progress: As of Judge.
-        request: As of Judge.
-        max_refused: As of Judge.
-        thinking_marks: As of Judge.
+        model: Value of the option, else NAPO_BENCH_JUDGE_MODEL.
+        base_url: Value of the option, else NAPO_BENCH_JUDGE_BASE_URL, else the `openai` client's default.
+        journal: Path of the journal of replies.
+        max_requests: Budget of requests.
+        progress: See Judge.
+        request: See Judge.
+        max_refused: See Judge.
+        thinking_marks: See Judge.
 
     Raises:
-        NapoBenchError: a URL without a model, or no key where the default URL needs one.
+        NapoBenchError: there is a URL without a model, or the default URL needs a key and there is none.
     """
     model = model or os.environ.get(MODEL_VARIABLE)
     base_url = base_url or os.environ.get(URL_VARIABLE)

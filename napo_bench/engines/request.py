@@ -1,4 +1,4 @@
-"""What a model is asked: a question, an image if there is one, and how the answer is generated."""
+"""A request to a model: a question, an image if there is one, and the settings of the generation."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Generation:
-    """How an answer is generated.
+    """Settings of the generation of an answer.
 
     Attributes:
-        max_new_tokens: The largest number of tokens in an answer.
+        max_new_tokens: Maximum number of tokens in an answer.
         num_beams: Number of beams; 1 is greedy, unless the answer is sampled.
         do_sample: Whether tokens are drawn. The request seeds the draws.
         temperature: Temperature of the draws.
         top_p: Share of the probability that the draws are from.
-        until: An answer ends before the first of these strings.
+        until: Strings that end an answer.
     """
 
     max_new_tokens: int = 1024
@@ -31,7 +31,7 @@ class Generation:
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Self:
-        """From a task's `generation_kwargs`. Keys that are no attribute, or have no effect, are left out."""
+        """The settings of a task's `generation_kwargs`. Keys that are no attribute, or have no effect, are left out."""
         known = {field.name for field in fields(cls)} - {"until"}
         values = {name: value for name, value in kwargs.items() if name in known and value is not None}
         until = kwargs.get("until") or ()
@@ -52,11 +52,11 @@ class Generation:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that is read when its turn comes.
+    """An image that is read when it is needed.
 
     Attributes:
-        name: Equal names are the same image, which is opened once.
-        open: Reads the image. Raises NapoBenchError if the image does not decode.
+        name: Name of the image; an image with the same name is opened once.
+        open: Function that reads the image. Raises NapoBenchError if the image cannot be decoded.
     """
 
     name: Hashable
@@ -73,7 +73,7 @@ class Request:
     """One question to a model.
 
     Attributes:
-        question: Text of the question; may be empty.
+        question: Text of the question, which may be empty.
         picture: Image that the question is about; None if there is none.
         generation: How the answer is generated.
     """

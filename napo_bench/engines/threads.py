@@ -1,4 +1,4 @@
-"""Several requests in flight: each in a thread."""
+"""Several requests in flight, each in a thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napo_bench.core.errors import NapoBenchError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_GOODBYE_SECONDS = 10.0  # that requests in flight get when the user ends the command
+_GOODBYE_SECONDS = 10.0  # for requests in flight when the user ends the command
 
 
 class StoppedError(Exception):
@@ -21,15 +21,16 @@ class StoppedError(Exception):
 def in_flight(
     function: Callable[[Item], Result], items: Iterable[Item], count: int, stop: Callable[[], None]
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with `function(item)`, in the order in which they are done.
+    """Each item with `function(item)`, in the order in which the items are done.
 
-    After the first failure no item begins. What is in flight is still awaited and given.
+    After the first failure no item begins. Items in flight are still awaited and returned.
 
     Args:
-        function: Called in several threads. After `stop`, a call ends soon, with a result or a StoppedError.
-        items: Drawn shortly before a thread is free.
-        count: Calls at the same time.
-        stop: Called at the first failure, and when the caller ends early.
+        function: Function, which is called in several threads. After `stop`, a call ends soon, with a result or a
+            StoppedError.
+        items: Items, which are drawn shortly before a thread is free.
+        count: Number of simultaneous calls.
+        stop: Function, which is called at the first failure, and when the caller ends early.
     """
     pool = ThreadPoolExecutor(count)
     flying: dict[Future[Result], Item] = {}
@@ -49,7 +50,7 @@ def in_flight(
             if errors:
                 break
             flying[pool.submit(function, item)] = item
-            while len(flying) >= 2 * count:  # one more for each thread, so that none waits for this one
+            while len(flying) >= 2 * count:  # one more item for each thread, so that no thread waits
                 yield from landed()
         while flying:
             yield from landed()

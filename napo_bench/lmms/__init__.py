@@ -1,4 +1,6 @@
-"""The side door to lmms-eval: our models and tasks there. The entry point group `lmms_eval.models` finds them here."""
+"""The side door to lmms-eval: napo-bench's models and tasks there. lmms-eval finds the models by the entry point group
+`lmms_eval.models`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def manifests() -> list[ModelManifest]:
-    """What lmms-eval registers: `napo_hf` and `napo_api`."""
+    """The models that lmms-eval registers: `napo_hf` and `napo_api`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return [

@@ -1,4 +1,4 @@
-"""Our engines as models of lmms-eval: `napo_hf` and `napo_api`."""
+"""The engines as models of lmms-eval: `napo_hf` and `napo_api`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from napo_bench.engines.request import Generation, Picture, Request
 
 
 class EngineModel(lmms):  # type: ignore[misc]
-    """An engine as a model of lmms-eval, which deals the requests out to the processes itself.
+    """An engine as a model of lmms-eval. lmms-eval distributes the requests over the processes.
 
     Args:
-        engine: What answers.
-        journal: Where answers are kept, thoughts included; None is the user's cache folder.
-        progress: Is told how far the answering is; None draws a bar.
+        engine: Engine that answers.
+        journal: Path of the journal of answers, including thoughts; None is in the user's cache folder.
+        progress: Progress of the answering; None draws a bar.
     """
 
     is_simple = True
@@ -37,7 +37,7 @@ class EngineModel(lmms):  # type: ignore[misc]
         self.answering = Answering(engine, Journal(Path(journal or cache_dir() / "responses.sqlite")), progress)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The answer to each request, in their order."""
+        """The answer to each request, in the order of the requests."""
         read = (read_request(request, self.task_dict) for request in requests)
         return list(self.answering.answer(read, len(requests)))
 
@@ -75,14 +75,14 @@ class NapoAPI(EngineModel):
 
 
 def read_request(request: Instance, task_dict: Mapping[str, Any]) -> Request:
-    """What a `generate_until` request asks for.
+    """The request of a `generate_until` instance.
 
     Args:
-        request: lmms-eval's Instance.
+        request: Instance of lmms-eval.
         task_dict: Task -> split -> docs, as lmms-eval gives it to its models.
 
     Raises:
-        NapoBenchError: the request shows something else than one image.
+        NapoBenchError: the request does not have exactly one image.
     """
     question, kwargs, doc_to_visual, doc_id, task, split = request.args
     visuals = (doc_to_visual(task_dict[task][split][doc_id]) if doc_to_visual else None) or []

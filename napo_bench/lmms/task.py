@@ -29,13 +29,13 @@ _opened: dict[tuple[Path, str, int], Image.Image] = {}
 class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
     """One benchmark, read from the data folder in its official layout.
 
-    A doc is a sampling unit: for VLind-Bench an instance with all its questions, elsewhere a question. The model's
-    answers become rows of the official response format; under plain `lmms-eval` `napo_bench.runs.score` scores
-    them if all are there, so both ways print the same numbers.
+    A doc is a sampling unit: an instance with all its questions for VLind-Bench, else a question. The model's answers
+    become rows of the official response format; under plain `lmms-eval` `napo_bench.runs.score` scores them if all are
+    there, so both print the same numbers.
 
     Args:
-        config: The YAML. Beside lmms-eval's own keys it has `member` (name of the task in a suite) and may have
-            `scoring` (fields of ScoreOptions for plain `lmms-eval`).
+        config: Content of the YAML file. Beside lmms-eval's own keys it has `member` (name of the task in a suite) and
+            may have `scoring` (fields of ScoreOptions for plain `lmms-eval`).
         data_dir: Folder with one folder for each benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
 
     Raises:
@@ -43,7 +43,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
     """
 
     rows_key = "rows"
-    """Where a sample of lmms-eval's `predict_only` mode has its response rows."""
+    """Key of the response rows in a sample of lmms-eval's `predict_only` mode."""
 
     def __init__(self, config: dict[str, Any], data_dir: Path | None = None) -> None:
         settings = dict(config)
@@ -58,7 +58,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         super().__init__(
             config={
                 "output_type": "generate_until",
-                "reasoning_tags": "none",  # the task tells thoughts apart itself
+                "reasoning_tags": "none",  # the task separates thoughts
                 "generation_kwargs": self.part.generation("greedy"),
                 "metric_list": [{"metric": name} for name in self.part.metrics],
                 "metadata": {"version": 1.0},
@@ -68,7 +68,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         )
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
-        """Nothing is fetched: docs are indices of units, and pictures are read when they are asked for."""
+        """Nothing is fetched: docs are indices of units, and images are read when they are needed."""
         self.dataset = {_SPLIT: datasets.Dataset.from_dict({"unit": list(range(len(self._units)))})}
         self.dataset_no_image = self.dataset
 
@@ -81,7 +81,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         }
 
     def override_metric(self, metric_name: str) -> None:
-        """lmms-eval's `predict_only`: responses are gathered, nothing is scored."""
+        """lmms-eval's `predict_only`: responses are gathered and not scored."""
         self._metric_fn_list = {self.rows_key: None}
         self._aggregation_list = {}
         self._higher_is_better = {}
@@ -140,13 +140,13 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
 
 
 def _row(question: Question, text: str) -> Row:
-    """The response row of an answer; of a model that is not ours, thoughts are told apart here."""
+    """The response row of an answer. For a model that is not napo-bench's, this function separates the thoughts."""
     answer = text if isinstance(text, ModelAnswer) else ModelAnswer.of(text)
     return question.response_row(answer.strip()) | answer.beside()
 
 
 def _pictures(question: Question, doc: Mapping[str, Any]) -> list[Image.Image]:
-    """The picture of a question; neighbouring questions about one file get the same object."""
+    """The image of a question. Consecutive questions about one file get the same object."""
     key = (question.file, question.place, question.file.stat().st_mtime_ns)
     if key not in _opened:
         picture = question.open_picture()

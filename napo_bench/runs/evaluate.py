@@ -39,22 +39,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How a checkpoint is evaluated.
+    """Options of an evaluation.
 
     Attributes:
         suite: Names of tasks.
         data_dir: Folder with one folder for each benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
-        profile: Of PROFILES; "paper" is 3 beams at temperature 0.2 as in its released script, VLind-Bench greedy.
+        profile: Generation profile, of PROFILES; "paper" is 3 beams at temperature 0.2 as in the paper's script, and
+            greedy for VLind-Bench.
         batch_size: Prompts in one forward.
-        limit: Only the first units of each benchmark (VLind-Bench: instances, else questions).
+        limit: Number of units of each benchmark (VLind-Bench: instances, else questions); None is all units.
         dtype: "auto" is bfloat16 on CUDA, else float32.
-        device: None is the best that is there.
-        trust_remote_code: Run code that the checkpoint brings.
-        api_base_url: The checkpoint is the name of a model behind this OpenAI-compatible endpoint; `batch_size` is then
-            the number of requests in flight, and `dtype` and `device` mean nothing.
+        device: Device; None is the best device.
+        trust_remote_code: Whether to run code of the checkpoint.
+        api_base_url: URL of an OpenAI-compatible endpoint. The checkpoint is then a model's name, `batch_size` is the
+            number of requests in flight, and `dtype` and `device` have no effect.
         request: Further request fields for the endpoint.
-        max_refused: Share of the prompts that the endpoint may refuse; they are unanswered.
-        scoring: How responses are scored, and what encloses thoughts.
+        max_refused: Share of the prompts that the endpoint may refuse. Refused prompts are unanswered.
+        scoring: Options of scoring, and the marks around thoughts.
     """
 
     suite: Sequence[str] = field(default_factory=default_suite)
@@ -85,17 +86,17 @@ def identity_of(checkpoint: str, options: EvalOptions) -> Identity:
 def evaluate(
     checkpoint: str, out: Path, options: EvalOptions, progress: Progress = SILENT, *, replace: bool = False
 ) -> RunResult | None:
-    """Evaluate a checkpoint; under torchrun or accelerate, in every process.
+    """Evaluate a checkpoint. Under torchrun or accelerate every process calls this function.
 
-    Each answer is in `out/journal.sqlite` as soon as its batch is done, so the same call goes on where an earlier one
-    was stopped. Leaves `out/responses/` in the official formats, `out/run.json` and `out/samples/`.
+    Each answer is in `out/journal.sqlite` as soon as its batch is done, so the same call continues where an earlier
+    call stopped. The function writes `out/responses/` in the official formats, `out/run.json` and `out/samples/`.
 
     Args:
         checkpoint: Folder or hub name, of a model or of a PEFT adapter; or a model behind `options.api_base_url`.
-        out: Folder of the run; made where it does not exist.
-        options: How.
-        progress: Is told, in the first process, how far each stage is.
-        replace: Let the run replace a finished one of other settings.
+        out: Folder of the run, which is made if it does not exist.
+        options: Options of the evaluation.
+        progress: Progress of each stage, in the first process.
+        replace: Whether the run may replace a finished run of other settings.
 
     Returns:
         The result; None in every process but the first. A finished run of the same identity is read, not made again.
@@ -187,11 +188,12 @@ def _precision_note(dtype: str | None, batch_size: int, is_sampled: bool) -> lis
 
 
 def _is_final(out: Path, options: EvalOptions) -> bool:
-    """Whether evaluating again could add nothing to a finished run: its files are there and its stored answers whole.
+    """Whether a second evaluation could add nothing to a finished run: its files exist and its stored answers are
+    undamaged.
 
-    An endpoint may be asked again for what it did not answer.
+    An endpoint may be asked again for unanswered prompts.
 
-    Several processes always evaluate: the others do not know what the first one reads.
+    Several processes always evaluate, because the others do not know what the first process reads.
     """
     judge, extractor = options.scoring.judge, options.scoring.extractor
     asks_judge = extractor is not None or (judge is not None and not judge.rates_everything)
@@ -204,7 +206,9 @@ def _is_final(out: Path, options: EvalOptions) -> bool:
 
 
 def _folder(checkpoint: str, options: EvalOptions) -> str | None:
-    """A local checkpoint's folder, so that a report finds its training log from anywhere; None for any other."""
+    """A local checkpoint's folder, so that a report finds the training log from any folder; None for any other
+    checkpoint.
+    """
     local = options.api_base_url is None and Path(checkpoint).is_dir()
     return str(Path(checkpoint).resolve()) if local else None
 
@@ -221,7 +225,7 @@ def suite_named(text: str) -> list[str]:
 
 
 def require_hardware(options: EvalOptions) -> None:
-    """Raises NapoBenchError if the options name a device or a number type that is not there."""
+    """Raises NapoBenchError if the options name a device or a number type that does not exist."""
     if options.api_base_url is None:
         require_dtype(options.dtype)
         require_device(options.device)
@@ -262,7 +266,7 @@ def _read_suite(options: EvalOptions, data_dir: Path, tell: Progress) -> list[Ta
 
 
 def open_engine(checkpoint: str, options: EvalOptions) -> Engine:
-    """The engine that the options name; it loads no weights before they are needed."""
+    """The engine that the options name. The engine loads weights only when they are needed."""
     marks = options.scoring.thinking_marks
     if options.api_base_url is not None:
         from napo_bench.engines.api import APIEngine
@@ -283,11 +287,10 @@ def open_engine(checkpoint: str, options: EvalOptions) -> Engine:
 
 
 def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
-    """Try what an evaluation needs, without loading the model or asking it.
+    """Try everything that an evaluation needs, without loading or asking the model.
 
     Raises:
-        NapoBenchError: device, checkpoint, data, judge or what a scorer needs is missing or damaged, or
-            does not work.
+        NapoBenchError: device, checkpoint, data, judge or a scorer's need is missing or damaged, or does not work.
     """
     data_dir = resolve_data_dir(options.data_dir)
     _check(options)
@@ -313,7 +316,7 @@ def reach_judge(options: EvalOptions) -> None:
 
 
 def _rehearse(tasks: Sequence[TaskQuestions], options: ScoreOptions, tell: Progress) -> None:
-    """Score empty answers, without an LLM: what the scorers miss is found before hours of generation, not after."""
+    """Score empty answers, without an LLM, to find before hours of generation what the scorers lack."""
     without_llm = dataclasses.replace(options, judge=None, extractor=None, source="a rehearsal with empty answers")
     for done, task in enumerate(tasks):
         tell("Checking", done, len(tasks))

@@ -1,4 +1,4 @@
-"""Stored responses -> BenchmarkResult: the one way, for `napo-bench score` and for the engine."""
+"""Stored responses -> BenchmarkResult, for `napo-bench score` and for evaluations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOpt
         rows: Responses in the benchmark's official format. Thoughts in them are not scored; see
             `napo_bench.benchmarks.unanswered` for two further fields.
         data_dir: Folder with one folder for each benchmark, with the official data files.
-        options: How to score.
+        options: Options of scoring.
 
     Raises:
         NapoBenchError: there is no such benchmark, or data or responses are missing, malformed or incomplete; each
@@ -49,10 +49,10 @@ def score_answers(
 
     Args:
         benchmark: The benchmark.
-        data: Its data, which the questions come from.
-        questions: What was asked.
-        rows: The response row of each question.
-        options: How to score.
+        data: Data of the benchmark, from which the questions are.
+        questions: Questions.
+        rows: Response row of each question.
+        options: Options of scoring.
 
     Raises:
         NapoBenchError: data is missing, malformed or incomplete.
@@ -76,9 +76,9 @@ def _score(
 
 
 def data_hashes(benchmark: str, data_dir: Path) -> dict[str, str]:
-    """SHA-256 of the benchmark's data files that are there, by path relative to the data folder (images not included).
+    """SHA-256 of the benchmark's existing data files, without images, by path relative to the data folder.
 
-    A micro world's `micro.json` is among them, so that a result says that it is not of the published data.
+    A micro world's `micro.json` is one of these files, so a result shows that its data is not the published data.
     """
     globs = benchmark_named(benchmark).data_files
     paths = [path for name in globs for path in sorted((data_dir / benchmark).glob(name))]

@@ -32,9 +32,9 @@ from napo_bench.studies.paper_claims.changed_rows import (
 )
 from napo_bench.studies.paper_claims.claims import COMPARISONS, Claim, margin_claims, metric_claims, verdicts_on
 from napo_bench.studies.paper_claims.estimate import Estimate
+from napo_bench.studies.paper_claims.found import mean_log
 from napo_bench.studies.paper_claims.laboratory import Laboratory, Sweep, table_methods
 from napo_bench.studies.paper_claims.margins import Negatives, auc, auc_within, margins_of, separation
-from napo_bench.studies.paper_claims.page import mean_log
 from napo_bench.trainers.recipe import recipe_names
 from napo_bench.trainers.reference import Reference
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,28 +28,20 @@ from napo_bench.report.runs import NamedRun
 from napo_bench.runs.provenance import package_versions
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.seeds import pooled
-from napo_bench.studies.experiment import BASE, Experiment
+from napo_bench.studies.experiment import BASE
 from napo_bench.studies.paper_claims.claims import (
     COMPARED,
     MARGIN_NAMES,
     Verdict,
-    margin_claims,
-    metric_claims,
-    verdicts_on,
 )
 from napo_bench.studies.paper_claims.estimate import Estimate
-from napo_bench.studies.paper_claims.laboratory import CHANGES, PROBED, TABLES, Laboratory
+from napo_bench.studies.paper_claims.found import Found, mean_log, metric_of, noise_parts, read_found
+from napo_bench.studies.paper_claims.laboratory import CHANGES, TABLES, Laboratory
 from napo_bench.studies.paper_claims.margins import (
     MARGINS,
     Negatives,
-    Separation,
-    all_margins,
-    read_log_probs,
-    read_negatives,
-    separation,
 )
 from napo_bench.trainers.negatives import BIASED
-from napo_bench.trainers.output import LOG
 
 SHOWN = (*COMPARED, "vlind.ck", "vlind.vp", "object_halbench.recall", "object_halbench.mean_words")
 """Metrics of every method: first those of the claims, then those that show the price."""
@@ -82,77 +72,13 @@ class Grid:
         return "\n".join([f"## {self.title}", "", self.note, "", *lines, ""])
 
 
-@dataclass(frozen=True)
-class Found:
-    """Everything that the laboratory measured.
-
-    Attributes:
-        laboratory: The laboratory.
-        base: Evaluation of the base.
-        runs: Percentage of swapped labels -> method -> its evaluations, one for each seed.
-        changed: Part -> method -> its evaluations after training on the part's changed rows, one for each seed.
-        logs: Method -> its training logs on unchanged rows, one for each seed.
-        negatives: Kind -> the biased negatives of that kind; empty without the tables.
-        margins: Policy -> (kind, margin) -> margins of this kind's negatives, one array for each seed.
-    """
-
-    laboratory: Laboratory
-    base: RunResult
-    runs: Mapping[int, Mapping[str, list[RunResult]]]
-    changed: Mapping[str, Mapping[str, list[RunResult]]]
-    logs: Mapping[str, list[list[dict[str, Any]]]]
-    negatives: Mapping[str, Negatives]
-    margins: Mapping[str, Mapping[tuple[str, str], list[Any]]]
-
-    @cached_property
-    def separations(self) -> list[Separation]:
-        """Each probed method, kind and margin."""
-        return [
-            separation(policy, kind, margin, self.negatives[kind], by_margin[kind, margin])
-            for policy, by_margin in self.margins.items()
-            for kind in BIASED
-            for margin in MARGINS
-        ]
-
-    @cached_property
-    def verdicts(self) -> list[Verdict]:
-        """The verdicts on the claims whose two quantities were measured."""
-        return verdicts_on([*metric_claims(), *margin_claims(PROBED)], self._measured())
-
-    def estimate(self, percent: int, method: str, key: str) -> MetricValue | None:
-        """A metric over seeds."""
-        return _metric(self.pooled[percent, method], key)
-
-    @cached_property
-    def pooled(self) -> dict[tuple[int, str], RunResult]:
-        """(Percentage of swapped labels, method) -> means over seeds."""
-        return {
-            (percent, method): pooled(runs)
-            for percent, methods in self.runs.items()
-            for method, runs in methods.items()
-        }
-
-    def _measured(self) -> dict[str, list[float]]:
-        measured = {}
-        for method, runs in self.runs[0].items():
-            for key in COMPARED:
-                values = [_metric(run, key) for run in runs]
-                measured[f"{method} {key}"] = [value.value for value in values if value is not None]
-        for found in self.separations:
-            measured[f"{found.policy} auc {found.kind} {found.margin}"] = found.aucs
-        for kind, negatives in self.negatives.items():
-            for name, part in _parts(negatives):
-                measured[f"length {kind} {name}"] = negatives.length_margins[part].tolist()
-        return measured
-
-
 def write_page(laboratory: Laboratory) -> tuple[Path, list[Grid]]:
     """Write `lab.md`, `lab.json` and `figures/` from the results of the finished steps.
 
     Returns:
         The path of the page, and the laboratory's own tables. The page also contains the paper's tables.
     """
-    found = _read(laboratory)
+    found = read_found(laboratory)
     grids = list(_grids(found))
     figures = list(_figures(found))
     save_figures(figures, laboratory.out / "figures")
@@ -160,63 +86,6 @@ def write_page(laboratory: Laboratory) -> tuple[Path, list[Grid]]:
     files.write_text(page, _page(found, grids, figures))
     files.write_json(laboratory.out / "lab.json", _document(found))
     return page, grids
-
-
-def mean_log(logs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """One training log for several seeds: the mean of each number at each step that all logs contain."""
-    by_step = [{line["step"]: line for line in log} for log in logs]
-    return [
-        {
-            key: fmean(lines[step][key] for lines in by_step)
-            for key in line
-            if all(isinstance(lines[step].get(key), (int, float)) for lines in by_step)
-        }
-        | {"step": step}
-        for step, line in by_step[0].items()
-        if all(step in lines for lines in by_step)
-    ]
-
-
-def _read(laboratory: Laboratory) -> Found:
-    main = laboratory.main
-    logs: dict[str, list[list[dict[str, Any]]]] = {}
-    for trained in main.trained():
-        logs.setdefault(trained.method, []).append(files.read_jsonl(trained.model / LOG))
-    margins: dict[str, dict[tuple[str, str], list[Any]]] = {}
-    negatives: dict[str, Negatives] = {}
-    if laboratory.probed:
-        recipe, cache = laboratory.probing, laboratory.cache
-        base = read_log_probs(main.checkpoint, recipe, cache)
-        negatives = read_negatives(main.checkpoint, recipe, cache, base)
-        for trained in laboratory.probed:
-            policy = read_log_probs(str(trained.model), recipe, cache)
-            for key, values in all_margins(recipe, policy, base, negatives).items():
-                margins.setdefault(trained.method, {}).setdefault(key, []).append(values)
-    return Found(
-        laboratory,
-        RunResult.load(main.base_run, samples=False),
-        {0: _runs(main)} | {percent: _runs(experiment) for percent, experiment in laboratory.swapped.items()},
-        {part: _runs(experiment) for part, experiment in laboratory.changed.items()},
-        logs,
-        negatives,
-        margins,
-    )
-
-
-def _runs(experiment: Experiment) -> dict[str, list[RunResult]]:
-    runs: dict[str, list[RunResult]] = {}
-    for trained in experiment.trained():
-        runs.setdefault(trained.method, []).append(RunResult.load(trained.run, samples=False))
-    return runs
-
-
-def _metric(run: RunResult, key: str) -> MetricValue | None:
-    metric = metric_named(key)
-    return run.benchmarks[metric.benchmark].metrics.get(metric.name)
-
-
-def _parts(negatives: Negatives) -> tuple[tuple[str, Any], tuple[str, Any]]:
-    return ("noise-free", ~negatives.noisy), ("noisy", negatives.noisy)
 
 
 def _grids(found: Found) -> Iterator[Grid]:
@@ -234,7 +103,7 @@ def _grids(found: Found) -> Iterator[Grid]:
 
 
 def _methods(found: Found) -> Grid:
-    rows = [[BASE, *(_value(_metric(found.base, key), key) for key in SHOWN)]]
+    rows = [[BASE, *(_value(metric_of(found.base, key), key) for key in SHOWN)]]
     rows += [[method, *(_value(found.estimate(0, method, key), key) for key in SHOWN)] for method in found.runs[0]]
     return Grid(
         "Every method",
@@ -248,7 +117,9 @@ def _methods(found: Found) -> Grid:
 def _noise(found: Found) -> Grid:
     rows = []
     for kind, negatives in found.negatives.items():
-        lengths = [_text(Estimate.of(negatives.length_margins[part].tolist()), 1, "+") for _, part in _parts(negatives)]
+        lengths = [
+            _text(Estimate.of(negatives.length_margins[part].tolist()), 1, "+") for _, part in noise_parts(negatives)
+        ]
         rows.append([kind, f"{len(negatives.noisy)}", f"{negatives.noisy.mean():.1%}", *lengths])
     return Grid(
         "Noise in the biased negatives (Table 7)",
@@ -350,7 +221,7 @@ def _changed(found: Found, part: str) -> Grid:
     rows = []
     for method, runs in found.changed[part].items():
         for name, run in (("as they are", found.pooled[0, method]), (change.label, pooled(runs))):
-            rows.append([method, name, *(_value(_metric(run, key), key) for key in SHOWN)])
+            rows.append([method, name, *(_value(metric_of(run, key), key) for key in SHOWN)])
     return Grid(
         change.title,
         f"{change.note} The rows differ in nothing else. 95% intervals over trainings.",
@@ -543,7 +414,7 @@ def _document(found: Found) -> dict[str, Any]:
 
 
 def _noise_document(negatives: Negatives) -> dict[str, Any]:
-    lengths = {name: Estimate.of(negatives.length_margins[part].tolist()) for name, part in _parts(negatives)}
+    lengths = {name: Estimate.of(negatives.length_margins[part].tolist()) for name, part in noise_parts(negatives)}
     return {
         "negatives": len(negatives.noisy),
         "noisy": int(negatives.noisy.sum()),

@@ -46,6 +46,7 @@ class Answering:
         self._journal = journal
         self._progress = progress
         self._writing = threading.Lock()
+        self._texts: dict[tuple[str, bool], str] = {}
 
     def answer(self, requests: Iterable[Request], count: int, title: str = "Answering") -> list[ModelAnswer]:
         """The answer to each request, in the order of the requests. This process answers all requests.
@@ -119,8 +120,10 @@ class Answering:
                     prepared = self.engine.prepare(request.picture.open())
                     seen[name] = prepared, self.engine.digest(prepared)
                 image, digest = seen[name]
-            text = self.engine.text(request.question, has_image=image is not None)
-            prompt = Prompt(text, image, digest, request.generation)
+            asked = request.question, image is not None
+            if asked not in self._texts:
+                self._texts[asked] = self.engine.text(*asked)
+            prompt = Prompt(self._texts[asked], image, digest, request.generation)
             prompts.append(replace(prompt, key=journal_key(**self.engine.identity(prompt))))
         return prompts
 

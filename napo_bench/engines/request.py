@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from PIL import Image
@@ -47,7 +47,7 @@ class Generation:
 
     def identity(self) -> dict[str, Any]:
         """The settings as JSON, for the journal."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

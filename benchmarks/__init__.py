@@ -114,7 +114,7 @@ def _of_plugin(point: EntryPoint) -> Benchmark:
     from napo_bench.benchmarks.benchmark import Benchmark
 
     where = f"The plug-in {point.name!r} of {_distribution(point)}"
-    hint = f"Mend or uninstall {_distribution(point)}."
+    hint = f"Repair or uninstall {_distribution(point)}."
     try:
         benchmark = point.load()
     except Exception as error:

@@ -184,7 +184,7 @@ def match_ids(
         if len(unanswered) == len(indices):
             raise NapoBenchError(
                 f"{source}: no prompt is answered. {notes[-1]}.",
-                "Mend what the reasons name; the same command asks again. A model that is cut off inside its thoughts "
+                "Fix what the reasons name; the same command asks again. A model that is cut off inside its thoughts "
                 "needs more tokens, or to think less: --request max_completion_tokens=8192 for an endpoint.",
             )
         indices = [index for index in indices if not reasons[index]]

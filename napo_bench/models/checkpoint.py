@@ -109,7 +109,7 @@ class Checkpoint:
         config = self.load_config()
         processor = self.load_processor()
         soundness.require_tokens(self.name, processor, config)
-        soundness.require_generation(self.folder, config)
+        soundness.require_generation(self.folder)
         with _explained(self.folder, "model", _OTHER_CONFIG):
             base = soundness.skeleton(self.folder, config)
             if base is not None:

@@ -285,7 +285,7 @@ def test_large_weights_of_one_sign_are_finite_in_float16() -> None:
     ("file", "fields", "named"),
     [
         ("generation_config.json", {"eos_token_id": "</s>"}, "eos_token_id is '</s>'"),
-        ("generation_config.json", {"eos_token_id": [2, 99999]}, "eos_token_id is .2, 99999."),
+        ("generation_config.json", {"eos_token_id": [2, "3"]}, "eos_token_id is .2, '3'."),
         ("config.json", {"text_config": {"num_attention_heads": 3}}, "number of attention heads"),
         ("config.json", {"text_config": {"hidden_size": "64"}}, "hidden_size"),
         ("config.json", {"vision_feature_layer": -9}, "vision_feature_layer -9"),

@@ -348,7 +348,7 @@ def make_qwen2_vl(folder: Path) -> None:
     )
     torch.manual_seed(0)
     model = transformers.Qwen2VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = 2
+    model.generation_config.bos_token_id, model.generation_config.eos_token_id = 1, 2
     model.save_pretrained(folder)
 
 

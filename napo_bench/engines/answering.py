@@ -71,7 +71,8 @@ class Answering:
                 prompts = self._prompts(window)
                 asked.extend(replace(prompt, image=None) for prompt in prompts)
                 written.update(self._stored(prompts))
-                new = {prompt.key: prompt for prompt in prompts if prompt.key not in written.keys() | begun}
+                known = written.keys() | begun
+                new = {prompt.key: prompt for prompt in prompts if prompt.key not in known}
                 begun |= new.keys()
                 done += len(prompts) - len(new)
                 tell(title, done, count)
@@ -95,15 +96,23 @@ class Answering:
         return [self.engine.read(prompt, written[prompt.key]) for prompt in asked]
 
     def answer_together(self, requests: Sequence[Request], title: str = "Answering") -> list[ModelAnswer]:
-        """The answer to each request, in the order of the requests, in every process. Each process answers a share of
-        the requests.
+        """The answer to each request, in the order of the requests, in every process.
+
+        Each process answers a share of the requests. Requests about one image are answered by one process, one after
+        another, also if they are from different tasks.
+
+        Args:
+            requests: All requests, the same in every process.
+            title: Title of the progress bar.
+
+        Raises:
+            NapoBenchError: as `answer`.
         """
-        if processes.is_alone():
-            return self.answer(requests, len(requests), title)
         mine = dealt(requests, processes.count())[processes.rank()]
         answers = self.answer((requests[number] for number in mine), len(mine), title)
-        found = dict(processes.gathered(list(zip(mine, answers, strict=True))))
-        return [found[number] for number in range(len(requests))]
+        found = list(zip(mine, answers, strict=True))
+        by_number = dict(found if processes.is_alone() else processes.gathered(found))
+        return [by_number[number] for number in range(len(requests))]
 
     @property
     def _window(self) -> int:
@@ -184,11 +193,11 @@ def stored_completion(value: Any) -> Completion | None:
 
 
 def dealt(requests: Sequence[Request], count: int) -> list[list[int]]:
-    """The numbers of the requests for each of `count` processes. Requests about one image stay in one process."""
+    """The numbers of the requests for each of `count` processes. Requests about one image are together."""
     by_picture: Mapping[Hashable, list[int]] = defaultdict(list)
     for number, request in enumerate(requests):
         by_picture[(number,) if request.picture is None else request.picture.name].append(number)
     shares: list[list[int]] = [[] for _ in range(count)]
     for numbers in by_picture.values():
         min(shares, key=len).extend(numbers)
-    return [sorted(share) for share in shares]
+    return shares

@@ -73,6 +73,7 @@ class HFEngine(Engine):
         self.thinking_marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
         self._features: dict[str, torch.Tensor] = {}
+        self._lengths: dict[str, int] = {}
 
     @cached_property
     def model(self) -> Any:
@@ -123,7 +124,9 @@ class HFEngine(Engine):
 
     def length(self, prompt: Prompt) -> int:
         """See Engine."""
-        return len(self.processor.tokenizer(prompt.text)["input_ids"])
+        if prompt.text not in self._lengths:
+            self._lengths[prompt.text] = len(self.processor.tokenizer(prompt.text)["input_ids"])
+        return self._lengths[prompt.text]
 
     def keep(self, digests: Iterable[str]) -> None:
         """See Engine: image features."""

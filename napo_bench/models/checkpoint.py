@@ -87,9 +87,13 @@ class Checkpoint:
         return cls(name, base_folder, folder, trust_remote_code)
 
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over the contents of every file that an answer depends on, including an adapter's base."""
+        """SHA-256, in hex, over the contents of every file that an answer depends on, including an adapter's base.
+
+        Python files count only if the checkpoint's code is trusted. Otherwise they are never run.
+        """
         folders = {"model": self.folder, "adapter": self.adapter}
         own = [(part, path) for part, folder in folders.items() if folder for path in _own_files(folder)]
+        own = [(part, path) for part, path in own if path.suffix != ".py" or self.trust_remote_code]
         contents = digests.sha256(path for _, path in own)
         lines = [f"{part}/{path.name} {content}\n" for (part, path), content in zip(own, contents, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -91,6 +91,16 @@ def test_the_fingerprint_changes_with_a_single_weight(copy: Path) -> None:
     assert Checkpoint.open(str(copy)).fingerprint() != before
 
 
+def test_code_counts_only_if_it_is_trusted(copy: Path) -> None:
+    def fingerprint(trusted: bool) -> str:
+        return Checkpoint.open(str(copy), trust_remote_code=trusted).fingerprint()
+
+    before = fingerprint(False), fingerprint(True)
+    (copy / "modeling.py").write_text("answer = 42\n")
+    assert fingerprint(False) == before[0]
+    assert fingerprint(True) != before[1]
+
+
 def test_logs_beside_the_weights_do_not_change_the_fingerprint(copy: Path) -> None:
     before = Checkpoint.open(str(copy)).fingerprint()
     (copy / "trainer_state.json").write_text("{}")

@@ -7,6 +7,7 @@ The other functions join the process group of the launch, so every process must 
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+# Whether this process leaves the group of its launch when it ends.
+_leaves = False
 
 
 def rank() -> int:
@@ -87,6 +91,7 @@ def gathered(items: Sequence[T]) -> list[T]:
 
 def _group(cpu: bool = False) -> Any:
     """The state of accelerate for this launch; the first call makes it."""
+    global _leaves
     import torch
     from accelerate import PartialState
 
@@ -98,4 +103,8 @@ def _group(cpu: bool = False) -> Any:
             f"{group.num_processes} in its group, as number {group.process_index}.",
             "Start the processes with torchrun or accelerate launch, or unset RANK and WORLD_SIZE.",
         )
+    if not _leaves:
+        # A group that the interpreter takes apart at its end aborts now and then: gloo's threads still run.
+        atexit.register(group.destroy_process_group)
+        _leaves = True
     return group

@@ -24,9 +24,8 @@ import os, sys, time
 from pathlib import Path
 from napo_bench.core.locks import output_folder
 with output_folder(Path(sys.argv[1])):
-    child = os.fork() if "fork" in sys.argv else 1
-    if child:
-        print(child, flush=True)
+    if "fork" not in sys.argv or os.fork() == 0:
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
 COMMANDS = {

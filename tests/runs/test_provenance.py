@@ -43,7 +43,7 @@ def test_the_committed_run_of_the_micro_world_is_read_as_it_is():
     provenance = RunResult.load(path).provenance
     stored = json.loads(path.read_text())["provenance"]
     assert provenance.data.is_micro and provenance.checkpoint == CheckpointUsed(**stored["checkpoint"])
-    assert json.loads(json.dumps(provenance.to_json())) == stored | {"identity": None}
+    assert json.loads(json.dumps(provenance.to_json())) == stored
 
 
 def test_an_early_run_without_the_checkpoints_folder_has_its_name():

@@ -14,7 +14,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import msgspec
@@ -27,9 +27,22 @@ from napo_bench.core.progress import Progress, or_bars
 from napo_bench.engines.answer import Completion, ModelAnswer
 from napo_bench.engines.engine import Engine, Prompt
 from napo_bench.engines.request import Request
-from napo_bench.engines.threads import in_flight
+from napo_bench.engines.threads import in_flight, one_ahead
 
 _BATCHES_A_WINDOW = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Prompts that an engine answers together.
+
+    Attributes:
+        prompts: The prompts.
+        digests: Digests of the images of this batch and of the batches after it in the window.
+    """
+
+    prompts: list[Prompt]
+    digests: set[str]
 
 
 class Answering:
@@ -63,32 +76,35 @@ class Answering:
         asked: list[Prompt] = []
         written: dict[str, Completion] = {}
         done = 0
+        counting = threading.Lock()
 
-        def open_batches() -> Iterator[list[Prompt]]:
+        def add(number: int) -> None:
             nonlocal done
-            remaining, begun = iter(requests), set[str]()
+            with counting:
+                done += number
+                tell(title, done, count)
+
+        def open_batches() -> Iterator[Batch]:
+            remaining, known = iter(requests), set[str]()
             while window := list(itertools.islice(remaining, self._window)):
                 prompts = self._prompts(window)
                 asked.extend(replace(prompt, image=None) for prompt in prompts)
-                written.update(self._stored(prompts))
-                known = written.keys() | begun
+                stored = self._stored(prompts)
+                written.update(stored)
+                known |= stored.keys()
                 new = {prompt.key: prompt for prompt in prompts if prompt.key not in known}
-                begun |= new.keys()
-                done += len(prompts) - len(new)
-                tell(title, done, count)
+                known |= new.keys()
+                add(len(prompts) - len(new))
                 batches = list(self._batches(new.values()))
                 for number, batch in enumerate(batches):
-                    self.engine.keep({prompt.digest for later in batches[number:] for prompt in later})
-                    yield batch
-                self.engine.keep(())
+                    yield Batch(batch, {prompt.digest for later in batches[number:] for prompt in later})
 
         with or_bars(self._progress) as tell:
             try:
                 with closing(self._finished(open_batches(), count)) as finished:
                     for batch, completions in finished:
-                        written |= {prompt.key: said for prompt, said in zip(batch, completions, strict=True)}
-                        done += len(batch)
-                        tell(title, done, count)
+                        written.update(zip((prompt.key for prompt in batch.prompts), completions, strict=True))
+                        add(len(batch.prompts))
             except NapoBenchError as error:
                 answered = sum(prompt.key in written and not written[prompt.key].refused for prompt in asked)
                 stored = f"{answered} of {count} are answered and stored in {self._journal.path}."
@@ -159,22 +175,32 @@ class Answering:
             yield from (rest[start : start + size] for start in range(0, len(rest), size))
 
     def _finished(
-        self, batches: Iterable[list[Prompt]], count: int
-    ) -> Generator[tuple[list[Prompt], Sequence[Completion]], None, None]:
+        self, batches: Iterator[Batch], count: int
+    ) -> Generator[tuple[Batch, Sequence[Completion]], None, None]:
         """Each batch with the engine's output, which is already in the journal."""
         with self.engine.asking(count) as stop:
             if self.engine.in_flight > 1:
                 yield from in_flight(self._write, batches, self.engine.in_flight, stop)
-            else:
-                yield from ((batch, self._write(batch)) for batch in batches)
+                return
+            for batch in one_ahead(self._made_ready(batches)):
+                self.engine.keep(batch.digests)
+                yield batch, self._write(batch)
+            self.engine.keep(())
 
-    def _write(self, batch: Sequence[Prompt]) -> Sequence[Completion]:
-        said = self.engine.generate(batch)
-        if len(said) != len(batch):
-            raise ValueError(f"{type(self.engine).__name__}.generate: {len(said)} answers to {len(batch)} prompts")
+    def _made_ready(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            self.engine.ready(batch.prompts)
+            yield batch
+
+    def _write(self, batch: Batch) -> Sequence[Completion]:
+        said = self.engine.generate(batch.prompts)
+        if len(said) != len(batch.prompts):
+            raise ValueError(
+                f"{type(self.engine).__name__}.generate: {len(said)} answers to {len(batch.prompts)} prompts"
+            )
         values = {
             prompt.key: one if isinstance(one, str) else asdict(one)
-            for prompt, one in zip(batch, said, strict=True)
+            for prompt, one in zip(batch.prompts, said, strict=True)
             if isinstance(one, str) or not one.refused
         }
         with self._writing:

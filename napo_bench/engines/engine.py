@@ -100,6 +100,16 @@ class Engine(Protocol):
         """Free the stored features of all images except these, which further prompts need."""
         return
 
+    def ready(self, prompts: Sequence[Prompt]) -> None:
+        """Begin with the next batch of `generate`, in another thread, while the batch before is answered.
+
+        An engine with several calls of `generate` in flight does not get this call.
+
+        Raises:
+            NapoBenchError: the batch cannot be answered.
+        """
+        return
+
     def asking(self, count: int) -> AbstractContextManager[Callable[[], None]]:
         """A block in which `count` prompts are answered or are already known.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -73,6 +74,8 @@ class HFEngine(Engine):
         self.thinking_marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
         self._features: dict[str, torch.Tensor] = {}
+        self._inputs: dict[str, Any] = {}
+        self._tokenizing = threading.Lock()  # a fast tokenizer that pads in one thread cannot decode in another
         self._lengths: dict[str, int] = {}
 
     @cached_property
@@ -125,13 +128,18 @@ class HFEngine(Engine):
     def length(self, prompt: Prompt) -> int:
         """See Engine."""
         if prompt.text not in self._lengths:
-            self._lengths[prompt.text] = len(self.processor.tokenizer(prompt.text)["input_ids"])
+            with self._tokenizing:
+                self._lengths[prompt.text] = len(self.processor.tokenizer(prompt.text)["input_ids"])
         return self._lengths[prompt.text]
 
     def keep(self, digests: Iterable[str]) -> None:
         """See Engine: image features."""
         wanted = set(digests)
         self._features = {digest: feature for digest, feature in self._features.items() if digest in wanted}
+
+    def ready(self, prompts: Sequence[Prompt]) -> None:
+        """See Engine: tokens and pixels."""
+        self._inputs[prompts[0].key] = self._encoded(prompts)
 
     def read(self, prompt: Prompt, completion: Completion) -> ModelAnswer:
         """See Engine. Chat templates of some reasoning models end the prompt with the opening mark of thoughts."""
@@ -150,8 +158,8 @@ class HFEngine(Engine):
     @torch.inference_mode()
     def _decoded(self, batch: Sequence[Prompt], features: dict[str, torch.Tensor]) -> list[str]:
         generation = batch[0].generation
-        images = [prompt.image for prompt in batch if prompt.image is not None]
-        inputs = self.conversation.encode([prompt.text for prompt in batch], images).to(self.device, self.dtype)
+        ready = self._inputs.pop(batch[0].key, None)
+        inputs = (self._encoded(batch) if ready is None else ready).to(self.device, self.dtype)
         if generation.do_sample:
             torch.manual_seed(batch[0].seed)
         try:
@@ -172,7 +180,13 @@ class HFEngine(Engine):
                 f"--batch-size {max(1, len(batch) // 2)}. Finished answers are kept: the run goes on where it stopped.",
             ) from None
         new = tokens[:, inputs["input_ids"].shape[1] :]
-        return [self._text(row, generation) for row in new]
+        with self._tokenizing:
+            return [self._text(row, generation) for row in new]
+
+    def _encoded(self, batch: Sequence[Prompt]) -> Any:
+        images = [prompt.image for prompt in batch if prompt.image is not None]
+        with self._tokenizing:
+            return self.conversation.encode([prompt.text for prompt in batch], images)
 
     def _text(self, tokens: torch.Tensor, generation: Generation) -> str:
         """Tokens as text, without special tokens except marks of thoughts, and cut at `until`."""

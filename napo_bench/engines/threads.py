@@ -64,3 +64,13 @@ def in_flight(
         for error in errors:
             if isinstance(error, kind) and not isinstance(error, StoppedError):
                 raise error
+
+
+def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items in their order. A thread draws the next item while the caller works on the one before."""
+    drawn = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(lambda: next(drawn, None))
+        while (item := coming.result()) is not None:
+            coming = pool.submit(lambda: next(drawn, None))
+            yield item

@@ -1,0 +1,67 @@
+"""Answering: the next batch is made ready while a batch is answered, and what is finished is stored."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal
+from napo_bench.core.progress import SILENT
+from napo_bench.engines.answering import Answering
+from napo_bench.engines.engine import Engine, Prompt
+from napo_bench.engines.request import Generation, Picture, Request
+
+
+class Waiting(Engine):
+    """Answers a batch only when the next one is ready. Without a second thread it would wait for ever."""
+
+    fingerprint = "waiting"
+    batch_size = 2
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+        self.is_ready = [threading.Event() for _ in range(batches)]
+        self.made_ready = 0
+        self.answered: list[list[str]] = []
+
+    def ready(self, prompts: Sequence[Prompt]) -> None:
+        """See Engine."""
+        self.is_ready[self.made_ready].set()
+        self.made_ready += 1
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
+        """See Engine."""
+        following = len(self.answered) + 1
+        assert following == self.batches or self.is_ready[following].wait(20)
+        self.answered.append([prompt.text for prompt in prompts])
+        return [f"said {prompt.text}" for prompt in prompts]
+
+
+def requests(count: int) -> list[Request]:
+    return [Request(f"question {number:02}", None, Generation()) for number in range(count)]
+
+
+def test_the_next_batch_is_made_ready_while_a_batch_is_answered(tmp_path: Path) -> None:
+    engine, count = Waiting(batches=20), 40  # more than two windows
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        answers = Answering(engine, journal, SILENT).answer(requests(count), count)
+    assert answers == [f"said question {number:02}" for number in range(count)]
+    assert engine.made_ready == len(engine.answered) == 20
+
+
+def test_an_image_that_cannot_be_read_ends_the_run_after_the_batch_before_it_is_stored(tmp_path: Path) -> None:
+    def unreadable() -> Image.Image:
+        raise NapoBenchError("3.png: the image cannot be decoded.", "Fetch or copy the file again.")
+
+    engine = Waiting(batches=8)  # one window
+    wanted = [*requests(16), Request("about an image", Picture("3.png", unreadable), Generation())]
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        engine.is_ready.append(threading.Event())
+        with pytest.raises(NapoBenchError, match=r"cannot be decoded.\n16 of 17 are answered and stored"):
+            Answering(engine, journal, SILENT).answer(wanted, len(wanted))
+        assert len(journal) == 16

@@ -22,7 +22,7 @@ from napo_bench.core.progress import Progress
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.request import Generation, Picture, Request
-from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.trainers.rows import decode_image, image_path, open_table, row_ids, row_names
 
@@ -111,6 +111,7 @@ def build_bias(
     """
     require_dtype(dtype)
     require_device(device)
+    require_no_checkpoint(out)
     with locks.output_folder(out):
         return _build_bias(checkpoint, data, out, batch_size, device, dtype, cache, progress, generation)
 

@@ -48,7 +48,7 @@ def read_json(path: Path, hint: str = "") -> Any:
     """The value of a JSON file. Raises NapoBenchError with line and column if the file is truncated or not JSON."""
     text = read_text(path, hint)
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         where = "ends too early (truncated?)" if cut else "is not valid JSON"
@@ -72,7 +72,7 @@ def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             cut = " (the last line: truncated?)" if number == len(lines) else ""
             raise NapoBenchError(
@@ -92,6 +92,16 @@ def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
 def _reason(error: ValueError | RecursionError) -> str:
     """Why Python's reader gave up: values inside each other too deeply, or a number that is too long."""
     return "too many brackets inside each other" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, which has each name once: Python's reader would keep the last value without a word."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the field {twice!r:.80} twice")
+    return value
 
 
 def whole_characters(encoded: bytes) -> bytes:

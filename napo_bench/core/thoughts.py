@@ -6,6 +6,7 @@ Only this module knows what a thought is: answers of every model, stored respons
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from napo_bench.core.errors import NapoBenchError
@@ -24,7 +25,7 @@ def split_thoughts(text: str, marks: Marks = DEFAULT_MARKS) -> tuple[str, str | 
     """The thoughts and the answer of a model's text.
 
     The answer is the text after the last closing mark, without white space around it. The opening mark may be missing,
-    because some chat templates put the mark into the prompt. A text without marks is an answer.
+    because some chat templates put the mark into the prompt. Capitals do not matter. A text without marks is an answer.
 
     Args:
         text: Text of the model.
@@ -33,11 +34,15 @@ def split_thoughts(text: str, marks: Marks = DEFAULT_MARKS) -> tuple[str, str | 
     Returns:
         The thoughts with their marks, "" if there are none; the answer, None if a thought is opened and never closed.
     """
-    end = max((at + len(closing) for _, closing in marks if (at := text.rfind(closing)) >= 0), default=0)
+    end = max((found.end() for _, closing in marks for found in _found(closing, text)), default=0)
     answer = text[end:]
-    if any(opening in answer for opening, _ in marks):
+    if any(_found(opening, answer) for opening, _ in marks):
         return text, None
     return text[:end], answer.strip() if end else answer
+
+
+def _found(mark: str, text: str) -> list[re.Match[str]]:
+    return list(re.finditer(re.escape(mark), text, re.IGNORECASE))
 
 
 def read_marks(options: Sequence[str] | None) -> Marks:

@@ -236,6 +236,20 @@ def _folder(name: str) -> Path:
         ) from None
 
 
+def require_no_checkpoint(out: Path) -> None:
+    """Refuse an output folder that holds a checkpoint: a result beside its files would become a part of it.
+
+    Raises:
+        NapoBenchError: the folder has the file of a model or of an adapter.
+    """
+    for name in ("config.json", "adapter_config.json"):
+        if (out / name).is_file():
+            raise NapoBenchError(
+                f"{out} is the folder of a checkpoint ({name}); results need a folder of their own.",
+                f"For example --out {out / 'run'}",
+            )
+
+
 def _own_files(folder: Path) -> list[Path]:
     """The files of a checkpoint that an answer depends on."""
     return [

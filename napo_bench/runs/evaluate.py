@@ -21,7 +21,7 @@ from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answering import Answering
-from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import Identity, evaluation_identity, held_run, require_no_replacement
@@ -106,6 +106,7 @@ def evaluate(
             does not work, or `out` holds a finished run of other settings. All of this is tried before the model is
             loaded.
     """
+    require_no_checkpoint(out)
     with locks.output_folder(out):
         return _evaluate(checkpoint, out, options, progress, replace)
 

@@ -78,6 +78,14 @@ def test_what_a_user_can_get_wrong_is_one_panel_and_exit_code_2(
     assert out == ""
 
 
+def test_results_are_not_written_into_a_checkpoint(command, folder: Path) -> None:
+    checkpoint = folder / "tiny-llava"
+    before = sorted(checkpoint.iterdir())
+    code, _, err = command("--ckpt", checkpoint, "--data-dir", folder / "data", "--suite", "vlind", "--out", checkpoint)
+    assert (code, sorted(checkpoint.iterdir())) == (2, before)
+    assert "is the folder of a checkpoint (config.json)" in err
+
+
 def test_a_stored_answer_with_a_flipped_bit_is_named_and_answered_anew(command, folder: Path, tmp_path: Path) -> None:
     arguments = ["--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--suite", "amber"]
     arguments += ["--pipeline", "closed_vocabulary", "--out", "run"]

@@ -54,7 +54,12 @@ def test_another_programs_json_is_read_with_u_fffd_in_place_of_half_a_pair() -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("[" * 100_000, "too many brackets"), ("[" + "1" * 5_000 + "]", "Exceeds the limit")]
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "too many brackets"),
+        ("[" + "1" * 5_000 + "]", "Exceeds the limit"),
+        ('{"id": 1, "response": "Yes", "response": "No"}', "an object has the field 'response' twice"),
+    ],
 )
 @pytest.mark.parametrize("read", [files.read_json, files.read_jsonl])
 def test_json_that_python_gives_up_on_is_refused(text, reason, read, tmp_path):

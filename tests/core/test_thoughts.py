@@ -21,6 +21,7 @@ TWO = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
         ("<think>a</think>Yes? <think>b</think>No.", "<think>a</think>Yes? <think>b</think>", "No."),
         ("<think>a <think>b</think> c</think> No.", "<think>a <think>b</think> c</think>", "No."),
         ("<think>a</think>", "<think>a</think>", ""),
+        ("<THINK>a</Think> No.", "<THINK>a</Think>", "No."),
         ("[THINK]a[/THINK]b</think>No.", "[THINK]a[/THINK]b</think>", "No."),
     ],
 )
@@ -28,7 +29,9 @@ def test_the_answer_follows_the_last_closing_mark(text: str, thoughts: str, answ
     assert split_thoughts(text, TWO) == (thoughts, answer)
 
 
-@pytest.mark.parametrize("text", ["<think>", "<think>Is it a dog or", "<think>a</think>Hm. <think>b", "No. <think>"])
+@pytest.mark.parametrize(
+    "text", ["<think>", "<Think>", "<think>Is it a dog or", "<think>a</think>Hm. <think>b", "No. <think>"]
+)
 def test_a_thought_that_never_ends_is_no_answer(text: str) -> None:
     assert split_thoughts(text) == (text, None)
 

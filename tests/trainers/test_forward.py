@@ -139,6 +139,17 @@ def test_a_missing_response_counts_nothing_and_its_gradient_is_zero(shared_prefi
     assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
 
 
+@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_vl"])
+def test_rows_with_two_images(family):
+    """Two rows of one image as one row of two images."""
+    model, batch = tiny_model(family), tiny_batch(family, ((5, 9, 1, 7), (8, 3, 6, 2), (4, 4, 2, 0), (3, 7, 5, 6)))
+    ids, mask = (values.unflatten(0, (2, 2)).flatten(1) for values in (batch.input_ids, batch.attention_mask))
+    responses = {"response_ids": batch.response_ids[::2], "response_mask": batch.response_mask[::2]}
+    assert_shared_equals_concatenated(
+        model, dataclasses.replace(batch, input_ids=ids, attention_mask=mask, **responses)
+    )
+
+
 def test_a_response_does_not_see_the_others():
     model, batch = tiny_model("llava"), tiny_batch("llava", LENGTHS)
     other = batch.response_ids.clone()
@@ -175,6 +186,14 @@ class LogitShapes(TorchDispatchMode):
         return result
 
 
+def test_without_a_shared_prefix_the_tokens_before_the_responses_have_no_logits():
+    model, batch = tiny_model("llava"), tiny_batch("llava", LENGTHS)
+    with LogitShapes(model.config.text_config.hidden_size) as logits:
+        logps_and_gradients(model, batch, shared_prefix=False)
+    prompts = batch.attention_mask.sum(1)
+    assert max(shape[-2] for shape in logits.seen if len(shape) == 3) <= 9 + prompts.max() - prompts.min()
+
+
 def test_only_a_few_response_tokens_have_logits_at_a_time(monkeypatch):
     monkeypatch.setattr(forward, "LOGITS_AT_A_TIME", 5 * VOCABULARY)
     model, batch = tiny_model("llava"), tiny_batch("llava", ((5, 9, 1, 7), (8, 3, 6, 3)))
@@ -187,31 +206,31 @@ def test_only_a_few_response_tokens_have_logits_at_a_time(monkeypatch):
 
 
 def seen_by_tower(model, batch, **options):
-    """Images that the tower saw, and whether its features carried gradients."""
-    calls = []
+    """Images that the tower computed, and whether its features carried gradients."""
+    images, gradients = [], []
     tower = model.get_encoder(modality="image")
-    hook = tower.register_forward_hook(
-        lambda _module, inputs, output: calls.append((len(inputs[0]), output.last_hidden_state.requires_grad))
-    )
+    tower.embeddings.register_forward_hook(lambda _module, inputs, _output: images.append(len(inputs[0])))
+    tower.register_forward_hook(lambda _module, _inputs, out: gradients.append(out.last_hidden_state.requires_grad))
     response_logps(model, batch, **options).sum.sum().backward()
-    hook.remove()
-    return calls
+    return list(zip(images, gradients, strict=True))
 
 
-def test_the_vision_tower_runs_once_an_image_and_without_gradients():
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_the_vision_tower_runs_once_an_image_and_without_gradients(shared_prefix):
     model, batch = tiny_model("llava"), tiny_batch("llava", LENGTHS)
     prepare(model)
     recompute_activations(model)
     model.enable_input_require_grads()
-    assert seen_by_tower(model, batch) == [(2, False)]
+    assert seen_by_tower(model, batch, shared_prefix=shared_prefix) == [(2, False)]
     assert all(weight.grad is None for weight in model.model.vision_tower.parameters())
     assert model.model.multi_modal_projector.linear_1.weight.grad.any()
 
 
-def test_the_vision_tower_trains_when_asked_to():
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_the_vision_tower_trains_when_asked_to(shared_prefix):
     model, batch = tiny_model("llava"), tiny_batch("llava", LENGTHS)
     prepare(model, train_vision_tower=True)
-    assert seen_by_tower(model, batch) == [(2, True)]
+    assert seen_by_tower(model, batch, shared_prefix=shared_prefix) == [(2, True)]
     assert model.model.vision_tower.embeddings.patch_embedding.weight.grad.any()
 
 

@@ -16,6 +16,7 @@ response tokens instead of logits of all tokens, and a frozen vision tower runs 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from napo_bench.core.errors import NapoBenchError
@@ -40,15 +42,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreferenceBatch:
-    """B rows, each a prompt with at most one image, and R responses to it.
+    """B rows, each a prompt, its images, and R responses to it.
 
     Attributes:
         input_ids: Prompt tokens with the image's placeholder tokens, `[B, P]`; padded left or right.
         attention_mask: 1 on prompt tokens, 0 on padding, `[B, P]`.
         response_ids: Response tokens with the closing EOS, `[B, R, T]`; padded right.
         response_mask: 1 on response tokens, `[B, R, T]`; all 0 if the row lacks the response.
-        images: The image processor's result for the rows' images, in the order of the rows: `pixel_values` and, by
-            family, `image_sizes` (LLaVA-NeXT) or `image_grid_thw` (Qwen-VL). Empty if no row has an image.
+        images: The image processor's result for the rows' images, in the order of the rows and of the images in a
+            row: `pixel_values` and, by family, `image_sizes` (LLaVA-NeXT) or `image_grid_thw` (Qwen-VL). Empty if no
+            row has an image.
     """
 
     input_ids: Tensor
@@ -96,8 +99,8 @@ def response_logps(model: nn.Module, batch: PreferenceBatch, shared_prefix: bool
     Args:
         model: An image-text-to-text model of transformers, bare or in its PEFT and distributed wrappers.
         batch: B rows of R responses, on the model's device.
-        shared_prefix: Whether to compute each prompt once. False concatenates every response with its prompt and uses
-            the model's logits. This is the reference, and the path of a model that cannot share, which is logged once.
+        shared_prefix: Whether to compute each prompt once. False concatenates every response with its prompt. This is
+            the reference, and the path of a model that cannot share, which is logged once.
     """
     obstacle = obstacle_to_sharing(model) if shared_prefix else None
     if obstacle:
@@ -154,24 +157,34 @@ def _shared(model: nn.Module, batch: PreferenceBatch) -> Tensor:
 
 
 def _concatenated(model: nn.Module, batch: PreferenceBatch) -> Tensor:
-    """The same result as `_shared`, from R sequences a row with the model's own mask, positions and logits."""
+    """The same result as `_shared`, from R sequences a row with the model's own mask, positions and logits.
+
+    The sequences are in the order of the responses, and for each response in the order of the rows. So the images of
+    the batch, however many a row has, are repeated as a whole.
+    """
     bare = _unwrapped(model)
-    responses = batch.response_mask.shape[1]
-    each_prompt = functools.partial(torch.repeat_interleave, repeats=responses, dim=0)
-    present = batch.response_mask.bool().flatten(0, 1).unsqueeze(1)
-    response_ids = batch.response_ids.flatten(0, 1).unsqueeze(1)
-    rows = PackedRows.of(each_prompt(batch.attention_mask).bool(), present)
-    input_ids = rows.arrange(each_prompt(batch.input_ids), response_ids)
-    with _gradients_of_tower(bare):
+    times = batch.response_mask.shape[1]
+    present = batch.response_mask.bool().transpose(0, 1)
+    response_ids = batch.response_ids.transpose(0, 1).flatten(0, 1).unsqueeze(1)
+    rows = PackedRows.of(batch.attention_mask.bool().repeat(times, 1), present.flatten(0, 1).unsqueeze(1))
+    input_ids = rows.arrange(batch.input_ids.repeat(times, 1), response_ids)
+    sequence, place = rows.predictors // input_ids.shape[1], rows.predictors % input_ids.shape[1]
+    looked_at = input_ids.shape[1] - int(place.min()) if place.numel() else 1
+    copies = times if family_of(bare.config).positions else 1  # how another family's tower takes images is not known
+    with _gradients_of_tower(bare), _tower_sees_once(bare, copies):
         output = model(
             input_ids=input_ids,
             attention_mask=(rows.branches != PADDING).long(),
             use_cache=False,
+            **_last_logits(bare, looked_at),
             **_token_types(bare, input_ids),
-            **_repeat_images(batch.images, responses),
+            **_repeated(dict(batch.images), times),
         )
-    logits = output.logits.flatten(0, 1).index_select(0, rows.predictors)
-    return -cross_entropy(logits.float(), response_ids[present], reduction="none")
+    logits = output.logits[sequence, place - (input_ids.shape[1] - output.logits.shape[1])]
+    targets = batch.response_ids.transpose(0, 1)[present]
+    of_tokens = -cross_entropy(logits.float(), targets, reduction="none")
+    by_place = of_tokens.new_zeros(present.shape).masked_scatter(present, of_tokens)
+    return by_place.transpose(0, 1)[batch.response_mask.bool()]
 
 
 def _log_probs(logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, vocabulary: int) -> Tensor:
@@ -213,15 +226,15 @@ def _token_types(bare: Any, input_ids: Tensor) -> dict[str, Tensor]:
     return {name: (input_ids == bare.config.image_token_id).long()} if name else {}
 
 
-def _repeat_images(images: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
-    """Each image `times` times in a row. Qwen-VL concatenates the patches of all images, and the grid counts the
-    patches.
-    """
-    repeated = {name: values.repeat_interleave(times, 0) for name, values in images.items()}
-    if "image_grid_thw" in images:
-        patches = torch.split(images["pixel_values"], images["image_grid_thw"].prod(1).tolist())
-        repeated["pixel_values"] = torch.cat([image for image in patches for _ in range(times)])
-    return repeated
+def _last_logits(bare: Any, tokens: int) -> dict[str, int]:
+    """The argument that asks for the logits of the last tokens of each sequence alone, if the model has one."""
+    name = "logits_to_keep"
+    return {name: tokens} if name in inspect.signature(bare.forward).parameters else {}
+
+
+def _repeated(value: Any, times: int) -> Any:
+    """A nested value with each of its tensors repeated along the first dimension: a, b, a, b."""
+    return tree_map_only(Tensor, lambda tensor: torch.cat([tensor] * times), value)
 
 
 def _unwrapped(model: nn.Module) -> Any:
@@ -245,6 +258,28 @@ def _gradients_of_tower(bare: Any) -> Iterator[None]:
     tower = _vision_tower(bare)
     trains = any(parameter.requires_grad for parameter in tower.parameters())
     with _answering(tower, tower.forward if trains else torch.no_grad()(tower.forward)):
+        yield
+
+
+@contextmanager
+def _tower_sees_once(bare: Any, times: int) -> Iterator[None]:
+    """Give the vision tower the first of `times` copies of the images, and the model as many copies of the features.
+
+    Args:
+        bare: A model whose tower gets and gives images along the first dimension.
+        times: Number of copies of the images, one after another; 1 changes nothing.
+    """
+    tower = _vision_tower(bare)
+    forward = tower.forward
+
+    def first(tensor: Tensor) -> Tensor:
+        return tensor[: len(tensor) // times]
+
+    def of_first(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tree_map_only(Tensor, first, (args, kwargs))
+        return _repeated(forward(*args, **kwargs), times)
+
+    with _answering(tower, of_first if times > 1 else forward):
         yield
 
 

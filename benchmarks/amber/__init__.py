@@ -38,26 +38,31 @@ SOURCES = (
         "amber/annotations.json",
         f"{_AMBER}/annotations.json",
         "db22a436c4836fbb295e60b4e80d519573077579fb7032f01b193c1bd022b797",
+        licence="Apache-2.0",
     ),
     WebFile(
         "amber/relation.json",
         f"{_AMBER}/relation.json",
         "c4c1491e9bbc3209abc1888c12a1bf8413bdbab8a0d8be04b990a2e7680cf23e",
+        licence="Apache-2.0",
     ),
     WebFile(
         "amber/safe_words.txt",
         f"{_AMBER}/safe_words.txt",
         "f92cf1123f4578a2630832fac3e6ac4de36212ea55859d3bed4fd233723f4043",
+        licence="Apache-2.0",
     ),
     WebFile(
         "amber/query_generative.json",
         f"{_AMBER}/query/query_generative.json",
         "b7e4c36596126ee36d2c3922638b7fa98743c26efda78fea2315f4425258d087",
+        licence="Apache-2.0",
     ),
     WebFile(
         "amber/query_discriminative.json",
         f"{_AMBER}/query/query_discriminative.json",
         "1502887ac020f4bb7ea564af4e37bddcb030d61b78490d00f9da492a2307abb8",
+        licence="Apache-2.0",
     ),
     WebArchive(
         "amber/images",
@@ -66,6 +71,7 @@ SOURCES = (
         r"AMBER_\d+\.jpg",
         1004,
         "https://drive.google.com/file/d/1MaCHgtupcZUjf007anNl4_MV0o4DjXvl",
+        licence="Apache-2.0",
     ),
 )
 

@@ -41,12 +41,14 @@ SOURCES = (
         "mmhal/template.json",
         f"{_RLHF_V}/data/mmhal-bench_answer_template.json",
         "28ed24e19ffef292597c35f1dad37760b2e0a088b3b40ca3b50f105fc1b951bb",
+        licence="Apache-2.0",
     ),
     WebFile(
         "mmhal/judge_template.txt",
         f"{_RLHF_V}/eval_gpt_mmhal.py",
         "2c73d8c50f1740d000fae62cfeed103c2f7a5bcfa904b27e6e09900e7ce600cc",
         constant="template",
+        licence="Apache-2.0",
     ),
     HubFolder(
         "mmhal/images",
@@ -54,6 +56,7 @@ SOURCES = (
         "f5f49a938f45ed99e235b8519ba28f76832a2add",
         "images",
         (("*.jpg", 96),),
+        licence="Apache-2.0",
     ),
 )
 

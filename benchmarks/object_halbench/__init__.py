@@ -46,17 +46,20 @@ SOURCES = (
         "object_halbench/questions.jsonl",
         f"{_RLAIF_V}/data/obj_halbench_300_with_image.jsonl",
         "e89c705f3cdebc35b7863878e059c88a97506767b87ad17014d58428ce6547a7",
+        licence="CC-BY-NC-4.0",
     ),
     WebFile(
         "object_halbench/synonyms_refine.txt",
         f"{_RLHF_V}/data/synonyms_refine.txt",
         "681041d2958d7871ed6fa69c3108f34aa6a0a354eb53ed4c5a425e65f86bc72a",
+        licence="CC-BY-NC-4.0",
     ),
     WebFile(
         "object_halbench/extractor_template.txt",
         f"{_RLHF_V}/eval_gpt_obj_halbench.py",
         "9d732f9b73a3cc965bee6eb163b8e5248e58bd9d382eb583e9ece59933e2b580",
         constant="prompt_template",
+        licence="Apache-2.0",
     ),
     WebArchive(
         "object_halbench/annotations",
@@ -66,6 +69,7 @@ SOURCES = (
         4,
         "https://cocodataset.org/#download (2014 Train/Val annotations)",
         md5="0a379cfc70b0e71301e0f377548639bd",
+        licence="CC-BY-4.0",
     ),
 )
 

@@ -32,6 +32,21 @@ METRICS = (
     Metric("lp_accuracy", "LP accuracy", "higher", percent("lp", "instances"), "instances", decides=True),
 )
 
+
+def _missing(folder: Path) -> list[Path]:
+    """The images that data.json names and the folder lacks; data.json itself if it cannot be read."""
+    from napo_bench.benchmarks.vlind.official import load_instances
+    from napo_bench.core.errors import NapoBenchError
+    from napo_bench.core.files import is_whole
+
+    try:
+        instances = load_instances(folder)
+    except NapoBenchError:
+        return [folder / "data.json"]
+    named = [picture for one in instances for picture in (one.factual, *one.counterfactual.values())]
+    return [picture.path for picture in named if not is_whole(picture.path)]
+
+
 SOURCES = (
     HubFolder(
         "vlind",
@@ -40,6 +55,8 @@ SOURCES = (
         "VLind-Bench Dataset",
         (("data.json", 1), ("images/factual/*/*/*.jpg", 1), ("images/counterfactual/*/*/*.jpg", 1)),
         instead="*.parquet",
+        missing=_missing,
+        licence="CC-BY-SA-4.0",
     ),
 )
 

@@ -52,7 +52,7 @@ def fetch(
 ) -> None:
     """Fetch the official data of benchmarks: pinned, checked, resumable.
 
-    A file that already exists is checked and stays unchanged.
+    A file that already exists is checked and stays unchanged. Each line names the licence of its file.
     """
     from napo_bench.benchmarks import benchmark_named
     from napo_bench.core.paths import data_dir as resolve_data_dir
@@ -69,7 +69,7 @@ def fetch(
             failed.append(source.target)
             state, reason = "[red]failed [/red]", f": {escape(str(error))}"
         else:
-            reason = ""
+            reason = f" ({escape(source.licence)})" if source.licence else ""
         console.err.print(f"{state} {escape(source.target)}{reason}", highlight=False)
     if failed:
         raise NapoBenchError(
@@ -111,7 +111,8 @@ def show(
     for command in commands:
         console.out.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
     for source in [source for benchmark in named for source in benchmark.sources if not source.is_there(root)]:
-        steps = source.by_hand(root).replace("\n", "\n  ")
+        licence = f"\nlicence: {source.licence}" if source.licence else ""
+        steps = f"{source.by_hand(root)}{licence}".replace("\n", "\n  ")
         console.out.print(f"\n{source.target}\n  {steps}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -238,12 +239,15 @@ def _add_text_resources(table: Table) -> list[str]:
                 missing.append(name)
         table.add_row(f"NLTK {name}", _MISSING if name in missing else _THERE)
     commands = [f"python -m nltk.downloader {' '.join(missing)}"] if missing else []
-    prescribed = [one.spacy_models["words"] for one in all_benchmarks().values() if "words" in one.spacy_models]
-    for model in dict.fromkeys(prescribed):
-        is_there = find_spec(model) is not None
-        table.add_row(f"spaCy {model}", _THERE if is_there else _MISSING)
-        commands += [] if is_there else [f"python -m spacy download {model}"]
-    return commands
+    for benchmark in all_benchmarks().values():
+        for need, model in benchmark.spacy_models.items():
+            is_there = find_spec(model) is not None
+            use = benchmark.label if need == "words" else f"{benchmark.label} with an LLM {need}"
+            table.add_row(f"spaCy {model}", _THERE if is_there else _MISSING, f"for {use}")
+            if not is_there:
+                comment = "" if need == "words" else f"  # only for {use}"
+                commands.append(f"python -m spacy download {model}{comment}")
+    return list(dict.fromkeys(commands))
 
 
 def _is_zipped(place: str) -> bool:

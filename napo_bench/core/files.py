@@ -22,6 +22,8 @@ from napo_bench.core.errors import NapoBenchError
 # escape.
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u[dD][89a-fA-F]..|.)", re.DOTALL)
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024
 
 
 def require_file(path: Path, hint: str = "") -> Path:
@@ -31,6 +33,37 @@ def require_file(path: Path, hint: str = "") -> Path:
     if not path.is_file():
         raise NapoBenchError(f"{path} does not exist.", hint or "Check the path.")
     return path
+
+
+def is_lfs_pointer(content: bytes) -> bool:
+    """Whether the content, or its first bytes, are a Git LFS pointer: the text that Git keeps in place of a large
+    file.
+    """
+    return content.startswith(_LFS_POINTER)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the file exists and is no Git LFS pointer."""
+    if not path.is_file():
+        return False
+    if path.stat().st_size > _LARGEST_POINTER:
+        return True
+    with path.open("rb") as stream:
+        return not is_lfs_pointer(stream.read(len(_LFS_POINTER)))
+
+
+def refuse_lfs_pointer(path: Path, hint: str = "") -> None:
+    """Raise NapoBenchError if the file is a Git LFS pointer.
+
+    Args:
+        path: The file, which may not exist.
+        hint: The next step; by default the command of Git LFS.
+    """
+    if path.is_file() and not is_whole(path):
+        raise NapoBenchError(
+            f"{path} is a Git LFS pointer in place of the file: it was cloned without Git LFS.",
+            hint or "Run `git lfs pull` in its repository, or fetch the file again.",
+        )
 
 
 def read_text(path: Path, hint: str = "") -> str:

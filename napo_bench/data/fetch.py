@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import re
 import shutil
 import time
 import zipfile
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import httpx
 
-from napo_bench.core import disk, files
+from napo_bench.core import disk, files, hub
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.data.sources import HubFolder, Source, WebArchive, WebFile
+from napo_bench.data.web_page import LARGEST, WebPage, is_web_page
 
 LOCK_NAME = "sources.lock.json"
 _PARTIAL = ".partial"
@@ -29,6 +33,7 @@ _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 30.0
 _RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
+_SHOWN = 3
 
 
 def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: Progress = SILENT) -> bool:
@@ -65,6 +70,7 @@ def _fetch_file(source: WebFile, root: Path, base_url: str | None, progress: Pro
     lock = _read_lock(root)
     expected = source.sha256 or lock.get(source.target, {}).get("sha256", "")
     if target.is_file():
+        files.refuse_lfs_pointer(target, "Move it away, then run the same command again.")
         actual = files.sha256_file(target)
         if expected and actual != expected:
             raise NapoBenchError(
@@ -105,78 +111,161 @@ def _fetch_archive(source: WebArchive, root: Path, base_url: str | None, progres
         part.unlink()
         raise _wrong_bytes(url, f"SHA-256 {sha256}", locked)
     try:
-        found = _extract(part, source.members, folder)
-    except zipfile.BadZipFile as error:
+        _extract(part, source, folder, url)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         part.unlink()
         raise NapoBenchError(f"What {url} sent is no sound zip archive: {error}.") from None
-    if found < source.count:
-        raise NapoBenchError(
-            f"The archive behind {url} has {found:,} files {source.members}; {source.count:,} are expected."
-        )
     _lock(root, entry, sha256=sha256, url=url)
     part.unlink()
     return True
 
 
-def _extract(archive: Path, members: str, folder: Path) -> int:
-    """Write the members with a matching file name into `folder`, by the file name alone, so that no path leads out of
-    the folder.
+def _extract(archive: Path, source: WebArchive, folder: Path, url: str) -> None:
+    """Write the members with a matching file name into `folder`, by the file name alone, so that the folders of the
+    archive do not matter, and no path leads out of `folder`.
+
+    Raises:
+        NapoBenchError: the archive has too few of these files, two different files of the same name, or Git LFS
+            pointers.
     """
-    found = 0
+    wanted: dict[str, zipfile.ZipInfo] = {}
+    others: list[str] = []
     with zipfile.ZipFile(archive) as unopened:
         for member in unopened.infolist():
             name = PurePosixPath(member.filename.replace("\\", "/")).name
-            if member.is_dir() or not re.fullmatch(members, name) or "__MACOSX" in member.filename:
+            if member.is_dir() or "__MACOSX" in member.filename:
                 continue
-            with (
-                unopened.open(member) as source,
-                files.atomic_path(folder / name) as temporary,
-                temporary.open("wb") as stream,
-            ):
-                shutil.copyfileobj(source, stream, 1 << 20)
-            found += 1
-    return found
+            if not re.fullmatch(source.members, name):
+                others.append(member.filename)
+                continue
+            twin = wanted.setdefault(name, member)
+            if (twin.CRC, twin.file_size) != (member.CRC, member.file_size):
+                raise NapoBenchError(
+                    f"The archive behind {url} has two different files {name}: {twin.filename} and {member.filename}.",
+                    f"Put the right one into {folder} by hand, with all other files {source.members}.",
+                )
+        if len(wanted) < source.count:
+            besides = f" Besides, it has {_some(others)}." if others else ""
+            raise NapoBenchError(
+                f"The archive behind {url} has {len(wanted):,} files {source.members}; {source.count:,} are expected."
+                f"{besides}",
+                f"If these are the files under other names, put them into {folder} by hand.",
+            )
+        for name, member in wanted.items():
+            with unopened.open(member) as packed:
+                start = packed.read(1 << 10)
+                if files.is_lfs_pointer(start):
+                    raise NapoBenchError(
+                        f"The archive behind {url} has Git LFS pointers in place of the files ({member.filename}).",
+                        f"Get the files from their source, and put them into {folder}.",
+                    )
+                with files.atomic_path(folder / name) as temporary, temporary.open("wb") as stream:
+                    stream.write(start)
+                    shutil.copyfileobj(packed, stream, 1 << 20)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _fetch_hub_folder(source: HubFolder, root: Path) -> bool:
     if source.is_there(root):
         return False
+    staging, target = root / _PARTIAL / source.repo.replace("/", "--"), root / source.target
+    commit_file = staging / "complete"
+    where = f"https://huggingface.co/datasets/{source.repo}"
+    if not commit_file.is_file():
+        revision = _read_lock(root).get(source.target, {}).get("revision", source.revision)
+        commit_file.write_text(_stage(source, revision, staging, where), encoding="utf-8")
+    arrived = sorted(path for path in (staging / source.path).rglob("*") if path.is_file())
+    moved = _move(arrived, staging / source.path, target)
+    for path in [] if arrived else sorted(staging.rglob("*.parquet")):
+        if source.instead and fnmatch(path.name, source.instead):
+            moved += _move([path], path.parent, target)
+        else:
+            moved += _unpack(path, [pattern for pattern, _ in source.contents], target)
+    commit = commit_file.read_text(encoding="utf-8")
+    shutil.rmtree(staging)
+    if not source.is_there(root):
+        lacks = [str(path.relative_to(root)) for path in source.lacks(root)]
+        named = f" Its index names {len(lacks):,} files that are not there: {_some(lacks)}." if lacks else ""
+        wanted = ", ".join(f"{count:,} {pattern}" for pattern, count in source.contents)
+        raise NapoBenchError(
+            f"{where} at commit {commit} is not complete: {moved:,} files arrived; {wanted} are expected.{named}"
+        )
+    _lock(root, source.target, url=where, revision=commit, files=moved)
+    return True
+
+
+def _stage(source: HubFolder, revision: str, staging: Path, where: str) -> str:
+    """Download the folder, or the parquet files of a data set without the folder, into `staging`. Returns the commit.
+
+    Raises:
+        NapoBenchError: the hub asks for a login, cannot be reached, has no such files, or sends Git LFS pointers.
+    """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
     from huggingface_hub.errors import HTTPError as AnyHTTPError  # type: ignore[attr-defined]  # its library's own
 
-    staging = root / _PARTIAL / source.repo.replace("/", "--")
-    complete = staging / "complete"
-    where = f"https://huggingface.co/datasets/{source.repo}"
-    revision = _read_lock(root).get(source.target, {}).get("revision", source.revision)
     try:
-        if not complete.is_file():
-            info = HfApi().dataset_info(source.repo, revision=revision)
-            names = [entry.rfilename for entry in info.siblings or [] if entry.rfilename.startswith(f"{source.path}/")]
-            snapshot_download(
-                source.repo,
-                repo_type="dataset",
-                revision=info.sha,
-                local_dir=staging,
-                allow_patterns=[f"{source.path}/*"],
+        info = HfApi().dataset_info(source.repo, revision=revision)
+        everything = [entry.rfilename for entry in info.siblings or []]
+        pattern = f"{source.path}/*"
+        names = [name for name in everything if name.startswith(f"{source.path}/")]
+        if not names:
+            pattern, names = "*.parquet", [name for name in everything if name.endswith(".parquet")]
+        if not names:
+            raise NapoBenchError(
+                f"{where} has neither the folder {source.path!r} nor a parquet file; it has {_some(everything)}."
             )
-            lost = [name for name in names if not (staging / name).is_file()]
-            if lost or not names:
-                raise NapoBenchError(f"{where}: {len(lost)} of {len(names)} files of {source.path!r} did not arrive.")
-            complete.write_text(str(info.sha), encoding="utf-8")
+        snapshot_download(
+            source.repo, repo_type="dataset", revision=info.sha, local_dir=staging, allow_patterns=[pattern]
+        )
     except (AnyHTTPError, EntryNotFoundError, HFValidationError, ConnectionError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise NapoBenchError(f"{where} cannot be fetched: {reason}") from None
-    moved = 0
-    for path in sorted((staging / source.path).rglob("*")):
-        if path.is_file():
-            target = root / source.target / path.relative_to(staging / source.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
-            moved += 1
-    _lock(root, source.target, url=where, revision=complete.read_text(encoding="utf-8"), files=moved)
-    shutil.rmtree(staging)
-    return True
+        raise hub.not_fetched(where, error) from None
+    if lost := [name for name in names if not (staging / name).is_file()]:
+        raise NapoBenchError(f"{where}: {len(lost)} of {len(names)} files did not arrive: {_some(lost)}.")
+    if pointers := [name for name in names if not files.is_whole(staging / name)]:
+        for name in pointers:
+            (staging / name).unlink()
+        raise NapoBenchError(
+            f"{where} sent Git LFS pointers in place of {len(pointers)} of {len(names)} files: {_some(pointers)}.",
+            "A mirror of the hub may lack its large files: unset HF_ENDPOINT, or name another mirror.",
+        )
+    return str(info.sha)
+
+
+def _move(paths: Sequence[Path], origin: Path, folder: Path) -> int:
+    """Move files from `origin` to `folder`, with their folders. Returns their number."""
+    for path in paths:
+        target = folder / path.relative_to(origin)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    return len(paths)
+
+
+def _unpack(path: Path, patterns: Sequence[str], folder: Path) -> int:
+    """Write the images that a parquet file contains ({bytes, path}) into `folder`, by their file names. Returns their
+    number.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    written = 0
+    try:
+        with ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=16):
+                for cell in itertools.chain.from_iterable(column.to_pylist() for column in batch.columns):
+                    name = PurePosixPath(str(cell.get("path") or "")).name if isinstance(cell, dict) else ""
+                    content = cell.get("bytes") if name else None
+                    if isinstance(content, bytes) and any(fnmatch(name, pattern) for pattern in patterns):
+                        with files.atomic_path(folder / name) as temporary:
+                            temporary.write_bytes(content)
+                        written += 1
+    except ArrowException as error:
+        raise NapoBenchError(f"{path} is no readable parquet file: {error}.") from None
+    return written
 
 
 def _download(url: str, part: Path, progress: Progress) -> None:
@@ -207,7 +296,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
     raise NapoBenchError(f"{url} cannot be fetched: {reason}.")
 
 
-def _stream(client: httpx.Client, url: str, part: Path, progress: Progress) -> None:
+def _stream(client: httpx.Client, url: str, part: Path, progress: Progress, confirmed: bool = False) -> None:
     validator_path = _validator_path(part)
     headers = {"Accept-Encoding": "identity"}
     here = part.stat().st_size if part.is_file() and validator_path.is_file() else 0
@@ -216,15 +305,24 @@ def _stream(client: httpx.Client, url: str, part: Path, progress: Progress) -> N
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and here:
             part.unlink()
-            return _stream(client, url, part, progress)
-        response.raise_for_status()
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise NapoBenchError(
-                f"{url} sent a web page in place of the file.",
-                "Its server may want a confirmation or have reached a quota: open the address in a browser.",
-            )
+            return _stream(client, url, part, progress, confirmed)
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             here = 0
+        blocks = response.iter_bytes()
+        start = next(blocks, b"")
+        if is_web_page(response.headers.get("Content-Type", ""), b"" if here else start):
+            page = WebPage.of(_beginning(start, blocks))
+            if not page.is_quota:
+                response.raise_for_status()
+                if not confirmed and (onward := page.confirmed(str(response.url))):
+                    return _stream(client, onward, part, progress, confirmed=True)
+            raise page.error(url)
+        response.raise_for_status()
+        if not here and files.is_lfs_pointer(start):
+            raise NapoBenchError(
+                f"{url} sent a Git LFS pointer in place of the file.",
+                "Get the file from its source: clone the repository and run `git lfs pull` there.",
+            )
         etag = response.headers.get("ETag", "")
         validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
         if validator:
@@ -232,11 +330,19 @@ def _stream(client: httpx.Client, url: str, part: Path, progress: Progress) -> N
         length = response.headers.get("Content-Length")
         total = here + int(length) if length else None
         with part.open("ab" if here else "wb") as stream:
-            for block in response.iter_bytes():
+            for block in itertools.chain([start], blocks):
                 stream.write(block)
                 here += len(block)
                 progress(part.name, here, total)
     return None
+
+
+def _beginning(start: bytes, blocks: Iterator[bytes]) -> bytes:
+    """The first bytes of a response, at most about `LARGEST`, so that an endless page ends."""
+    read = [start]
+    while sum(map(len, read)) < LARGEST and (block := next(blocks, b"")):
+        read.append(block)
+    return b"".join(read)
 
 
 def _string_constant(path: Path, name: str, url: str) -> str:

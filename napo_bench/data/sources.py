@@ -8,9 +8,11 @@ digest.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from napo_bench.core.files import is_whole
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,18 @@ class WebFile:
         url: Address of the file.
         sha256: Digest of the file in the data folder; empty if unknown.
         constant: Name of a string in the Python file, if the authors publish the text as such a string.
+        licence: Licence under which the authors publish the file.
     """
 
     target: str
     url: str
     sha256: str = ""
     constant: str = ""
+    licence: str = ""
 
     def is_there(self, root: Path) -> bool:
-        """Whether the data folder `root` contains the file."""
-        return (root / self.target).is_file()
+        """Whether the data folder `root` contains the file. A Git LFS pointer is not the file."""
+        return is_whole(root / self.target)
 
     def by_hand(self, root: Path) -> str:
         """How a person gets the data without `napo-bench data fetch`."""
@@ -51,6 +55,7 @@ class WebArchive:
         count: Number of wanted files.
         md5: Digest of the archive; empty if its authors publish no digest.
         page: Address where a person finds the archive.
+        licence: Licence under which the authors publish the files.
     """
 
     target: str
@@ -60,12 +65,13 @@ class WebArchive:
     count: int
     page: str
     md5: str = ""
+    licence: str = ""
 
     def files(self, root: Path) -> Iterator[Path]:
-        """The wanted files in the data folder `root`."""
+        """The wanted files in the data folder `root`, without Git LFS pointers."""
         folder = root / self.target
         if folder.is_dir():
-            yield from (path for path in folder.iterdir() if re.fullmatch(self.members, path.name))
+            yield from (path for path in folder.iterdir() if re.fullmatch(self.members, path.name) and is_whole(path))
 
     def is_there(self, root: Path) -> bool:
         """Whether the data folder `root` contains every wanted file."""
@@ -87,6 +93,9 @@ class HubFolder:
         path: Path of the folder in the data set.
         contents: Globs below `target`, each with the minimum number of files that match.
         instead: Glob below `target` of another published form that also works.
+        missing: Function of the folder `target`: the files that the folder's own index names and the folder lacks. None
+            if the folder has no index.
+        licence: Licence under which the authors publish the files.
     """
 
     target: str
@@ -95,18 +104,27 @@ class HubFolder:
     path: str
     contents: tuple[tuple[str, int], ...]
     instead: str = ""
+    missing: Callable[[Path], Sequence[Path]] | None = None
+    licence: str = ""
 
     def is_there(self, root: Path) -> bool:
-        """Whether the data folder `root` has the contents of the folder."""
+        """Whether the data folder `root` has the contents of the folder, and every file that its index names."""
         folder = root / self.target
-        if self.instead and any(folder.glob(self.instead)):
+        if self.instead and any(is_whole(path) for path in folder.glob(self.instead)):
             return True
-        return all(sum(1 for _ in folder.glob(pattern)) >= count for pattern, count in self.contents)
+        counted = all(sum(map(is_whole, folder.glob(pattern))) >= count for pattern, count in self.contents)
+        return counted and not self.lacks(root)
+
+    def lacks(self, root: Path) -> Sequence[Path]:
+        """The files that the index of the folder names and the data folder `root` lacks."""
+        return self.missing(root / self.target) if self.missing else ()
 
     def by_hand(self, root: Path) -> str:
         """How a person gets the data without `napo-bench data fetch`."""
         page = f"https://huggingface.co/datasets/{self.repo}/tree/{self.revision}"
-        return f"get the folder {self.path!r} of {page}\nput what it holds into {root / self.target}"
+        lacks = self.lacks(root) if (root / self.target).is_dir() else ()
+        first = f"\n{len(lacks):,} files that its index names are missing, the first is {lacks[0]}" if lacks else ""
+        return f"get the folder {self.path!r} of {page}\nput what it holds into {root / self.target}{first}"
 
 
 Source = WebFile | WebArchive | HubFolder

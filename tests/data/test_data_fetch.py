@@ -6,112 +6,30 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
-import threading
 import zipfile
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from local_site import Site, hub_pages, sha256
+from pyarrow import parquet
 
 from napo_bench.benchmarks import all_benchmarks, benchmark_named
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import data_dir
 from napo_bench.data import fetch as fetching
 from napo_bench.data.fetch import LOCK_NAME, fetch
-from napo_bench.data.sources import WebArchive, WebFile
+from napo_bench.data.sources import HubFolder, WebArchive, WebFile
 
 BODY = bytes(range(256)) * 2000
-
-
-class Site(ThreadingHTTPServer):
-    """Serves `pages`; each other attribute is a way to misbehave."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.pages: dict[str, bytes] = {}
-        self.redirects: dict[str, str] = {}
-        self.types: dict[str, str] = {}
-        self.break_after: int | None = None
-        self.ranges = True
-        self.statuses: list[int] = []
-        self.etag = '"one"'
-        self.requests: list[tuple[str, str | None]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Site
-
-    def do_HEAD(self) -> None:
-        self._answer(send_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(send_body=True)
-
-    def _answer(self, send_body: bool) -> None:
-        site = self.server
-        path = self.path.partition("?")[0]
-        site.requests.append((path, self.headers.get("Range")))
-        if path in site.redirects:
-            self.send_response(302)
-            self.send_header("Location", site.redirects[path])
-            self.end_headers()
-            return
-        status = site.statuses.pop(0) if site.statuses else 200 if path in site.pages else 404
-        if status != 200:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        body, start = site.pages[path], 0
-        wanted = self.headers.get("Range")
-        if wanted and site.ranges and self.headers.get("If-Range") == site.etag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", site.etag)
-        self.send_header("X-Repo-Commit", "c" * 40)
-        self.send_header("Content-Type", site.types.get(path, "application/octet-stream"))
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        if not send_body:
-            return
-        if site.break_after is not None:
-            body, site.break_after = body[: start + site.break_after], None
-            self.wfile.write(body[start:])
-            self.close_connection = True
-            return
-        self.wfile.write(body[start:])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    server = Site()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "_PAUSE_SECONDS", 0.0)
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def web_file(site: Site, digest: str = "") -> WebFile:
@@ -226,6 +144,77 @@ def test_a_failed_download_names_the_url_and_leaves_nothing_in_place(site, tmp_p
     assert fetch(web_file(site, sha256(BODY)), tmp_path)
 
 
+CONFIRMATION = b"""<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
+<form id="download-form" action="/download" method="get"><input type="submit" value="Download anyway"/>
+<input type="hidden" name="id" value="1Ma"><input type="hidden" name="confirm" value="t&amp;u"></form></body></html>"""
+QUOTA = b"""<html><head><title>Google Drive - Quota exceeded</title></head><body><p class="uc-error-subcaption">
+Too many users have viewed or downloaded this file recently. Please try accessing the file again later.</p></body>"""
+LOGIN = b"<!doctype html><html><head><title>Google Drive: Sign-in</title></head><body></body></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4" * 64 + b"\nsize 512000\n"
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+def test_the_confirmation_of_google_drive_is_given(site: Site, tmp_path: Path, kind: str) -> None:
+    site.pages |= {"/drive": CONFIRMATION, "/download": zip_of({"AMBER_1.jpg": b"one"})}
+    site.types["/drive"] = kind
+    assert fetch(archive(site, 1), tmp_path)
+    assert (tmp_path / "amber/images/AMBER_1.jpg").read_bytes() == b"one"
+    assert site.queries == ["", "id=1Ma&confirm=t%26u"]
+
+
+def test_a_confirmation_that_leads_to_a_confirmation_ends(site: Site, tmp_path: Path) -> None:
+    site.pages |= {"/drive": CONFIRMATION, "/download": CONFIRMATION}
+    with pytest.raises(NapoBenchError, match="the web page 'Google Drive - Virus scan warning' in place of the file"):
+        fetch(archive(site, 1), tmp_path)
+    assert len(site.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("page", "status", "message"),
+    [
+        (QUOTA, 200, "Quota exceeded' in place of the file: the download quota of the file is used up"),
+        (QUOTA, 403, "the download quota of the file is used up"),
+        (LOGIN, 200, "Sign-in' in place of the file: the server asks for a login, so the file is not public"),
+        (b"\n<HTML><title>\x1b[31mwelcome</title>", 200, r"the web page '\[31mwelcome' in place of the file\."),
+    ],
+    ids=["quota", "quota, refused", "login", "another page"],
+)
+def test_a_page_in_place_of_the_archive_is_named_and_not_locked(site, tmp_path, page, status, message) -> None:
+    site.pages["/drive"] = page
+    if status != 200:
+        site.refused["/drive"] = (status, {})
+    with pytest.raises(NapoBenchError, match=message):
+        fetch(archive(site, 1), tmp_path)
+    assert not (tmp_path / LOCK_NAME).exists()
+    site.pages["/drive"], site.refused = zip_of({"AMBER_1.jpg": b"one"}), {}
+    assert fetch(archive(site, 1), tmp_path)
+
+
+def test_a_git_lfs_pointer_is_never_taken_for_the_file(site: Site, tmp_path: Path) -> None:
+    site.pages["/relation.json"] = POINTER
+    with pytest.raises(NapoBenchError, match=r"relation\.json sent a Git LFS pointer in place of the file"):
+        fetch(web_file(site), tmp_path)
+    target = tmp_path / "amber/relation.json"
+    target.parent.mkdir()
+    target.write_bytes(POINTER)
+    assert not web_file(site).is_there(tmp_path)
+    with pytest.raises(NapoBenchError, match=r"relation\.json is a Git LFS pointer in place of the file"):
+        fetch(web_file(site), tmp_path)
+    site.pages["/drive"] = zip_of({"repository/AMBER_1.jpg": POINTER})
+    with pytest.raises(NapoBenchError, match=r"Git LFS pointers in place of the files \(repository/AMBER_1\.jpg\)"):
+        fetch(archive(site, 1), tmp_path)
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_folder_cloned_without_git_lfs_is_fetched(site: Site, tmp_path: Path) -> None:
+    picture = tmp_path / "amber/images/AMBER_1.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(POINTER)
+    site.pages["/drive"] = zip_of({"AMBER_1.jpg": b"one"})
+    assert fetch(archive(site, 1), tmp_path)
+    assert picture.read_bytes() == b"one"
+
+
 def test_no_network_is_one_message(tmp_path: Path) -> None:
     with pytest.raises(NapoBenchError, match=r"http://127\.0\.0\.1:9/x cannot be fetched"):
         fetch(WebFile("amber/relation.json", "http://127.0.0.1:9/x"), tmp_path)
@@ -310,28 +299,23 @@ def test_no_member_of_an_archive_leaves_its_folder(site: Site, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "md5", "message"),
     [
-        (zip_of({"AMBER_1.jpg": b"x"}), "", r"has 1 files AMBER_.*; 3 are expected"),
+        (
+            zip_of({"AMBER_1.jpg": b"x", "a/1.jpg": b"y"}),
+            "",
+            r"has 1 files AMBER_.*; 3 are expected\. .* has a/1\.jpg\.",
+        ),
+        (zip_of({f"{n}/AMBER_1.jpg": b"x" for n in "abc"}), "", r"has 1 files AMBER_.*; 3 are expected"),
+        (zip_of({f"{n}/AMBER_1.jpg": n.encode() for n in "ab"}), "", "two different files AMBER_1.jpg: a/.* and b/"),
         (b"no zip at all", "", "is no sound zip archive"),
         (zip_of({"AMBER_1.jpg": b"x" * 900})[:-40], "", "is no sound zip archive"),
         (zip_of({"AMBER_1.jpg": b"x"}), "0" * 32, "sent other bytes than expected: MD5"),
     ],
-    ids=["incomplete", "no zip", "truncated", "wrong md5"],
+    ids=["incomplete", "one file thrice", "two files of one name", "no zip", "truncated", "wrong md5"],
 )
 def test_a_bad_archive_is_refused(site, tmp_path, content, md5, message) -> None:
     site.pages["/drive"] = content
     with pytest.raises(NapoBenchError, match=message):
         fetch(archive(site, 3, md5), tmp_path)
-
-
-def hub_pages(repo: str, revision: str, files: dict[str, bytes]) -> dict[str, bytes]:
-    """What the Hugging Face library asks a hub for, as far as a data set's files go."""
-    siblings = [{"rfilename": name} for name in files]
-    info = json.dumps({"id": repo, "sha": "c" * 40, "siblings": siblings, "tags": []}).encode()
-    tree = [{"type": "file", "path": name, "size": len(body), "oid": sha256(body)} for name, body in files.items()]
-    pages = {f"/api/datasets/{repo}/revision/{at}": info for at in (revision, "c" * 40)}
-    pages |= {f"/api/datasets/{repo}/tree/{'c' * 40}": json.dumps(tree).encode()}
-    pages |= {f"/datasets/{repo}/resolve/{'c' * 40}/{name.replace(' ', '%20')}": body for name, body in files.items()}
-    return pages
 
 
 def data_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -344,36 +328,115 @@ def data_command(*arguments: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
+VLIND = {
+    "concept": "colour",
+    "context_id": 1,
+    "context": "A blue bear",
+    "factual_context": "A bear",
+    "true_statement": "The bear is blue.",
+    "false_statement": "The bear is brown.",
+    "existent_noun": "bear",
+    "non-existent_noun": "cat",
+    "best_img_id": "3",
+    "aggregated_human_label_good_images": {"3": 3, "7": 2, "9": 1},
+}
+VLIND_FILES = {
+    "VLind-Bench Dataset/data.json": json.dumps([VLIND]).encode(),
+    "VLind-Bench Dataset/images/factual/colour/1_A bear/0.jpg": b"f",
+    "VLind-Bench Dataset/images/counterfactual/colour/1_A blue bear/3.jpg": b"c",
+    "VLind-Bench Dataset/images/counterfactual/colour/1_A blue bear/7.jpg": b"d",
+    "README.md": b"read me",
+}
+
+
 def test_vlind_comes_from_the_hub_at_one_commit(site: Site, tmp_path: Path) -> None:
-    files = {
-        "VLind-Bench Dataset/data.json": b"[]",
-        "VLind-Bench Dataset/images/factual/colour/1_A bear/0.jpg": b"f",
-        "VLind-Bench Dataset/images/counterfactual/colour/1_A blue bear/3.jpg": b"c",
-        "README.md": b"read me",
-    }
-    site.pages = hub_pages("klee972/VLind-Bench", "main", files)
+    site.pages = hub_pages("klee972/VLind-Bench", "main", VLIND_FILES)
     root = tmp_path / "data"
     done = data_command("fetch", "vlind", "--data-dir", str(root), HF_ENDPOINT=site.url, HF_HOME=str(tmp_path / "hf"))
     assert done.returncode == 0, done.stderr
     assert (root / "vlind/images/counterfactual/colour/1_A blue bear/3.jpg").read_bytes() == b"c"
-    assert (root / "vlind/data.json").read_bytes() == b"[]"
+    assert json.loads((root / "vlind/data.json").read_bytes()) == [VLIND]
     assert not (root / "vlind/README.md").exists()
     assert json.loads((root / LOCK_NAME).read_text())["vlind"]["revision"] == "c" * 40
     asked = len(site.requests)
     again = data_command("fetch", "vlind", "--data-dir", str(root), HF_ENDPOINT=site.url)
     assert again.returncode == 0
-    assert "have" in again.stderr
+    assert "have    vlind (CC-BY-SA-4.0)" in again.stderr
     assert len(site.requests) == asked
 
 
 def test_a_hub_folder_that_had_arrived_is_moved_into_place_without_the_network(tmp_path: Path) -> None:
     staging = tmp_path / ".partial/klee972--VLind-Bench"
-    (staging / "VLind-Bench Dataset/images").mkdir(parents=True)
-    (staging / "VLind-Bench Dataset/data.json").write_text("[]")
+    for name, content in VLIND_FILES.items():
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).write_bytes(content)
     (staging / "complete").write_text("c" * 40)
     assert fetch(benchmark_named("vlind").sources[0], tmp_path)
-    assert (tmp_path / "vlind/data.json").read_text() == "[]"
+    assert json.loads((tmp_path / "vlind/data.json").read_text()) == [VLIND]
     assert not staging.exists()
+
+
+SEVENTH = "VLind-Bench Dataset/images/counterfactual/colour/1_A blue bear/7.jpg"
+
+
+def test_every_image_that_data_json_names_is_counted(hub: Site, tmp_path: Path) -> None:
+    vlind = benchmark_named("vlind").sources[0]
+    there = {name: content for name, content in VLIND_FILES.items() if name != SEVENTH}
+    hub.pages = hub_pages("klee972/VLind-Bench", "main", there)
+    with pytest.raises(NapoBenchError, match=r"is not complete: .*names 1 files that are not there: vlind/.*/7\.jpg"):
+        fetch(vlind, tmp_path)
+    assert not vlind.is_there(tmp_path)
+    assert "1 files that its index names are missing" in vlind.by_hand(tmp_path)
+    hub.pages = hub_pages("klee972/VLind-Bench", "main", VLIND_FILES, "d" * 40)
+    assert fetch(vlind, tmp_path)
+    assert vlind.is_there(tmp_path)
+
+
+def test_a_login_that_the_hub_asks_for_is_named(hub: Site, tmp_path: Path) -> None:
+    hub.pages = hub_pages("klee972/VLind-Bench", "main", VLIND_FILES)
+    for path in hub.pages:
+        if "/resolve/" in path:
+            hub.refused[path] = (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
+    with pytest.raises(NapoBenchError, match="its authors ask for a login") as error:
+        fetch(benchmark_named("vlind").sources[0], tmp_path)
+    assert "Accept the conditions at https://huggingface.co/datasets/klee972/VLind-Bench" in error.value.hint
+    assert "hf auth login" in error.value.hint
+
+
+def test_a_mirror_of_the_hub_without_its_large_files_is_named(hub: Site, tmp_path: Path) -> None:
+    vlind = benchmark_named("vlind").sources[0]
+    hub.pages = hub_pages("klee972/VLind-Bench", "main", {**VLIND_FILES, SEVENTH: POINTER})
+    with pytest.raises(NapoBenchError, match=r"sent Git LFS pointers in place of 1 of 4 files: .*/7\.jpg"):
+        fetch(vlind, tmp_path)
+    hub.pages = hub_pages("klee972/VLind-Bench", "main", VLIND_FILES)
+    assert fetch(vlind, tmp_path)
+
+
+def packed(cells: list[dict[str, object]]) -> bytes:
+    stream = io.BytesIO()
+    parquet.write_table(pa.table({"question": ["?"] * len(cells), "image": cells}), stream)
+    return stream.getvalue()
+
+
+def test_images_inside_parquet_are_unpacked(hub: Site, tmp_path: Path) -> None:
+    source = HubFolder("mmhal/images", "some/images", "main", "images", (("*.jpg", 2),))
+    cells = [{"bytes": name.encode(), "path": f"folder/{name}"} for name in ("1.jpg", "2.jpg", "notes.txt")]
+    hub.pages = hub_pages("some/images", "main", {"data/test-0.parquet": packed(cells), "README.md": b""})
+    assert fetch(source, tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mmhal/images").iterdir()} == {
+        "1.jpg": b"1.jpg",
+        "2.jpg": b"2.jpg",
+    }
+    few = HubFolder("few/images", "some/images", "main", "images", (("*.jpg", 3),))
+    with pytest.raises(NapoBenchError, match=r"is not complete: 2 files arrived; 3 \*\.jpg are expected"):
+        fetch(few, tmp_path)
+
+
+def test_parquet_that_a_benchmark_reads_itself_stays_parquet(hub: Site, tmp_path: Path) -> None:
+    content = packed([{"bytes": b"x", "path": "x.jpg"}])
+    hub.pages = hub_pages("klee972/VLind-Bench", "main", {"data/train-0.parquet": content})
+    assert fetch(benchmark_named("vlind").sources[0], tmp_path)
+    assert (tmp_path / "vlind/train-0.parquet").read_bytes() == content
 
 
 def test_a_hub_without_the_data_set_is_one_message(site: Site, tmp_path: Path) -> None:
@@ -404,6 +467,10 @@ def test_the_command_fetches_what_it_can_and_names_what_it_cannot(site: Site, tm
     assert ["amber/annotations.json", "there"] in lines
     assert ["amber/query_generative.json", "missing"] in lines
     assert f"napo-bench data fetch amber --data-dir {root}".split() in lines
+    assert ["licence:", "Apache-2.0"] in lines
+    text = "\n".join(" ".join(line) for line in lines)
+    assert re.search("^spaCy en_core_web_lg (there|missing) for AMBER$", text, re.M)
+    assert re.search("^spaCy en_core_web_trf (there|missing) for Object HalBench with an LLM extractor$", text, re.M)
 
 
 def test_the_micro_world_never_overwrites_official_data(tmp_path: Path) -> None:

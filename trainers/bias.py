@@ -1,7 +1,7 @@
 """RLAIF-V-Bias: a model's own biased negatives for preference rows.
 
 Language-biased: the model answers the question without the image. Vision-biased: the model gets the image with an empty
-question. Generation is greedy with 3 beams, without an extra prompt and without a filter.
+question. Generation is by 3 beams without sampling, without an extra prompt and without a filter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from napo_bench.engines.answering import Answering
 from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
 from napo_bench.models.device import require_device, require_dtype
+from napo_bench.trainers.published import BUILD_NAME, full_name, licence_of
 from napo_bench.trainers.rows import decode_image, image_path, open_table, row_ids, row_names
 
 COLUMNS = (
@@ -41,7 +42,6 @@ COLUMNS = (
 """The published columns, in their order. Further columns of the rows follow."""
 
 ROWS_A_SHARD = 500
-BUILD_NAME = "build.json"
 _README = "README.md"
 PUBLISHED = Generation(max_new_tokens=1024, num_beams=3)
 """Generation settings of the published negatives."""
@@ -130,7 +130,8 @@ def _build_bias(
     rows_cache = cache or cache_dir() / "rows"
     if (out / _README).is_file():
         table, source = open_table(data, _NEEDED, None, rows_cache)
-        _claim(out, _identity(Checkpoint.open(checkpoint).fingerprint(), source.fingerprint(table), generation))
+        identity = _identity(Checkpoint.open(checkpoint).fingerprint(), source.fingerprint(table), generation)
+        _claim(out, identity if dtype == "auto" else identity | {"dtype": f"torch.{dtype}"})
         return _report(out, table)
     if processes.is_first():
         open_table(data, _NEEDED, None, rows_cache)  # rows that cannot be read are found before the model is loaded
@@ -141,7 +142,7 @@ def _build_bias(
         table, source = open_table(data, _NEEDED, None, rows_cache)
     if processes.is_first():
         identity = _identity(engine.fingerprint, source.fingerprint(table), generation) | {"dtype": str(engine.dtype)}
-        _claim(out, identity, checkpoint=checkpoint, data=str(data), rows=len(table))
+        _claim(out, identity, checkpoint=checkpoint, data=full_name(data), rows=len(table))
     processes.wait()
     shards = _shards(out, len(table))
     with Journal(out / "journal.sqlite") as journal:
@@ -250,6 +251,7 @@ def _report(out: Path, table: Any) -> BiasReport:
 
 def _write_readme(out: Path, report: BiasReport) -> None:
     build = files.read_json(out / BUILD_NAME)
+    licence = licence_of(build["data"])
     lines = [
         "# Preference rows with biased negatives",
         "",
@@ -258,8 +260,12 @@ def _write_readme(out: Path, report: BiasReport) -> None:
         "- `question_only`, language-biased: the answer to the question without the image",
         "- `image_only`, vision-biased: the answer to the image with an empty question",
         "",
-        "Greedy, {num_beams} beams, at most {max_new_tokens} new tokens, no filtering.".format(**build["generation"]),
+        "{num_beams} beams, no sampling, at most {max_new_tokens} new tokens, no filtering,".format(
+            **build["generation"]
+        )
+        + f" in {build['dtype'].removeprefix('torch.')}.",
         f"`{BUILD_NAME}` has the fingerprints of the checkpoint and of the rows.",
+        *(["", f"Licence of the rows: {licence}."] if licence else []),
         *([""] + [f"- {note}" for note in report.notes] if report.notes else []),
         "",
         "Made by `napo-bench data build-bias`; train on it with `napo-bench train --data` and this folder.",

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from napo_bench.core import digests, disk
+from napo_bench.core import digests, disk, files, hub
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, open_rgb
 from napo_bench.models.conversation import Conversation, Markup, any_of
 from napo_bench.trainers.negatives import BIASED, CHOSEN, REJECTED, column_of
+from napo_bench.trainers.published import hub_revision
 
 # Characters that show nothing: spaces, controls, zero-width characters, blank letters, variation selectors.
 _BLANK = r"[\p{Z}\p{C}\x{115F}\x{1160}\x{2800}\x{3164}\x{FE00}-\x{FE0F}]+"
@@ -172,7 +173,7 @@ def open_rows(
     """Open RLAIF-V or RLAIF-V-Bias rows.
 
     Args:
-        data: A parquet file, a folder of them, or the name of a data set on the Hugging Face hub.
+        data: A parquet file, a folder of them, or a data set on the Hugging Face hub: `name`, or `name@revision`.
         negatives: Names in `NEGATIVES` that the recipe needs.
         cache: Folder of the memory-mapped rows.
         conversation: Conversation whose control tokens are removed; None removes only the placeholders of data sets.
@@ -248,6 +249,7 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
         try:
             metadata = parquet.read_metadata(path)
         except (OSError, pyarrow.ArrowInvalid) as error:
+            files.refuse_lfs_pointer(path)
             raise NapoBenchError(
                 f"{path} is not a parquet file, or it is cut off: {error}.", "Fetch it again."
             ) from None
@@ -327,6 +329,7 @@ def lacks_negatives(data: str | Path, negatives: Iterable[str]) -> bool:
     try:
         columns = parquet.read_schema(first).names
     except ArrowInvalid as error:
+        files.refuse_lfs_pointer(first)
         raise NapoBenchError(f"{first} is no parquet file, or a truncated one: {error}.", "Fetch it again.") from None
     return any(column_of(name) not in columns for name in negatives)
 
@@ -349,13 +352,13 @@ def _fetched(data: str) -> Path:
 
     if data.startswith((".", "/", "~")) or data.count("/") != 1 or data.endswith(".parquet"):
         raise NapoBenchError(f"{data} does not exist.", "Give a parquet file of preference rows, or its folder.")
+    name, revision = hub_revision(data)
     try:
-        return Path(snapshot_download(data, repo_type="dataset", allow_patterns=["*.parquet"]))
+        fetched = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["*.parquet"])
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise NapoBenchError(
-            f"{data} is no folder here, and cannot be fetched from the Hugging Face hub: {str(error).splitlines()[0]}",
-            "Check the name and the network, or give a local parquet file or folder.",
-        ) from None
+        page = f"https://huggingface.co/datasets/{name}"
+        raise hub.not_fetched(page, error, f"{data} is no folder here, and {page}") from None
+    return Path(fetched)
 
 
 def _missing_hint(missing: Sequence[str], data: str | Path) -> str:

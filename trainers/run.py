@@ -3,6 +3,7 @@
 The output folder is a plain checkpoint (or adapter) with, beside it:
     training.json     what determines the run, and whether it is finished
     recipe.yaml       the resolved recipe
+    README.md         the model card: base, rows, and their licences
     rows.json         rows left out, by reason, rows that lack a negative, and rows with control tokens in their texts
     train_log.jsonl   one line a logging step
     checkpoints/      what `--resume` goes on from, until the run is finished
@@ -34,6 +35,7 @@ from napo_bench.models.conversation import Conversation
 from napo_bench.models.soundness import require_image_token
 from napo_bench.trainers import output
 from napo_bench.trainers.batches import Collator
+from napo_bench.trainers.card import write_card
 from napo_bench.trainers.forward.logps import prepare
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
@@ -178,6 +180,8 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
                     trainer.ended_by, f"Step {state.global_step:,} of {state.max_steps:,} is saved in {out}."
                 )
         _save(trainer, out)
+        if first:
+            write_card(out, recipe, inputs.rows.report)
     if first:
         output.describe(out, run, finished=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

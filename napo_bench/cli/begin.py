@@ -39,3 +39,12 @@ def quiet_libraries() -> None:
         library: Any = transformers_logging
         library.set_verbosity_error()
         library.disable_progress_bar()
+
+
+def tell_licence(data: str) -> None:
+    """Print in the first process the licence of preference rows, if it is known."""
+    from napo_bench.trainers.published import full_name, licence_of
+
+    licence = licence_of(data)
+    if licence and processes.is_first():
+        console.err.print(f"Licence of {full_name(data)}: {licence}.", markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import console
-from napo_bench.cli.begin import begin
+from napo_bench.cli.begin import begin, tell_licence
 from napo_bench.cli.listed import ListedCommand
 from napo_bench.cli.root import app
 from napo_bench.core.errors import NapoBenchError
@@ -138,6 +138,7 @@ def build_bias(
     begin(f"Writing biased negatives for {data} with {ckpt}, into {out}")
     from napo_bench.trainers.bias import build_bias as build
 
+    tell_licence(data)
     report = build(named_checkpoint(ckpt), data, out, batch_size=batch_size, device=device, dtype=dtype)
     for note in report.notes:
         console.err.print(note, markup=False, highlight=False)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import console
-from napo_bench.cli.begin import begin
+from napo_bench.cli.begin import begin, tell_licence
 from napo_bench.cli.root import app
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
@@ -86,6 +86,7 @@ def train(
         raise NapoBenchError(
             "train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to see the plan first."
         )
+    tell_licence(resolved.data)
     from napo_bench.trainers.run import default_cache, open_inputs
     from napo_bench.trainers.run import train as run_training
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from napo_bench.cli import console
-from napo_bench.cli.begin import begin
+from napo_bench.cli.begin import begin, tell_licence
 from napo_bench.cli.listed import ListedCommand
 from napo_bench.cli.root import app
 from napo_bench.cli.score import (
@@ -122,6 +122,7 @@ def train_then_eval(
     members = suite_named(suite or (MICRO if micro else ",".join(default_suite())))
     is_micro_suite = members == [MICRO]
     rows = data or _common_data([found.data for found in recipes.values()])
+    tell_licence(rows)
     judge, marks = None, read_marks(thinking_marks)
     if not is_micro_suite:
         judge = configured_judge(

@@ -217,6 +217,14 @@ def test_a_folder_that_holds_another_build_is_refused(build, tmp_path: Path) -> 
         build(rlaif_v(2), "foreign")
 
 
+def test_a_finished_build_of_another_dtype_is_refused(build, checkpoint: Path, tmp_path: Path) -> None:
+    build(rlaif_v(2))
+    readme = (tmp_path / "out/README.md").read_text()
+    assert "3 beams, no sampling, at most 1024 new tokens, no filtering, in float32." in readme
+    with pytest.raises(NapoBenchError, match=r"its dtype is torch\.float32, torch\.float16 is expected"):
+        build_bias(str(checkpoint), tmp_path / "out.parquet", tmp_path / "out", device="cpu", dtype="float16")
+
+
 def test_two_processes_write_what_one_writes(build, checkpoint: Path, tmp_path: Path) -> None:
     count = bias.ROWS_A_SHARD + 2
     rows = [{**row, "image": rlaif_v(2)[n % 2]["image"]} for n, row in enumerate(rlaif_v(3) * (count // 3 + 1))][:count]

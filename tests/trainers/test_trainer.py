@@ -286,6 +286,7 @@ def test_output_is_a_plain_checkpoint_without_pickles(run):
         "without": {"language": ["row-5"]},
         "cleaned": [],
     }
+    assert "13 of 14 preference rows of `rows.parquet`" in (out / "README.md").read_text()
 
 
 def test_lora_trains_adapters_of_the_language_model_and_saves_them_alone(run, world):
@@ -295,6 +296,7 @@ def test_lora_trains_adapters_of_the_language_model_and_saves_them_alone(run, wo
     assert len(adapter) == 2 * 2 * 7
     assert any(weight.abs().max() > 0 for name, weight in adapter.items() if "lora_B" in name)
     assert not (out / "model.safetensors").exists()
+    assert (out / "README.md").read_text().startswith('---\nlibrary_name: "peft"\n')
     checkpoint = Checkpoint.open(str(out))
     assert checkpoint.adapter == out and checkpoint.folder.samefile(world / "base")
     checkpoint.load_model(torch.device("cpu"), torch.float32)

@@ -61,8 +61,8 @@ def score_amber(data: Amber, answers: Answers, options: ScoreOptions) -> Benchma
         descriptions = [_description(answer, data.truth, text, similar) for answer in described]
     if judged:
         settings["answers"] = options.answers
-    read = READINGS[options.answers]
-    choices = [_choice(answer, read(answer.text)) for answer in judged]
+    read_answers = [READINGS[options.answers](answer.text) for answer in judged]
+    choices = [_choice(answer, read) for answer, read in zip(judged, read_answers, strict=True)]
     counts = [sample["counts"] for sample in choices]
     groups = {
         group: asked
@@ -87,7 +87,7 @@ def score_amber(data: Amber, answers: Answers, options: ScoreOptions) -> Benchma
         ],
         doubts=[
             *empty_doubt(answer.text for answer in described),
-            *empty_doubt(answer.text for answer in judged),
+            *(empty_doubt(answer.text for answer in judged) or _reading_doubt(read_answers, data.truth)),
         ],
         settings=settings,
         unanswered=answers.unanswered,
@@ -156,6 +156,19 @@ def _reading_notes(texts: Sequence[str], reading: str) -> list[str]:
             f"and count as wrong{remedy}"
         )
     return notes
+
+
+def _reading_doubt(read: Sequence[str], data: AmberData) -> list[str]:
+    """One line if more than half of the yes/no answers are neither, else none.
+
+    The usual reason is a file of descriptions with the ids of questions.
+    """
+    neither = sum(text not in ("Yes", "No") for text in read)
+    if 2 * neither <= len(read):
+        return []
+    ids = [annotation.id for annotation in data.annotations if annotation.type == official.GENERATIVE]
+    where = f". Descriptions have the ids {min(ids)} to {max(ids)}" if ids else ""
+    return [f"{neither} of {len(read)} yes/no answers are neither Yes nor No: the numbers measure nothing{where}"]
 
 
 def _choice(answer: Answer, read: str) -> Row:

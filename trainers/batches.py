@@ -27,7 +27,7 @@ class TrainingBatch:
     """A batch of rows, ready for the forward.
 
     Attributes:
-        ids: Ids of the rows.
+        ids: Names of the rows.
         positions: Positions of the rows in the data set.
         lengths: Tokens of image, prompt and the longest response of each row.
         prompts: Rows as prompts with responses. If chosen responses are also compared over a crop of their image, B
@@ -117,8 +117,7 @@ class Collator:
 
 
 class EpochBatches(Sampler[list[tuple[int, bool]]]):
-    """The rows of one process in each batch of all processes: every row once an epoch, in an order that is drawn for
-    each epoch.
+    """The rows of one process in each batch of all processes: every row once an epoch, in an order that is drawn.
 
     A batch of all processes contains the same rows for any number of processes. The last batch of an epoch may be
     smaller. A process without a row in this batch gets a row that does not count.
@@ -129,14 +128,16 @@ class EpochBatches(Sampler[list[tuple[int, bool]]]):
         rank: Rank of this process.
         processes: Number of processes.
         seed: Seed of the order.
+        each_epoch: Whether each epoch has an order of its own. False draws one order as
+            `random.seed(seed); random.shuffle(rows)` does.
     """
 
-    def __init__(self, rows: int, batch_size: int, rank: int, processes: int, seed: int) -> None:
+    def __init__(self, rows: int, batch_size: int, rank: int, processes: int, seed: int, *, each_epoch: bool) -> None:
         self.rows, self.batch_size, self.rank, self.processes, self.seed = rows, batch_size, rank, processes, seed
-        self.epoch = 0
+        self.each_epoch, self.epoch = each_epoch, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of that epoch."""
+        """Choose the epoch, whose order follows if each epoch has an order of its own."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -144,7 +145,7 @@ class EpochBatches(Sampler[list[tuple[int, bool]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
         order = list(range(self.rows))
-        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+        random.Random(f"{self.seed}/{self.epoch}" if self.each_epoch else self.seed).shuffle(order)
         step = self.batch_size * self.processes
         for start in range(0, self.rows, step):
             batch = order[start : start + step]
@@ -153,10 +154,10 @@ class EpochBatches(Sampler[list[tuple[int, bool]]]):
 
 
 class EpochLoader(DataLoader[PreferenceRow]):
-    """A loader whose order is drawn for each epoch. The Trainer sets the epoch."""
+    """A loader of `EpochBatches`. The Trainer sets the epoch."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of that epoch."""
+        """Choose the epoch."""
         assert isinstance(self.batch_sampler, EpochBatches)
         self.batch_sampler.set_epoch(epoch)
 

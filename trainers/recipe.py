@@ -75,18 +75,20 @@ class Recipe:
         schedule: Schedule of the learning rate, by transformers' name.
         warmup: Share of the steps in which the learning rate rises.
         weight_decay: Weight decay of AdamW.
-        max_grad_norm: Norm to which gradients are clipped.
+        max_grad_norm: Norm to which gradients are clipped; 0 clips no gradient.
         per_device_batch_size: Number of rows in one forward of one process.
         gradient_accumulation: Number of forwards before the weights change.
         precision: `bf16` keeps the trained weights in float32 and computes in bfloat16.
         gradient_checkpointing: Whether to recompute activations in the backward.
+        shuffle: Whether the order of the rows is drawn `once`, or anew for `each_epoch`.
+        strip_responses: Whether blanks at the ends of responses are removed.
         max_length: Maximum number of tokens of image, prompt and one response; longer rows are left out and reported.
         shared_prefix: Whether to compute image and prompt once for all responses of a row.
         train_vision_tower: Whether to train the vision tower too.
         lora_r: Rank of LoRA adapters on the language model's linear layers; 0 trains all weights.
         lora_alpha: Scale of the adapters.
         lora_dropout: Dropout before the adapters.
-        seed: Seed of the order of rows, of dropout, of mDPO's crops and of the draws of `random` weights.
+        seed: Seed of the order of the rows, of dropout, of mDPO's crops and of the draws of `random` weights.
         logging_steps: Steps between two lines of the log.
         save_steps: Steps between two checkpoints to resume from.
         workers: Number of processes that decode images for each training process.
@@ -113,11 +115,13 @@ class Recipe:
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup: Fraction = 0.1
     weight_decay: NotNegative = 0.01
-    max_grad_norm: Positive = 1.0
+    max_grad_norm: NotNegative = 0.0
     per_device_batch_size: Count = 4
     gradient_accumulation: Count = 1
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = True
+    shuffle: Literal["once", "each_epoch"] = "once"
+    strip_responses: bool = False
     max_length: Count = 2048
     shared_prefix: bool = True
     train_vision_tower: bool = False

@@ -38,9 +38,11 @@ class PreferenceRow:
 
     Attributes:
         position: Position in the data set, from 0.
-        id: `idx` of the row, or its position if the data set has no `idx`.
+        id: Name of the row: `idx` of the row, or its position if the data set has no `idx`. Rows that share an `idx`
+            have their number in the name.
         question: Question without a template.
-        responses: Chosen response, then the negatives; "" if the row lacks a negative.
+        responses: Chosen response, then the negatives; "" if the row lacks a negative. Blanks at their ends are removed
+            if the recipe says so.
         image: Image of the row; None if the image cannot be decoded.
         counted: Whether the row counts; False for a row that only gives a process work in the last batch of an epoch.
     """
@@ -99,11 +101,11 @@ class PreferenceRows(Dataset[PreferenceRow]):
         report: Report about the rows.
     """
 
-    def __init__(self, table: Any, source: DataFiles, negatives: Sequence[str], markup: Markup) -> None:
+    def __init__(self, table: Any, source: DataFiles, negatives: Sequence[str], markup: Markup, *, strip: bool) -> None:
         self._table = table
         self._source = source
-        self._ids = row_ids(table)
-        self._names = row_names(self._ids)
+        self._strip = strip
+        self._names = row_names(row_ids(table))
         self.responses = (CHOSEN, *negatives)
         self.report = RowReport(len(table))
         texts = {name: _visible_texts(table, column_of(name), markup) for name in self.responses}
@@ -113,19 +115,21 @@ class PreferenceRows(Dataset[PreferenceRow]):
         equal = np.zeros(len(table), dtype=np.bool_)
         if REJECTED.name in texts:
             equal = _are_equal(texts[CHOSEN], texts[REJECTED.name]) & ~no_chosen & ~no_negative
+            self._empty[REJECTED.name] = self._empty[REJECTED.name] | equal
+        only_equal = np.logical_and.reduce([self._empty[name] for name in negatives]) & equal
         self.positions: NDArray[np.int64] = np.arange(len(table))
         self._leave_out("no chosen response", np.flatnonzero(no_chosen))
         self._leave_out("no negative response", np.flatnonzero(no_negative))
-        self._leave_out("chosen and rejected response are equal", np.flatnonzero(equal))
+        self._leave_out("chosen and rejected response are equal", np.flatnonzero(only_equal))
         for name in negatives:
-            lacking = np.flatnonzero(self._empty[name] & ~no_chosen & ~no_negative & ~equal)
+            lacking = np.flatnonzero(self._empty[name] & ~no_chosen & ~no_negative & ~only_equal)
             if lacking.size:
                 self.report.without[name] = [self._names[position] for position in lacking.tolist()]
         columns = ("question", *(column_of(name) for name in self.responses))
         cleaned = np.intersect1d(self.positions, np.flatnonzero(_holds(table, columns, markup.controls)))
         self.report.cleaned = [self._names[position] for position in cleaned.tolist()]
         others = {*markup.placeholders, *markup.controls} - {markup.own}
-        changed = equal | _holds(table, columns, others)
+        changed = _holds(table, columns, others)
         for name, empty in self._empty.items():
             changed |= empty & ~_is_empty(table.data.column(column_of(name)))
         self.fingerprint = source.fingerprint(table)
@@ -157,18 +161,25 @@ class PreferenceRows(Dataset[PreferenceRow]):
         row = self._table[position]
         return PreferenceRow(
             position=position,
-            id=self._ids[position],
+            id=self._names[position],
             question=row["question"] or "",
-            responses=tuple(
-                "" if self._empty[name][position] else row[column_of(name)].strip() for name in self.responses
-            ),
+            responses=tuple(self._response(row, position, name) for name in self.responses),
             image=decode_image(row["image"], self._source.folder(position)),
             counted=counted,
         )
 
+    def _response(self, row: Mapping[str, str], position: int, name: str) -> str:
+        text = "" if self._empty[name][position] else row[column_of(name)]
+        return text.strip() if self._strip else text
+
 
 def open_rows(
-    data: str | Path, negatives: Sequence[str], cache: Path, conversation: Conversation | None = None
+    data: str | Path,
+    negatives: Sequence[str],
+    cache: Path,
+    conversation: Conversation | None = None,
+    *,
+    strip: bool = False,
 ) -> PreferenceRows:
     """Open RLAIF-V or RLAIF-V-Bias rows.
 
@@ -177,6 +188,7 @@ def open_rows(
         negatives: Names in `NEGATIVES` that the recipe needs.
         cache: Folder of the memory-mapped rows.
         conversation: Conversation whose control tokens are removed; None removes only the placeholders of data sets.
+        strip: Whether blanks at the ends of responses are removed.
 
     Raises:
         NapoBenchError: the data does not exist, a file is no parquet, a column is missing or of another type, or no row
@@ -185,7 +197,7 @@ def open_rows(
     needed = {"question", "image", *(column_of(name) for name in (CHOSEN, *negatives))}
     table, source = open_table(data, needed, {"idx"}, cache)
     markup = conversation.markup if conversation else Markup()
-    rows = PreferenceRows(table, source, negatives, markup)
+    rows = PreferenceRows(table, source, negatives, markup, strip=strip)
     if not len(rows):
         raise NapoBenchError(f"{data}: no row has a chosen response and one of {', '.join(negatives)}.")
     return rows

@@ -12,6 +12,7 @@ The output folder is a plain checkpoint (or adapter) with, beside it:
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -75,7 +76,7 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
     config, processor = checkpoint.open_parts()
     require_image_token(recipe.base, processor, config)
     conversation = Conversation.of(processor, config)
-    rows = open_rows(recipe.data, recipe.negatives, cache / "rows", conversation)
+    rows = open_rows(recipe.data, recipe.negatives, cache / "rows", conversation, strip=recipe.strip_responses)
     return Inputs(checkpoint, conversation, config, rows)
 
 
@@ -202,7 +203,7 @@ def _training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup,
         weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
+        max_grad_norm=recipe.max_grad_norm or math.inf,  # 0 would also skip the norm, and so the check of gradients
         optim="adamw_torch",
         bf16=recipe.precision == "bf16",
         **recomputing,
@@ -269,6 +270,7 @@ def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
         responses=rows.responses,
         crop_seed=recipe.crop_seed,
         prompt=[conversation.prompt("", has_image=True), conversation.answer(""), conversation.square],
+        strip_responses=recipe.strip_responses,
         max_length=recipe.max_length,
         batch_size=recipe.per_device_batch_size,
         shared_prefix=recipe.shared_prefix,

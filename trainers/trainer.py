@@ -96,7 +96,14 @@ class PreferenceTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[PreferenceRow]:
         """The rows of this process, `per_device_batch_size` at a time."""
         args = self.args
-        batches = EpochBatches(len(self.rows), args.train_batch_size, processes.rank(), processes.count(), args.seed)
+        batches = EpochBatches(
+            len(self.rows),
+            args.train_batch_size,
+            processes.rank(),
+            processes.count(),
+            args.seed,
+            each_epoch=self.recipe.shuffle == "each_epoch",
+        )
         return EpochLoader(
             self.rows,
             batch_sampler=batches,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 from PIL import Image
 from tiny_models import IMAGE
 from tiny_rows import tiny_rows
 
 from napo_bench.trainers.batches import Collator, EpochBatches, random_crop
+from napo_bench.trainers.recipe import load_recipe
 
 ALL = ("rejected", "language", "vision")
 
@@ -59,7 +62,9 @@ def test_random_crop_is_1_to_20_percent_of_the_picture_and_the_same_for_the_same
 
 def test_every_row_is_drawn_once_an_epoch_in_batches_that_do_not_depend_on_the_processes():
     def batches(processes):
-        samplers = [EpochBatches(11, 4 // processes, rank, processes, seed=7) for rank in range(processes)]
+        samplers = [
+            EpochBatches(11, 4 // processes, rank, processes, seed=7, each_epoch=True) for rank in range(processes)
+        ]
         for sampler in samplers:
             sampler.set_epoch(2)
         assert len({len(sampler) for sampler in samplers}) == 1
@@ -72,15 +77,31 @@ def test_every_row_is_drawn_once_an_epoch_in_batches_that_do_not_depend_on_the_p
 
 
 def test_a_process_without_a_row_in_the_last_batch_gets_one_that_does_not_count():
-    last = [list(EpochBatches(5, 1, rank, 4, seed=0))[-1] for rank in range(4)]
+    last = [list(EpochBatches(5, 1, rank, 4, seed=0, each_epoch=True))[-1] for rank in range(4)]
     assert [counted for batch in last for _, counted in batch] == [True, False, False, False]
 
 
-def test_order_changes_with_the_epoch_and_the_seed_alone():
-    def order(seed, epoch):
-        sampler = EpochBatches(20, 20, 0, 1, seed)
-        sampler.set_epoch(epoch)
-        return next(iter(sampler))
+def order(seed, epoch, each_epoch):
+    sampler = EpochBatches(20, 20, 0, 1, seed, each_epoch=each_epoch)
+    sampler.set_epoch(epoch)
+    return [index for index, _ in next(iter(sampler))]
 
-    assert order(0, 0) == order(0, 0)
-    assert len({str(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+def test_an_order_for_each_epoch_changes_with_the_epoch_and_the_seed_alone():
+    assert order(0, 0, each_epoch=True) == order(0, 0, each_epoch=True)
+    assert len({str(order(seed, epoch, each_epoch=True)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_the_paper_s_run_has_10392_steps():
+    """The last checkpoint that NaPO's pipeline.sh names: RLAIF-V's 83,132 rows on 8 GPUs."""
+    recipe = load_recipe("llava-1.5-7b-napo")
+    forwards = len(EpochBatches(83_132, recipe.per_device_batch_size, 0, 8, recipe.seed, each_epoch=False))
+    assert recipe.epochs * forwards / recipe.gradient_accumulation == 10_392
+
+
+def test_one_order_for_all_epochs_is_that_of_the_paper_s_code():
+    """NaPO's data set: `random.shuffle` once behind `set_seed`, then read in sequence in every epoch."""
+    random.seed(42)
+    expected = list(range(20))
+    random.shuffle(expected)
+    assert order(42, 0, each_epoch=False) == order(42, 3, each_epoch=False) == expected

@@ -86,19 +86,29 @@ def test_an_answer_that_shows_nothing_is_no_answer(open_tiny, text):
     assert rows[1, True].responses[2] == ""
 
 
-def test_chosen_equal_to_rejected_is_left_out_and_a_biased_negative_may_equal_it(open_tiny):
+def test_rejected_equal_to_chosen_is_no_negative_and_a_biased_negative_may_equal_it(open_tiny):
     source = tiny_rows(4)
     source[1]["rejected"] = f" {source[1]['chosen']}\u200b\n"
     source[2]["question_only"] = source[2]["chosen"]
     source[3] |= {"chosen": "", "rejected": ""}
     rows = open_tiny(source)
-    assert rows.report.left_out == {
-        "chosen and rejected response are equal": ["row-1"],
-        "no chosen response": ["row-3"],
-    }
-    assert [rows[index, True].id for index in range(2)] == ["row-0", "row-2"]
-    assert rows.report.without == {}
+    assert rows.report.left_out == {"no chosen response": ["row-3"]}
+    assert rows.report.without == {"rejected": ["row-1"]}
+    assert [rows[index, True].id for index in range(3)] == ["row-0", "row-1", "row-2"]
+    assert rows[1, True].responses[1] == "" and rows[1, True].responses[2] == source[1]["question_only"]
+    pairs = open_tiny(source, ("rejected",))
+    assert pairs.report.left_out["chosen and rejected response are equal"] == ["row-1"]
+    assert [pairs[index, True].id for index in range(2)] == ["row-0", "row-2"]
     assert len(open_tiny(source, ("language",))) == 3
+
+
+def test_blanks_at_the_ends_of_responses_are_kept_unless_they_are_to_be_removed(tmp_path):
+    source = tiny_rows(1)
+    source[0] |= {"chosen": " w5 w6 \n", "rejected": "w7 "}
+    path = write_rows(tmp_path / "rows.parquet", source)
+    kept = open_rows(path, ("rejected",), tmp_path / "cache")
+    assert kept[0, True].responses == (" w5 w6 \n", "w7 ")
+    assert open_rows(path, ("rejected",), tmp_path / "cache", strip=True)[0, True].responses == ("w5 w6", "w7")
 
 
 def test_rows_with_one_id_are_told_apart_by_their_number(open_tiny):
@@ -115,6 +125,7 @@ def test_rows_with_one_id_are_told_apart_by_their_number(open_tiny):
     }
     assert rows.report.without == {"vision": ["same (row 2)"]}
     assert [rows[index, True].position for index in range(3)] == [0, 2, 4]
+    assert [rows[index, True].id for index in range(3)] == ["row-0", "same (row 2)", "row-4"]
 
 
 def test_control_tokens_in_texts_are_counted_with_their_rows(tmp_path, conversation):

@@ -534,7 +534,7 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_the_run_can_go_on(run, mon
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(run, monkeypatch, tmp_path):
     from napo_bench.trainers import trainer as trainer_module
 
-    whole = run("whole")
+    whole = run("whole", max_grad_norm=0)
     log_ratios = trainer_module.LogRatios
 
     class Steep(log_ratios):
@@ -545,11 +545,20 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(run, 
 
     monkeypatch.setattr(trainer_module, "LogRatios", Steep)
     with pytest.raises(NapoBenchError, match=r"The gradient of step 1 is NaN or infinite. The rows of its batch: row-"):
-        run()
+        run(max_grad_norm=0)
     saved = weights_of(tmp_path / "out/checkpoints/checkpoint-0")
     assert all(torch.isfinite(weight).all() for weight in saved.values())
     monkeypatch.setattr(trainer_module, "LogRatios", log_ratios)
-    assert_same_weights(whole, run(resume=True))
+    assert_same_weights(whole, run(resume=True, max_grad_norm=0))
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_recipe_and_0_clips_none(run):
+    free = run("free", max_grad_norm=0)
+    assert_same_weights(free, run("high", max_grad_norm=1e6))
+    norms = [line["grad_norm"] for line in log_of(free)]
+    assert max(norms) > 1.5 * min(norms)  # AdamW does not see a factor that all steps share
+    clipped = run("clipped", max_grad_norm=min(norms) / 2)
+    assert distance(weights_of(free), weights_of(clipped)) > 0
 
 
 @pytest.mark.parametrize("filled_by", ["weights", "optimizer"])

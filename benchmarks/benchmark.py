@@ -24,10 +24,30 @@ Need = Literal["judge", "extractor", "words", "yes_no"]
 LAST = 1000
 """Place of a benchmark without a place of its own."""
 
-PROFILES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"greedy": {}, "paper": {"num_beams": 3, "do_sample": True, "temperature": 0.2}}
+
+@dataclass(frozen=True)
+class Profile:
+    """How a run generates answers.
+
+    Attributes:
+        generation: Settings that the profile adds to a task's generation settings.
+        half: Number type on CUDA, if the user names none.
+    """
+
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    half: str = "bfloat16"
+
+
+_BEAMS = {"num_beams": 3}
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "greedy": Profile(),
+        # NaPO's script sets no top-k, and its library's default is 50.
+        "paper": Profile({**_BEAMS, "do_sample": True, "temperature": 0.2, "top_k": 50}, half="float16"),
+        "rlaif-v": Profile(_BEAMS, half="float16"),
+    }
 )
-"""Generation profile -> settings that the profile adds to a task's generation settings."""
+"""Name of a generation profile -> the profile. `paper` is NaPO's evaluation, `rlaif-v` is RLAIF-V's."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ class Task:
         name: Name in a suite.
         metrics: Names of the metrics that the answers give.
         max_new_tokens: Maximum length of an answer in tokens.
-        profiles: Generation profile -> settings that the profile adds to the generation settings.
+        profiles: Generation profile -> settings that take the place of those of the profile in PROFILES.
         is_default: Whether the default suite contains the task.
         typical_units: Number of units in the published data, for estimates of time.
         questions_a_unit: Mean number of questions in a unit, for the same estimates.
@@ -101,14 +121,15 @@ class Task:
     name: str
     metrics: tuple[str, ...]
     max_new_tokens: int = 1024
-    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: PROFILES)
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     is_default: bool = True
     typical_units: int = 1000
     questions_a_unit: int = 1
 
     def generation(self, profile: str) -> dict[str, Any]:
         """The generation settings of a profile."""
-        return {"max_new_tokens": self.max_new_tokens, "until": [], **self.profiles[profile]}
+        added = self.profiles.get(profile, PROFILES[profile].generation)
+        return {"max_new_tokens": self.max_new_tokens, "until": [], **added}
 
 
 @dataclass(frozen=True, eq=False)

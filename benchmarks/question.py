@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from napo_bench.core.errors import NapoBenchError
 
@@ -128,6 +128,10 @@ class BenchmarkData(ABC):
         Raises:
             NapoBenchError: a field of a row is missing or of another type; names `source`, row and field.
         """
+
+    def under(self, profile: str) -> Self:
+        """The data as a generation profile asks it; by default the same data for every profile."""
+        return self
 
     def units(self, task: str) -> list[list[Question]]:
         """The questions of each sampling unit of a task; by default each question is a unit.

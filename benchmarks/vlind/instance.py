@@ -16,6 +16,11 @@ from napo_bench.core.errors import NapoBenchError
 FETCH_HINT = "Fetch it with `napo-bench data fetch vlind`."
 VOTES = "aggregated_human_label_good_images"
 
+BEST_IMG_ID = "best_img_id"
+MOST_VOTES = "most votes"
+RULES = (BEST_IMG_ID, MOST_VOTES)
+"""How the image of VP and CB is chosen: by the authors' field (VLind-Bench), or by votes (NaPO's script)."""
+
 _TEXTS = ("context", "factual_context", "true_statement", "false_statement", "existent_noun")
 _NOUN_SPELLINGS = ("non-existent_noun", "non_existent_noun")
 
@@ -56,10 +61,10 @@ class Instance:
         false_statement: Statement that is false in the counterfactual world and true in the real world.
         existent_noun: Object that is in the best counterfactual image.
         non_existent_noun: Object that is not in the best counterfactual image.
-        best_image: Id of the image for the tests VP and CB.
+        best_images: Rule -> id of the image for the tests VP and CB.
         good_images: Ids of the images for the test LP.
         factual: Image for the test CK.
-        counterfactual: Id -> image, for the best image and the good images.
+        counterfactual: Id -> image, for the best images and the good images.
     """
 
     concept: str
@@ -70,7 +75,7 @@ class Instance:
     false_statement: str
     existent_noun: str
     non_existent_noun: str
-    best_image: str
+    best_images: Mapping[str, str]
     good_images: tuple[str, ...]
     factual: Picture
     counterfactual: Mapping[str, Picture]
@@ -96,7 +101,8 @@ def make_instance(
     if not good:
         return None
     named = image_id(row, "best_img_id")
-    best = best_image(named if named in pictures else None, shown)
+    most_votes = best_image(None, shown)
+    best = {BEST_IMG_ID: best_image(named if named in pictures else None, shown), MOST_VOTES: most_votes}
     spelling = next((name for name in _NOUN_SPELLINGS if name in row), _NOUN_SPELLINGS[0])
     concept, context_id = identity(row, where)
     return Instance(
@@ -104,10 +110,10 @@ def make_instance(
         context_id,
         **{name: files.field(row, name, str, where) for name in _TEXTS},
         non_existent_noun=files.field(row, spelling, str, where),
-        best_image=best,
+        best_images=best,
         good_images=tuple(good),
         factual=factual,
-        counterfactual={image: pictures[image] for image in (*good, best)},
+        counterfactual={image: pictures[image] for image in (*good, *best.values())},
     )
 
 

@@ -1,7 +1,7 @@
-"""The hub mirror of VLind-Bench (`MM-Hallu/VLind-Bench`): one row an image, as parquet or as JSON lines.
+"""VLind-Bench as one row an image, in parquet or in JSON lines.
 
-The mirror has no votes. It contains only the chosen images, so each image counts as good. If a file has a column of
-votes or of image ids, the column is used.
+A row needs the image's id and the votes of its instance. The hub's `MM-Hallu/VLind-Bench` has neither, so its best
+image and its good images are unknown. Such files are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from napo_bench.benchmarks.vlind.instance import (
     make_instance,
     read_votes,
 )
-from napo_bench.benchmarks.vlind.score import MIN_VOTES
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 
@@ -89,20 +88,18 @@ def instances(rows: Iterable[MirrorRow]) -> list[Instance]:
 
 def _instance(shown: Sequence[MirrorRow], factual: Picture) -> Instance | None:
     fields, where, _ = shown[0]
-    ids = _image_ids(shown)
+    ids = [_image_id(row) for row in shown]
     if len(set(ids)) < len(ids):
         raise NapoBenchError(f"{where}: the instance has two images of the same image_id ({', '.join(ids)}).")
-    votes = read_votes(fields, where) if fields.get(VOTES) else dict.fromkeys(ids, MIN_VOTES)
     pictures = {image: row.picture for image, row in zip(ids, shown, strict=True)}
-    return make_instance(fields, where, votes, factual, pictures)
+    return make_instance(fields, where, read_votes(fields, where), factual, pictures)
 
 
-def _image_ids(shown: Sequence[MirrorRow]) -> list[str]:
-    """The image ids: the column `image_id` if it exists, else the best image's id for a single image, and 0, 1, ... for
-    several.
-    """
-    own = [image for row in shown if (image := image_id(row.fields, "image_id")) is not None]
-    if len(own) == len(shown):
-        return own
-    best = image_id(shown[0].fields, "best_img_id")
-    return [best] if best is not None and len(shown) == 1 else [str(index) for index in range(len(shown))]
+def _image_id(row: MirrorRow) -> str:
+    found = image_id(row.fields, "image_id")
+    if found is None or not row.fields.get(VOTES):
+        raise NapoBenchError(
+            f"{row.where}: without the fields 'image_id' and {VOTES!r}, the images of VP, CB and LP cannot be known.",
+            "The hub's MM-Hallu/VLind-Bench lacks both. The authors' data has them: napo-bench data fetch vlind",
+        )
+    return found

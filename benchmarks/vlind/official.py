@@ -44,7 +44,7 @@ def load_instances(folder: Path) -> list[Instance]:
     """The instances of a VLind-Bench folder. Instances without an image of two votes are left out.
 
     Args:
-        folder: Folder with `data.json` and `images/`, or with the hub mirror's `*.parquet` or `*.jsonl`.
+        folder: Folder with `data.json` and `images/`, or with `*.parquet` or `*.jsonl` of one row an image.
 
     Raises:
         NapoBenchError: the folder has neither layout, or a row is malformed. The error names file, row and field.
@@ -52,7 +52,8 @@ def load_instances(folder: Path) -> list[Instance]:
     sources = data_files(folder)
     if not sources:
         raise NapoBenchError(
-            f"{folder} holds no VLind-Bench: neither data.json nor the hub mirror's *.parquet or *.jsonl.", FETCH_HINT
+            f"{folder} holds no VLind-Bench: neither data.json nor *.parquet or *.jsonl of one row an image.",
+            FETCH_HINT,
         )
     if sources[0].name == "data.json":
         instances = _from_data_json(sources[0])
@@ -65,7 +66,7 @@ def load_instances(folder: Path) -> list[Instance]:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The files that the instances are read from: data.json, else the mirror's parquet, else its JSON lines."""
+    """The files that the instances are read from: data.json, else parquet files, else JSON lines."""
     if (folder / "data.json").exists():
         return [folder / "data.json"]
     return sorted(folder.glob("*.parquet")) or sorted(folder.glob("*.jsonl"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from napo_bench.benchmarks.vlind.instance import Instance, Picture
+from napo_bench.benchmarks.vlind.instance import BEST_IMG_ID, Instance, Picture
 from napo_bench.benchmarks.vlind.official import FACTUAL_IMAGE, AnswerKey
 
 _ANSWER_FORM = "Only respond in True or False."
@@ -53,11 +53,16 @@ def presence_statement(noun: str) -> str:
     return f"There is {noun} in the given image."
 
 
-def statements(instance: Instance) -> Iterator[Statement]:
-    """The questions of an instance, in the order CK, VP, CB, LP; statement 1 before statement 2."""
+def statements(instance: Instance, rule: str = BEST_IMG_ID) -> Iterator[Statement]:
+    """The questions of an instance, in the order CK, VP, CB, LP; statement 1 before statement 2.
+
+    Args:
+        instance: The instance.
+        rule: How the image of VP and CB is chosen, of `instance.RULES`.
+    """
     true, false = instance.true_statement, instance.false_statement
     nouns = instance.existent_noun, instance.non_existent_noun
-    best = instance.best_image
+    best = instance.best_images[rule]
 
     def pair(test: str, image: str, first: str, second: str) -> Iterator[Statement]:
         picture = instance.factual if test == "ck" else instance.counterfactual[image]

@@ -12,7 +12,7 @@ from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note,
 from napo_bench.benchmarks.unanswered import kept_thoughts
 from napo_bench.benchmarks.vlind import METRICS
 from napo_bench.benchmarks.vlind.data import Vlind
-from napo_bench.benchmarks.vlind.instance import Instance
+from napo_bench.benchmarks.vlind.instance import BEST_IMG_ID, Instance
 from napo_bench.benchmarks.vlind.official import data_files
 from napo_bench.benchmarks.vlind.prompts import Statement
 from napo_bench.benchmarks.vlind.score import STYLES, instance_counts, parse_answer, passes
@@ -31,15 +31,18 @@ def score_vlind(data: Vlind, answers: Answers, options: ScoreOptions) -> Benchma
         NapoBenchError: no instance has all its tests.
     """
     given = {answer.question: answer for answer in answers}
+    rule = data.rule_of(given)
+    instances = data.instances(rule)
     texts = answers.texts
     samples: list[dict[str, Any]] = []
     groups: dict[str, list[dict[str, float]]] = {}
-    for instance, questions in data.instances:
+    for instance, questions in instances:
         passed = _passed(questions, given)
         counts = _counts(passed, instance.good_images)
         if counts is None:
             continue
-        samples.append(_sample(instance, questions, given, counts, data.folder.parent))
+        best = instance.counterfactual[instance.best_images[rule]]
+        samples.append(_sample(instance, best.name(data.folder.parent), questions, given, counts, data.folder.parent))
         groups.setdefault(f"concept/{instance.concept}", []).append(counts)
         for style, ids in STYLES.items():
             of_style = _counts(passed, [image for image in instance.good_images if int(image) in ids])
@@ -51,7 +54,7 @@ def score_vlind(data: Vlind, answers: Answers, options: ScoreOptions) -> Benchma
             "An instance is scored over both statements of each of its four tests.",
         )
     notes = [*answers.notes, *empty_note(texts)]
-    total = len(data.instances)
+    total = len(instances)
     if left_out := total - len(samples):
         notes.append(f"{left_out} of {total} instances left out: a pair of ck, vp or cb is missing, or every lp")
     if unclear := sum(parse_answer(text) == "NA" for text in texts):
@@ -62,10 +65,16 @@ def score_vlind(data: Vlind, answers: Answers, options: ScoreOptions) -> Benchma
         complete=answers.is_complete,
         notes=notes,
         doubts=empty_doubt(texts),
-        settings={"layout": "data.json" if data_files(data.folder)[0].name == "data.json" else "hub mirror"},
+        settings=_settings(data, rule),
         unanswered=answers.unanswered,
         samples=samples,
     )
+
+
+def _settings(data: Vlind, rule: str) -> dict[str, Any]:
+    """The layout, and the choice of the image of VP and CB if the choice is not VLind-Bench's own."""
+    layout = "data.json" if data_files(data.folder)[0].name == "data.json" else "one row an image"
+    return {"layout": layout} | ({"best_image": rule} if rule != BEST_IMG_ID else {})
 
 
 def _passed(questions: Sequence[Question], given: Mapping[Question, Answer]) -> Passed:
@@ -88,6 +97,7 @@ def _counts(passed: Passed, images: Collection[str]) -> dict[str, float] | None:
 
 def _sample(
     instance: Instance,
+    image: str,
     questions: Sequence[Question],
     given: Mapping[Question, Answer],
     counts: dict[str, float],
@@ -98,7 +108,7 @@ def _sample(
         "unit": "instance",
         "concept": instance.concept,
         "prompt": instance.context,
-        "image": instance.counterfactual[instance.best_image].name(data_dir),
+        "image": image,
         "responses": [
             _response(question.item, given[question], data_dir) for question in questions if question in given
         ],

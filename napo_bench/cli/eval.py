@@ -48,11 +48,14 @@ def evaluate(
         typer.Option(help="Folder of the run, which the same command goes on from. Default: runs/NAME."),
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="How answers are generated: greedy, or paper (3 beams, drawn at temperature 0.2).")
+        str,
+        typer.Option(
+            help="How answers are generated: greedy, paper (3 beams, drawn at temperature 0.2), or rlaif-v (3 beams)."
+        ),
     ] = "greedy",
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 on CUDA.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: on CUDA the profile's.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best device.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")

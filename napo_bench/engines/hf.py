@@ -170,7 +170,7 @@ class HFEngine(Engine):
                 do_sample=generation.do_sample,
                 temperature=generation.temperature,
                 top_p=generation.top_p,
-                top_k=None,
+                top_k=generation.top_k,
                 use_cache=True,
                 pad_token_id=self.processor.tokenizer.pad_token_id,
             )

@@ -19,6 +19,7 @@ class Generation:
         do_sample: Whether tokens are drawn. The request seeds the draws.
         temperature: Temperature of the draws.
         top_p: Share of the probability that the draws are from.
+        top_k: Number of the likeliest tokens that the draws are from; None is all tokens.
         until: Strings that end an answer.
     """
 
@@ -27,6 +28,7 @@ class Generation:
     do_sample: bool = False
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     until: tuple[str, ...] = ()
 
     @classmethod
@@ -36,7 +38,7 @@ class Generation:
         values = {name: value for name, value in kwargs.items() if name in known and value is not None}
         until = kwargs.get("until") or ()
         if not values.get("do_sample"):
-            values = {name: value for name, value in values.items() if name not in ("temperature", "top_p")}
+            values = {name: value for name, value in values.items() if name not in ("temperature", "top_p", "top_k")}
         return cls(**values, until=(until,) if isinstance(until, str) else tuple(until))
 
     def cut(self, text: str) -> str:
@@ -46,8 +48,8 @@ class Generation:
         return text.strip()
 
     def identity(self) -> dict[str, Any]:
-        """The settings as JSON, for the journal."""
-        return dict(vars(self))
+        """The settings as JSON, for the journal. Without a top-k they are those that journals had before top-k."""
+        return {name: value for name, value in vars(self).items() if name != "top_k" or value is not None}
 
 
 @dataclass(frozen=True)

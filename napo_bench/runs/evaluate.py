@@ -24,7 +24,13 @@ from napo_bench.engines.answering import Answering
 from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.runs import score as scoring
-from napo_bench.runs.identity import Identity, evaluation_identity, held_run, require_no_replacement
+from napo_bench.runs.identity import (
+    Identity,
+    evaluation_dtype,
+    evaluation_identity,
+    held_run,
+    require_no_replacement,
+)
 from napo_bench.runs.provenance import CheckpointUsed, DataUsed, Provenance, given_command
 from napo_bench.runs.questions import TaskQuestions
 from napo_bench.runs.result import RunResult
@@ -44,11 +50,10 @@ class EvalOptions:
     Attributes:
         suite: Names of tasks.
         data_dir: Folder with one folder for each benchmark; None is NAPO_BENCH_DATA, else the user's cache folder.
-        profile: Generation profile, of PROFILES; "paper" is 3 beams at temperature 0.2 as in the paper's script, and
-            greedy for VLind-Bench.
+        profile: Name of a generation profile, of PROFILES.
         batch_size: Prompts in one forward.
         limit: Number of units of each benchmark (VLind-Bench: instances, else questions); None is all units.
-        dtype: "auto" is bfloat16 on CUDA, else float32.
+        dtype: "auto" is the profile's number type on CUDA, else float32.
         device: Device; None is the best device.
         trust_remote_code: Whether to run code of the checkpoint.
         api_base_url: URL of an OpenAI-compatible endpoint. The checkpoint is then a model's name, `batch_size` is the
@@ -260,7 +265,7 @@ def _read_suite(options: EvalOptions, data_dir: Path, tell: Progress) -> list[Ta
     for name in options.suite:
         benchmark, task = all_tasks()[name]
         if benchmark not in data:
-            data[benchmark] = benchmark.open(data_dir / benchmark.name)
+            data[benchmark] = benchmark.open(data_dir / benchmark.name).under(options.profile)
         tasks.append(TaskQuestions.read(benchmark, data[benchmark], task, options.profile, options.limit))
         tell("Reading", len(tasks), len(options.suite))
     return tasks
@@ -283,7 +288,12 @@ def open_engine(checkpoint: str, options: EvalOptions) -> Engine:
     from napo_bench.engines.hf import HFEngine
 
     return HFEngine(
-        checkpoint, options.batch_size, options.device, options.dtype, options.trust_remote_code, thinking_marks=marks
+        checkpoint,
+        options.batch_size,
+        options.device,
+        evaluation_dtype(options),
+        options.trust_remote_code,
+        thinking_marks=marks,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks import all_tasks
+from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.provenance import package_versions
@@ -48,7 +49,7 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
     scoring, suite = options.scoring, sorted(set(options.suite))
     needs = suite_needs(suite)
     reads_words = "words" in needs
-    dtype = None if options.api_base_url is not None else _dtype(options)
+    dtype = None if options.api_base_url is not None else evaluation_dtype(options)
     plain = {
         field.name: getattr(holder, field.name)
         for holder in (options, scoring)
@@ -69,6 +70,16 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
         "versions": package_versions(),
     }
     return dict(json.loads(json.dumps(identity)))
+
+
+def evaluation_dtype(options: EvalOptions) -> str:
+    """The number type of an evaluation: the user's, else that of the profile on CUDA, else float32."""
+    if options.dtype != "auto":
+        return options.dtype
+    import torch
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return PROFILES[options.profile].half if device.startswith("cuda") else "float32"
 
 
 def suite_needs(suite: Iterable[str]) -> frozenset[Need]:
@@ -157,15 +168,6 @@ def _benchmarks(suite: Iterable[str]) -> list[Benchmark]:
     """The benchmarks of a suite's tasks, without duplicates."""
     tasks = all_tasks()
     return list(dict.fromkeys(tasks[name][0] for name in suite if name in tasks))
-
-
-def _dtype(options: EvalOptions) -> str:
-    if options.dtype != "auto":
-        return options.dtype
-    import torch
-
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def _spacy_models(options: EvalOptions) -> dict[str, str]:

@@ -68,6 +68,19 @@ def test_vlind_asks_each_instance_all_its_questions_about_the_right_pictures(tmp
     assert strongest == [0, 0, 1, 1, 1, 1, 1, 1, 2, 2]
 
 
+def test_the_profiles_are_those_of_the_published_scripts() -> None:
+    """Beams, draws, temperature and length of NaPO's and RLAIF-V's evaluation scripts; `greedy` is ours."""
+    of_task = {name: task for name, (_, task) in all_tasks().items()}
+    length = {"max_new_tokens": 1024, "until": []}
+    drawn = {"num_beams": 3, "do_sample": True, "temperature": 0.2, "top_k": 50}
+    for name in ("object_halbench", "mmhal", "amber"):
+        assert of_task[name].generation("paper") == length | drawn
+        assert of_task[name].generation("rlaif-v") == length | {"num_beams": 3}
+        assert of_task[name].generation("greedy") == length
+    assert of_task["vlind"].generation("paper") == {"max_new_tokens": 64, "until": [], "num_beams": 3}
+    assert of_task["vlind"].generation("greedy") == {"max_new_tokens": 64, "until": []}
+
+
 def write_amber(folder: Path) -> None:
     folder.mkdir()
     queries = {"generative": (1, "Describe this image."), "discriminative": (2, "Is there a dog in this image?")}

@@ -1,4 +1,4 @@
-"""VLind-Bench's two published layouts, its prompts, and its response rows."""
+"""VLind-Bench's published layout, the layout of one row an image, the prompts, and the response rows."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def published(**changes: Any) -> dict[str, Any]:
 
 def mirrored(kind: str, **changes: Any) -> dict[str, Any]:
     row = {**FIELDS, "context_id": "7", "non_existent_noun": "a penguin", "best_img_id": "9", "image_type": kind}
+    row |= {"image_id": "9", "aggregated_human_label_good_images": json.dumps({"9": 3})}
     return row | {"global_id": "1", "prompt": "..."} | changes
 
 
@@ -55,7 +56,8 @@ def parquet(folder: Path, rows: list[dict[str, Any]], name: str = "train-00000-o
 class TestDataJson:
     def test_good_best_and_picture_paths(self, tmp_path: Path) -> None:
         (instance,) = load_instances(data_json(tmp_path, published()))
-        assert (instance.context_id, instance.good_images, instance.best_image) == ("7", ("0", "9", "10"), "9")
+        assert (instance.context_id, instance.good_images) == ("7", ("0", "9", "10"))
+        assert instance.best_images == {"best_img_id": "9", "most votes": "0"}
         assert instance.non_existent_noun == "a penguin"
         counterfactual = tmp_path / "images/counterfactual/climate/7_Snow lies in the desert."
         assert instance.counterfactual["10"] == Picture(counterfactual / "10.jpg")
@@ -68,11 +70,11 @@ class TestDataJson:
     @pytest.mark.parametrize("missing", [None, ""])
     def test_without_a_named_best_image_the_most_votes_win(self, tmp_path: Path, missing: str | None) -> None:
         (instance,) = load_instances(data_json(tmp_path, published(best_img_id=missing)))
-        assert instance.best_image == "0"
+        assert set(instance.best_images.values()) == {"0"}
 
     def test_the_best_image_need_not_be_good(self, tmp_path: Path) -> None:
         (instance,) = load_instances(data_json(tmp_path, published(best_img_id=1)))
-        assert instance.best_image == "1"
+        assert instance.best_images["best_img_id"] == "1"
         assert set(instance.counterfactual) == {"0", "1", "9", "10"}
 
     @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ class TestDataJson:
             instance.factual.read()
 
 
-class TestMirror:
+class TestOneRowAnImage:
     def test_parquet_gives_the_instances_and_pictures_of_its_rows(self, tmp_path: Path) -> None:
         def image(content: str) -> dict[str, Any]:
             return {"bytes": content.encode(), "path": None}
@@ -117,7 +119,7 @@ class TestMirror:
             mirrored("factual", image=image("white snow"), concept="color"),
         ]
         climate, color = load_instances(parquet(tmp_path, rows))
-        assert (climate.concept, climate.best_image, climate.good_images) == ("climate", "9", ("9",))
+        assert (climate.concept, climate.best_images["best_img_id"], climate.good_images) == ("climate", "9", ("9",))
         assert (climate.factual.read(), climate.counterfactual["9"].read()) == (b"sand", b"snow")
         assert (color.factual.read(), color.counterfactual["9"].read()) == (b"white snow", b"green snow")
         assert climate.factual.name(tmp_path) == "train-00000-of-00001.parquet#2"
@@ -142,14 +144,19 @@ class TestMirror:
         (one,), (two,) = load_instances(folder), load_instances(mirror)
         assert [(q.key, q.prompt) for q in statements(one)] == [(q.key, q.prompt) for q in statements(two)]
 
-    @pytest.mark.parametrize(("best", "chosen"), [("2", "2"), ("9", "0")])
-    def test_several_pictures_without_ids_count_from_0(self, tmp_path: Path, best: str, chosen: str) -> None:
-        rows = [mirrored("factual", image="f.jpg")] + [
-            mirrored("counterfactual", image=f"{index}.jpg", best_img_id=best) for index in range(3)
-        ]
-        (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-        (instance,) = load_instances(tmp_path)
-        assert (instance.good_images, instance.best_image) == (("0", "1", "2"), chosen)
+    @pytest.mark.parametrize("missing", [("image_id",), ("aggregated_human_label_good_images",), ("image_id", "votes")])
+    @pytest.mark.parametrize("images", [1, 3])
+    def test_images_without_ids_or_votes_as_the_hub_has_them_are_refused(
+        self, tmp_path: Path, missing: tuple[str, ...], images: int
+    ) -> None:
+        rows = [mirrored("factual", image="f.jpg")]
+        rows += [mirrored("counterfactual", image=f"{index}.jpg", image_id=str(index)) for index in range(images)]
+        kept = [{name: value for name, value in row.items() if name not in missing} for row in rows]
+        (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in kept))
+        with pytest.raises(NapoBenchError, match="the images of VP, CB and LP cannot be known") as caught:
+            load_instances(tmp_path)
+        assert "rows.jsonl, row 2" in caught.value.message
+        assert "MM-Hallu/VLind-Bench" in caught.value.hint and "napo-bench data fetch vlind" in caught.value.hint
 
     def test_another_image_type_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "rows.jsonl").write_text(json.dumps(mirrored("real", image="x.jpg")))

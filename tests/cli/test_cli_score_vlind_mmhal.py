@@ -190,7 +190,7 @@ class TestVlind:
         assert "24 empty responses" in score("vlind", emptied)
         assert values(tmp_path / "out.json")["ck"] == 0
 
-    def test_the_mirror_scores_like_the_folders_and_says_so(
+    def test_one_row_an_image_scores_like_the_folders_and_says_so(
         self, score: Score, tmp_path: Path, instances: list[Row], responses: list[Row]
     ) -> None:
         score("vlind", responses)
@@ -198,20 +198,18 @@ class TestVlind:
         (tmp_path / "vlind" / "data.json").unlink()
         rows = []
         for row in instances:
-            votes = row.pop("aggregated_human_label_good_images")
+            votes = row["aggregated_human_label_good_images"]
             common = row | {"context_id": str(row["context_id"]), "non_existent_noun": row.pop("non-existent_noun")}
             rows.append(common | {"image_type": "factual", "image": "f.jpg"})
             rows += [
-                common | {"image_type": "counterfactual", "image": f"{image}.jpg", "image_id": image}
-                for image, count in votes.items()
-                if count >= 2
+                common | {"image_type": "counterfactual", "image": f"{image}.jpg", "image_id": image} for image in votes
             ]
-        (tmp_path / "vlind" / "mirror.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (tmp_path / "vlind" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
         score("vlind", responses)
         assert values(tmp_path / "out.json") == folders
         run = RunResult.load(tmp_path / "out.json")
-        assert run.benchmarks["vlind"].settings == {"layout": "hub mirror"}
-        assert list(run.provenance.data.sha256) == ["vlind/mirror.jsonl"]
+        assert run.benchmarks["vlind"].settings == {"layout": "one row an image"}
+        assert list(run.provenance.data.sha256) == ["vlind/rows.jsonl"]
 
 
 def rating_of(prompt: str) -> int:

@@ -188,6 +188,13 @@ def test_each_batch_is_on_disk_when_it_ends(model_of, tmp_path: Path) -> None:
     assert stored == [0, 2, 4]
 
 
+def test_draws_from_the_likeliest_token_alone_are_the_greedy_answers(model_of) -> None:
+    drawn = Generation(max_new_tokens=12, do_sample=True, temperature=2.0, top_k=1)
+    questions = [asked(number) for number in range(4)]
+    of_top_1 = [Request(question.question, question.picture, drawn) for question in questions]
+    assert model_of(2).answer(of_top_1, 4) == model_of(2).answer(questions, 4)
+
+
 @pytest.mark.parametrize(
     "other",
     [

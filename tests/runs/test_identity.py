@@ -13,7 +13,14 @@ from napo_bench.core.journal import Journal
 from napo_bench.engines.journalled import JournalledEndpoint
 from napo_bench.engines.judge import Judge
 from napo_bench.runs.evaluate import EvalOptions
-from napo_bench.runs.identity import RESOLVED, WITHOUT_EFFECT, described, differences, evaluation_identity
+from napo_bench.runs.identity import (
+    RESOLVED,
+    WITHOUT_EFFECT,
+    described,
+    differences,
+    evaluation_dtype,
+    evaluation_identity,
+)
 from napo_bench.runs.score import ScoreOptions
 
 OPTIONS = EvalOptions(device="cpu")
@@ -68,6 +75,15 @@ def test_the_batch_counts_when_answers_depend_on_it() -> None:
     assert differences(identity(dtype="bfloat16", batch_size=1), identity(dtype="bfloat16", batch_size=16)) == {
         "batch_size": (1, 16)
     }
+
+
+def test_on_cuda_the_number_type_is_that_of_the_profiles_scripts() -> None:
+    def dtype(**changes: Any) -> str:
+        return evaluation_dtype(dataclasses.replace(OPTIONS, **{"device": "cuda", **changes}))
+
+    assert [dtype(profile=name) for name in ("greedy", "paper", "rlaif-v")] == ["bfloat16", "float16", "float16"]
+    assert dtype(profile="paper", dtype="bfloat16") == "bfloat16"
+    assert dtype(profile="paper", device="cpu") == "float32"
 
 
 def test_a_judge_counts_by_model_and_endpoint_if_the_suite_has_something_to_judge(tmp_path: Path) -> None:

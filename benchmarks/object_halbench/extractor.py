@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from napo_bench.benchmarks.object_halbench.score import Synonyms, find_pairs
 from napo_bench.benchmarks.text import NOUN_TAGS
 from napo_bench.core import files
+
+REQUEST = {"temperature": 0.2, "top_p": 1, "max_tokens": 512}
+"""Fields of the published script's requests, whose prompt is a system message."""
 
 SPACY_UNUSED = ("parser", "ner", "senter")
 _SHORT_ANSWER = 3
@@ -27,13 +30,24 @@ def extractor_prompt(template: str, question: str, answer: str) -> str:
 def parse_objects(reply: str) -> list[str] | None:
     """The objects that a reply lists; None if the reply contains no JSON list of texts.
 
-    "()" is an empty list too, because the template asks for this form.
+    The published script reads a reply that is a list, or whose last line is one, and asks again for any other reply.
+    Here the list may also be within other text, and "()" is an empty list, because the template asks for this form.
     """
     if reply.strip() == "()":
         return []
-    start, end = reply.find("["), reply.rfind("]")
+    return next((objects for part in _lists(reply) if (objects := _texts(part)) is not None), None)
+
+
+def _lists(reply: str) -> Iterator[str]:
+    """The parts of a reply that may be a list, in the order in which they are tried."""
+    yield reply
+    yield reply.strip().rpartition("\n")[2]
+    yield reply[reply.find("[") : reply.rfind("]") + 1]
+
+
+def _texts(part: str) -> list[str] | None:
     try:
-        objects = json.loads(files.whole_characters(reply[start : end + 1].encode()))
+        objects = json.loads(files.whole_characters(part.encode()))
     except json.JSONDecodeError:
         return None
     return objects if isinstance(objects, list) and all(isinstance(name, str) for name in objects) else None

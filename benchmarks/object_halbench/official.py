@@ -86,7 +86,7 @@ def read_answers(rows: Sequence[Mapping[str, Any]], source: str) -> list[Answer]
     for number, row in enumerate(rows, start=1):
         where = f"{source}, row {number}"
         image_id = _image_id(files.field(row, "image_id", (int, str), where), where)
-        question = next((files.field(row, name, str, where) for name in ("question", "prompt") if name in row), "")
+        question = next((files.field(row, name, str, where) for name in ("prompt", "question") if name in row), "")
         text = files.field(row, "answer" if "answer" in row and "text" not in row else "text", str, where)
         answers.append(Answer(image_id, question, text.replace("Assistant:", "").strip()))
     return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,14 +37,22 @@ def score_object_halbench(data: ObjectHalbench, answers: Answers, options: Score
     text = open_pipeline(options.pipeline, data.synonyms.classes)
     image_objects = _image_objects(data, {item.image_id for item in items}, text)
     unchecked = not data.questions_file.exists()
+    an_image = max(Counter(item.image_id for item in items).values(), default=1)
     notes = [
         *answers.notes,
         *([f"ids not checked: {data.questions_file} does not exist"] if unchecked else []),
+        *(
+            [f"up to {an_image} answers an image: published CHAIRs are over one answer an image"]
+            if an_image > 1
+            else []
+        ),
         *empty_note(item.answer for item in items),
     ]
     unanswered = list(answers.unanswered)
     synonyms = data.synonyms
     settings: dict[str, Any] = {"text_pipeline": text.description, "chair_definition": "words"}
+    if an_image > 1:
+        settings["answers_an_image"] = an_image
     if options.extractor is None:
         mentions: dict[str, Mentions] = {item.sample_id: _read_words(item.answer, synonyms, text) for item in items}
     else:
@@ -119,7 +128,7 @@ def _extract(
     items: Sequence[_Scored], folder: Path, synonyms: Synonyms, options: ScoreOptions
 ) -> tuple[dict[str, Mentions], dict[str, Any], list[str], list[dict[str, str]]]:
     """The mentions of each answer that the extractor read, its settings, notes, and the answers that it refused."""
-    from napo_bench.engines.judge import judge_settings, tokens_note
+    from napo_bench.engines.judge import Form, judge_settings, tokens_note
 
     assert options.extractor is not None
     if options.pipeline != "official":
@@ -128,7 +137,8 @@ def _extract(
     template = official.load_extractor_template(folder / "extractor_template.txt")
     long = [item for item in items if not extractor.is_short(item.answer)]
     prompts = [extractor.extractor_prompt(template, item.question, item.answer) for item in long]
-    replies = options.extractor.ask(prompts, extractor.parse_objects)
+    form = Form("system", extractor.REQUEST)
+    replies = options.extractor.ask(prompts, extractor.parse_objects, form)
     refused = [
         {"sample_id": item.sample_id, "reason": f"refused by the extractor: {reply.refused}"}
         for item, reply in zip(long, replies, strict=True)
@@ -154,7 +164,7 @@ def _extract(
             ]
     settings = {
         "chair_definition": f"llm:{options.extractor.model}",
-        "extractor": judge_settings(replies) | {"spacy_model": spacy_model_name(nlp)},
+        "extractor": judge_settings(replies, form) | {"spacy_model": spacy_model_name(nlp)},
     }
     return mentions, settings, notes, refused
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
@@ -16,6 +16,9 @@ from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines.answer import Completion
 from napo_bench.engines.endpoint import MAX_REFUSED
 from napo_bench.engines.journalled import JournalledEndpoint
+
+if TYPE_CHECKING:
+    from napo_bench.engines.endpoint import Messages
 
 T = TypeVar("T")
 
@@ -32,6 +35,33 @@ REQUEST = {"temperature": 0}
 """Fields of every request, beside model and messages."""
 
 _EXTRA_ASKS = 2
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a prompt is put to the judge.
+
+    Attributes:
+        role: Role of the one message.
+        request: Fields of the request, beside model and messages.
+    """
+
+    role: Literal["user", "system"] = "user"
+    request: Mapping[str, Any] = field(default_factory=lambda: dict(REQUEST))
+
+    def messages(self, prompt: str) -> Messages:
+        """The chat of a prompt."""
+        return (
+            [{"role": "system", "content": prompt}] if self.role == "system" else [{"role": "user", "content": prompt}]
+        )
+
+    def identity(self, prompt: str, ask: int) -> dict[str, Any]:
+        """What names a prompt in the journal, when it is asked for the nth time."""
+        return {"prompt": prompt, "ask": ask} | ({"role": self.role} if self.role != "user" else {})
+
+
+USER = Form()
+"""The form of a rating: a user message at temperature 0."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +90,7 @@ class Reply(Generic[T]):
 
 
 class Judge:
-    """A chat model that judges, at temperature 0.
+    """A chat model that judges.
 
     Args:
         endpoint: Model and server of the judge. Scores are comparable only between equal judges.
@@ -100,10 +130,10 @@ class Judge:
         Raises:
             NapoBenchError: as `ask`.
         """
-        self._endpoint.reach([[{"role": "user", "content": prompt}] for prompt in prompts], REQUEST)
+        self._endpoint.reach([USER.messages(prompt) for prompt in prompts], USER.request)
 
-    def ask(self, prompts: Sequence[str], parse: Callable[[str], T | None]) -> list[Reply[T]]:
-        """Ask every prompt, one user message each.
+    def ask(self, prompts: Sequence[str], parse: Callable[[str], T | None], form: Form = USER) -> list[Reply[T]]:
+        """Ask every prompt, one message each.
 
         If `parse` returns None for a reply, the prompt is asked again, at most twice. Then the last reply is kept
         without a value, and the next run asks again. `parse` gets no thoughts. The reply of a refused prompt contains
@@ -112,6 +142,7 @@ class Judge:
         Args:
             prompts: Prompts; equal prompts are asked once.
             parse: Function from a reply's text to its value; None if there is no value.
+            form: Role of the message, and fields of the request.
 
         Returns:
             One reply for each prompt, in the order of the prompts.
@@ -120,9 +151,9 @@ class Judge:
             NapoBenchError: the endpoint refused all or too many prompts or failed repeatedly, or the budget is spent.
                 Earlier replies are stored.
         """
-        return self._endpoint.map(lambda prompt: self._reply(prompt, parse), prompts, self._progress, "Judging")
+        return self._endpoint.map(lambda prompt: self._reply(prompt, parse, form), prompts, self._progress, "Judging")
 
-    def _reply(self, prompt: str, parse: Callable[[str], T | None]) -> Reply[T]:
+    def _reply(self, prompt: str, parse: Callable[[str], T | None], form: Form) -> Reply[T]:
         def value_of(completion: Completion) -> T | None:
             _, said = split_thoughts(completion.text, self._marks)
             return None if said is None else parse(said)
@@ -131,10 +162,10 @@ class Judge:
             return value_of(completion) is not None
 
         def ask(identity: Mapping[str, Any]) -> Completion:
-            return self._endpoint.complete(lambda: [{"role": "user", "content": prompt}], identity, REQUEST, is_answer)
+            return self._endpoint.complete(lambda: form.messages(prompt), identity, form.request, is_answer)
 
-        asks = [{"prompt": prompt, "ask": number} for number in range(1 + _EXTRA_ASKS)]
-        stored = [self._endpoint.stored(identity, REQUEST) for identity in asks]
+        asks = [form.identity(prompt, number) for number in range(1 + _EXTRA_ASKS)]
+        stored = [self._endpoint.stored(identity, form.request) for identity in asks]
         known = any(completion is not None and is_answer(completion) for completion in stored)
         prompt_tokens = completion_tokens = 0
         for identity, found in zip(asks, stored, strict=True):
@@ -155,18 +186,19 @@ class Judge:
         )
 
 
-def judge_settings(replies: Sequence[Reply[Any]]) -> dict[str, Any]:
+def judge_settings(replies: Sequence[Reply[Any]], form: Form = USER) -> dict[str, Any]:
     """The settings that must be equal in two comparable judged results.
 
-    The requested model, the models that answered, and the request fields that they got. A temperature of None was not
-    sent.
+    The requested model, the models that answered, the request fields that they got, and a role other than "user". A
+    temperature of None was not sent.
     """
     given = [reply for reply in replies if not reply.refused]
     fields = {name: [reply.request.get(name) for reply in given] for reply in given for name in reply.request}
     return {
         "model": ", ".join(sorted({reply.model for reply in replies})),
         "reported_model": ", ".join(sorted({reply.reported_model for reply in given})),
-        "temperature": None if given else REQUEST["temperature"],
+        **({"role": form.role} if form.role != "user" else {}),
+        **({"temperature": None} if given else form.request),
         **{name: _one_or_all(values) for name, values in sorted(fields.items())},
     }
 

@@ -10,7 +10,7 @@ from napo_bench.benchmarks.amber import BENCHMARK as AMBER
 from napo_bench.benchmarks.scoring import empty_doubt, match_ids, measure
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.judge import Reply
-from napo_bench.runs.compare import differing_settings
+from napo_bench.runs.compare import differing_settings, require_same_settings
 from napo_bench.runs.score import ScoreOptions, data_hashes, read_responses, score
 
 CLOSED = ScoreOptions(pipeline="closed_vocabulary", source="r.json")
@@ -289,8 +289,26 @@ def test_object_halbench_scores_words_against_instances_and_captions(halbench):
     }
     assert [sample["sample_id"] for sample in result.samples] == ["1", "2", "3", "3/2"]
     assert result.complete
-    assert result.settings == {"text_pipeline": {"name": "closed_vocabulary"}, "chair_definition": "words"}
+    assert result.settings == {
+        "text_pipeline": {"name": "closed_vocabulary"},
+        "chair_definition": "words",
+        "answers_an_image": 2,
+    }
     assert result.metrics["chair_s_refine"].n == 3
+
+
+def test_several_answers_an_image_are_no_published_chair(halbench):
+    """The benchmark asks one of 8 prompts about each of 300 images; all 8 about each are 2,400 answers."""
+    several = score("object_halbench", HALBENCH_ANSWERS, halbench, CLOSED)
+    assert "up to 2 answers an image: published CHAIRs are over one answer an image" in several.remarks
+    questions = halbench / "object_halbench" / "questions.jsonl"
+    questions.write_text("\n".join(questions.read_text().splitlines()[:3]))
+    one = score("object_halbench", HALBENCH_ANSWERS[:3], halbench, CLOSED)
+    assert "answers_an_image" not in one.settings and not one.remarks
+    with pytest.raises(NapoBenchError, match="answers_an_image 2 and None"):
+        require_same_settings("object_halbench", several, one)
+    with pytest.raises(NapoBenchError, match="1 image_ids duplicate: 3"):
+        score("object_halbench", HALBENCH_ANSWERS, halbench, CLOSED)
 
 
 def test_object_halbench_samples_show_the_words_as_the_answer_says_them(halbench):
@@ -354,7 +372,7 @@ class Extractor:
         self.objects = objects
         self.prompts = []
 
-    def ask(self, prompts, parse):
+    def ask(self, prompts, parse, form):
         self.prompts = list(prompts)
         texts = [next(reply for word, reply in self.objects.items() if word in prompt) for prompt in prompts]
         return [Reply(parse(text), text, self.model, "lister-1", 5, 2) for text in texts]

@@ -181,10 +181,7 @@ def _fetch_hub_folder(source: HubFolder, root: Path) -> bool:
     arrived = sorted(path for path in (staging / source.path).rglob("*") if path.is_file())
     moved = _move(arrived, staging / source.path, target)
     for path in [] if arrived else sorted(staging.rglob("*.parquet")):
-        if source.instead and fnmatch(path.name, source.instead):
-            moved += _move([path], path.parent, target)
-        else:
-            moved += _unpack(path, [pattern for pattern, _ in source.contents], target)
+        moved += _unpack(path, [pattern for pattern, _ in source.contents], target)
     commit = commit_file.read_text(encoding="utf-8")
     shutil.rmtree(staging)
     if not source.is_there(root):

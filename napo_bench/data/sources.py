@@ -92,7 +92,6 @@ class HubFolder:
         revision: Commit, or a branch if no commit is known.
         path: Path of the folder in the data set.
         contents: Globs below `target`, each with the minimum number of files that match.
-        instead: Glob below `target` of another published form that also works.
         missing: Function of the folder `target`: the files that the folder's own index names and the folder lacks. None
             if the folder has no index.
         licence: Licence under which the authors publish the files.
@@ -103,15 +102,12 @@ class HubFolder:
     revision: str
     path: str
     contents: tuple[tuple[str, int], ...]
-    instead: str = ""
     missing: Callable[[Path], Sequence[Path]] | None = None
     licence: str = ""
 
     def is_there(self, root: Path) -> bool:
         """Whether the data folder `root` has the contents of the folder, and every file that its index names."""
         folder = root / self.target
-        if self.instead and any(is_whole(path) for path in folder.glob(self.instead)):
-            return True
         counted = all(sum(map(is_whole, folder.glob(pattern))) >= count for pattern, count in self.contents)
         return counted and not self.lacks(root)
 

@@ -432,11 +432,10 @@ def test_images_inside_parquet_are_unpacked(hub: Site, tmp_path: Path) -> None:
         fetch(few, tmp_path)
 
 
-def test_parquet_that_a_benchmark_reads_itself_stays_parquet(hub: Site, tmp_path: Path) -> None:
-    content = packed([{"bytes": b"x", "path": "x.jpg"}])
-    hub.pages = hub_pages("klee972/VLind-Bench", "main", {"data/train-0.parquet": content})
-    assert fetch(benchmark_named("vlind").sources[0], tmp_path)
-    assert (tmp_path / "vlind/train-0.parquet").read_bytes() == content
+def test_parquet_without_image_ids_is_no_vlind_and_is_fetched_anew(tmp_path: Path) -> None:
+    (tmp_path / "vlind").mkdir()
+    (tmp_path / "vlind/train-0.parquet").write_bytes(packed([{"bytes": b"x", "path": "x.jpg"}]))
+    assert not benchmark_named("vlind").sources[0].is_there(tmp_path)
 
 
 def test_a_hub_without_the_data_set_is_one_message(site: Site, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -22,6 +23,7 @@ from napo_bench.core.journal import Journal
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
+from napo_bench.micro.base import base_checkpoint
 from napo_bench.models.conversation import Conversation
 
 GREEDY = Generation(max_new_tokens=12)
@@ -90,6 +92,23 @@ def test_beams_do_not_depend_on_the_batch_either(model_of, generation: Generatio
     alone = model_of(1, "alone").answer(questions, 12)
     assert model_of(8, "batched").answer(questions, 12) == alone
     assert alone != model_of(8, "greedy").answer([asked(number) for number in range(12)], 12)
+
+
+@pytest.mark.numeric
+def test_three_beams_are_those_of_the_authors_version(model_of, tmp_path: Path) -> None:
+    """The stored answers are those of transformers 4.37.2 to prompts that are passed as embeddings, as in LLaVA."""
+    reference = json.loads((Path(__file__).parent / "beams_reference.json").read_text())
+    folder = Path(shutil.copytree(base_checkpoint(), tmp_path / "flatter"))
+    weights = load_file(folder / "model.safetensors")
+    weights["language_model.lm_head.weight"] /= reference["settings"]["flatter"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    model = model_of(8, folder=folder, dtype="float32")
+    generation = Generation(max_new_tokens=reference["settings"]["max_new_tokens"], num_beams=3)
+    answers = model.answer([Request(case["question"], None, generation) for case in reference["cases"]], 36)
+    decode = model.engine.processor.tokenizer.decode
+    assert list(answers) == [decode(case["answer"]).strip() for case in reference["cases"]]
+    single = model.answer([Request(case["question"], None, Generation(48)) for case in reference["cases"]], 36)
+    assert sum(one != three for one, three in zip(single, answers, strict=True)) > 9
 
 
 def test_answers_are_those_of_transformers_own_generate(model_of, checkpoint: Path) -> None:

@@ -38,4 +38,5 @@ class Mmhal(BenchmarkData):
 
 
 def _response_row(item: Item) -> Callable[[str], Row]:
-    return lambda text: {**item.row, "model_answer": text}
+    # RLHF-V, RLAIF-V and NaPO fill the template in this way.
+    return lambda text: {**item.row, "model_answer": text.replace("Assistant:", "").strip()}

@@ -9,6 +9,7 @@ from typing import Any
 from napo_bench.benchmarks.benchmark import Benchmark, Task
 from napo_bench.benchmarks.question import BenchmarkData, Question
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.files import is_whole
 from napo_bench.engines.request import Generation, Picture, Request
 
 
@@ -59,10 +60,11 @@ class TaskQuestions:
 
     def _require_pictures(self) -> None:
         wanted = {question.file: None for question in self.questions}
-        missing = [path for path in wanted if not path.is_file()]
+        missing = [path for path in wanted if not is_whole(path)]
         if missing:
             name = self.benchmark.name
             raise NapoBenchError(
-                f"{len(missing)} of {len(wanted)} pictures of {name} are missing, the first is {missing[0]}.",
+                f"{len(missing)} of {len(wanted)} pictures of {name} are missing or Git LFS pointers; the first is "
+                f"{missing[0]}.",
                 f"napo-bench data fetch {name}",
             )

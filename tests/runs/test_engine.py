@@ -455,6 +455,14 @@ def test_the_micro_world_brings_its_pipeline_and_its_judge(
     assert run.benchmarks["mmhal"].metrics["score"].n == 3
 
 
+def test_an_image_that_is_a_git_lfs_pointer_is_found_before_the_model_is_loaded(
+    checkpoint: str, options: EvalOptions, damaged: Path, no_model: None, tmp_path: Path
+) -> None:
+    (damaged / "amber/images/AMBER_2.jpg").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
+    with pytest.raises(NapoBenchError, match=r"or Git LFS pointers; the first is .*AMBER_2\.jpg"):
+        evaluate(checkpoint, tmp_path / "run", dataclasses.replace(options, suite=["amber"], data_dir=damaged))
+
+
 def test_missing_data_is_found_before_the_model_is_loaded(
     checkpoint: str, options: EvalOptions, damaged: Path, no_model: None, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
+from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.trainers.published import BUILD_NAME, full_name, licence_of
 from napo_bench.trainers.rows import decode_image, image_path, open_table, row_ids, row_names
@@ -88,6 +89,7 @@ def build_bias(
     cache: Path | None = None,
     progress: Progress | None = None,
     generation: Generation = PUBLISHED,
+    conversation: str | None = None,
 ) -> BiasReport:
     """Write preference rows with the biased negatives of a checkpoint.
 
@@ -105,6 +107,7 @@ def build_bias(
         cache: Folder of the memory-mapped rows; the user's cache folder by default.
         progress: Progress of the build; None draws bars.
         generation: Settings of the generation.
+        conversation: As for `HFEngine`.
 
     Raises:
         NapoBenchError: the checkpoint or the rows cannot be read, or `out` contains another build.
@@ -113,7 +116,7 @@ def build_bias(
     require_device(device)
     require_no_checkpoint(out)
     with locks.output_folder(out):
-        return _build_bias(checkpoint, data, out, batch_size, device, dtype, cache, progress, generation)
+        return _build_bias(checkpoint, data, out, batch_size, device, dtype, cache, progress, generation, conversation)
 
 
 def _build_bias(
@@ -126,22 +129,26 @@ def _build_bias(
     cache: Path | None,
     progress: Progress | None,
     generation: Generation,
+    conversation: str | None,
 ) -> BiasReport:
     rows_cache = cache or cache_dir() / "rows"
     if (out / _README).is_file():
         table, source = open_table(data, _NEEDED, None, rows_cache)
-        identity = _identity(Checkpoint.open(checkpoint).fingerprint(), source.fingerprint(table), generation)
+        opened = Checkpoint.open(checkpoint)
+        asked_in = Conversation.of(opened.load_processor(), opened.load_config(), conversation).choice
+        identity = _identity(opened.fingerprint(), source.fingerprint(table), generation, asked_in)
         _claim(out, identity if dtype == "auto" else identity | {"dtype": f"torch.{dtype}"})
         return _report(out, table)
     if processes.is_first():
         open_table(data, _NEEDED, None, rows_cache)  # rows that cannot be read are found before the model is loaded
     from napo_bench.engines.hf import HFEngine
 
-    engine = HFEngine(checkpoint, batch_size, device, dtype)
+    engine = HFEngine(checkpoint, batch_size, device, dtype, conversation=conversation)
     with processes.first_process_first():
         table, source = open_table(data, _NEEDED, None, rows_cache)
     if processes.is_first():
-        identity = _identity(engine.fingerprint, source.fingerprint(table), generation) | {"dtype": str(engine.dtype)}
+        identity = _identity(engine.fingerprint, source.fingerprint(table), generation, engine.asked_in)
+        identity |= {"dtype": str(engine.dtype)}
         _claim(out, identity, checkpoint=checkpoint, data=full_name(data), rows=len(table))
     processes.wait()
     shards = _shards(out, len(table))
@@ -160,11 +167,14 @@ def _build_bias(
     return report
 
 
-def _identity(checkpoint_fingerprint: str, fingerprint_of_data: str, generation: Generation) -> dict[str, Any]:
+def _identity(
+    checkpoint_fingerprint: str, fingerprint_of_data: str, generation: Generation, asked_in: str | None
+) -> dict[str, Any]:
     return {
         "checkpoint_fingerprint": checkpoint_fingerprint,
         "data_fingerprint": fingerprint_of_data,
         "generation": {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens},
+        **({"conversation": asked_in} if asked_in else {}),
     }
 
 
@@ -174,7 +184,7 @@ def _claim(out: Path, identity: dict[str, Any], **facts: Any) -> None:
     if path.is_file():
         there = files.read_json(path)
         for name, expected in identity.items():
-            found = files.field(there, name, (str, dict), str(path))
+            found = there.get(name)
             if found != expected:
                 raise NapoBenchError(
                     f"{out} holds another build: its {name} is {found}, {expected} is expected.",
@@ -260,6 +270,7 @@ def _write_readme(out: Path, report: BiasReport) -> None:
         "- `question_only`, language-biased: the answer to the question without the image",
         "- `image_only`, vision-biased: the answer to the image with an empty question",
         "",
+        *([f"Asked in the conversation {build['conversation']}:"] if "conversation" in build else []),
         "{num_beams} beams, no sampling, at most {max_new_tokens} new tokens, no filtering,".format(
             **build["generation"]
         )

@@ -55,6 +55,8 @@ class Recipe:
     Attributes:
         base: Checkpoint to start from: a hub name or a folder.
         data: Preference rows: a hub name, a parquet file or a folder of parquet files.
+        conversation: Conversation of LLaVA-1.5: `llava_v1` (the paper's), `vicuna_v1` (that of LLaVA's evaluation), or
+            `auto`: the one that the base was saved with, else `llava_v1`. The trained checkpoint is evaluated in it.
         loss_rejected: Loss of the pairs (chosen, rejected): a name in `LOSSES`, or `none`. `mdpo` compares images too,
             and has an anchor.
         loss_language: Loss of the pairs (chosen, language-biased).
@@ -97,6 +99,7 @@ class Recipe:
 
     base: str = "llava-hf/llava-1.5-7b-hf"
     data: str = "Starrrrrry/RLAIF-V-Bias-Dataset"
+    conversation: Literal["auto", "llava_v1", "vicuna_v1"] = "auto"
     loss_rejected: str = "dpo"
     loss_language: str = "napo"
     loss_vision: str = "napo"

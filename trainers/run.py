@@ -75,7 +75,8 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
         )
     config, processor = checkpoint.open_parts()
     require_image_token(recipe.base, processor, config)
-    conversation = Conversation.of(processor, config)
+    named = None if recipe.conversation == "auto" else recipe.conversation
+    conversation = Conversation.of(processor, config, named)
     rows = open_rows(recipe.data, recipe.negatives, cache / "rows", conversation, strip=recipe.strip_responses)
     return Inputs(checkpoint, conversation, config, rows)
 
@@ -128,6 +129,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
     run = {
         "base_fingerprint": inputs.checkpoint.fingerprint(),
         "data_fingerprint": inputs.rows.fingerprint,
+        "asked_in": inputs.conversation.name,
         "rows_a_step": recipe.per_device_batch_size * recipe.gradient_accumulation * processes.count(),
         "recipe": json.loads(json.dumps(asdict(recipe))),
     }
@@ -165,7 +167,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
                 inputs.rows,
                 Collator(inputs.conversation, recipe.crop_seed, (reference.sum, reference.mean)),
                 args,
-                inputs.conversation.processor,
+                inputs.conversation.saved_processor(),
                 out / output.LOG,
                 progress,
                 signal_seen,
@@ -269,7 +271,7 @@ def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
         data=rows.fingerprint,
         responses=rows.responses,
         crop_seed=recipe.crop_seed,
-        prompt=[conversation.prompt("", has_image=True), conversation.answer(""), conversation.square],
+        prompt=conversation.determinants,
         strip_responses=recipe.strip_responses,
         max_length=recipe.max_length,
         batch_size=recipe.per_device_batch_size,

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin, tell_licence
+from napo_bench.cli.eval import Conversation
 from napo_bench.cli.listed import ListedCommand
 from napo_bench.cli.root import app
 from napo_bench.core.errors import NapoBenchError
@@ -129,6 +130,7 @@ def build_bias(
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best device.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32, bfloat16 or float16.")] = "auto",
+    conversation: Conversation = None,
 ) -> None:
     """Add a model's own biased negatives to preference rows, as in RLAIF-V-Bias.
 
@@ -139,7 +141,15 @@ def build_bias(
     from napo_bench.trainers.bias import build_bias as build
 
     tell_licence(data)
-    report = build(named_checkpoint(ckpt), data, out, batch_size=batch_size, device=device, dtype=dtype)
+    report = build(
+        named_checkpoint(ckpt),
+        data,
+        out,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        conversation=conversation,
+    )
     for note in report.notes:
         console.err.print(note, markup=False, highlight=False)
     console.err.print(f"{report.rows} rows with biased negatives", highlight=False)

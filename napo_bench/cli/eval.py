@@ -30,6 +30,13 @@ from napo_bench.core.locks import output_folder
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
 
+Conversation = Annotated[
+    str | None,
+    typer.Option(
+        help="LLaVA-1.5's: llava_v1 (the paper's) or vicuna_v1 (LLaVA's own). Default: the checkpoint's, else llava_v1."
+    ),
+]
+
 
 @app.command("eval", cls=ListedCommand)
 def evaluate(
@@ -60,6 +67,7 @@ def evaluate(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
     ] = False,
+    conversation: Conversation = None,
     api_base_url: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible endpoint to ask; its key is $NAPO_BENCH_API_KEY.")
     ] = None,
@@ -109,6 +117,7 @@ def evaluate(
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
+        conversation=conversation,
         api_base_url=api_base_url,
         request=read_request_fields(request or [], "--request"),
         max_refused=refusable,

@@ -148,6 +148,7 @@ def train_then_eval(
             limit=limit or (QUICK_LIMIT if quick else None),
             dtype=dtype,
             device=device,
+            conversation=_common_conversation([found.conversation for found in recipes.values()]),
             scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judge=judge, thinking_marks=marks),
         ),
         micro_suite=is_micro_suite,
@@ -166,6 +167,16 @@ def _common_data(named: Sequence[str]) -> str:
             f"The recipes name different rows: {', '.join(sorted(set(named)))}.", "Choose the rows of all with --data."
         )
     return named[0]
+
+
+def _common_conversation(named: Sequence[str]) -> str | None:
+    """The conversation for the base and its negatives; None is that of the checkpoint."""
+    if len(set(named)) > 1:
+        raise NapoBenchError(
+            f"The recipes name different conversations: {', '.join(sorted(set(named)))}.",
+            "Choose one for all: --set conversation=llava_v1",
+        )
+    return None if named[0] == "auto" else named[0]
 
 
 def run_steps(steps: Sequence[Step]) -> None:

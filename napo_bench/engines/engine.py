@@ -51,6 +51,7 @@ class Engine(Protocol):
         in_flight: Number of simultaneous calls of `generate`, in threads.
         asks_again: Whether a prompt without an answer may be answered by another run.
         thinking_marks: Marks around thoughts, which are no part of an answer.
+        asked_in: Name of the conversation, if the model can be asked in several; else None.
     """
 
     fingerprint: str
@@ -58,6 +59,7 @@ class Engine(Protocol):
     in_flight: int = 1
     asks_again: bool = False
     thinking_marks: Marks = DEFAULT_MARKS
+    asked_in: str | None = None
 
     def generate(self, prompts: Sequence[Prompt]) -> Sequence[str | Completion]:
         """The model's output for each prompt of one batch.

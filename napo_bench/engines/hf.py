@@ -45,9 +45,11 @@ class HFEngine(Engine):
         dtype: One of napo_bench.models.device.DTYPES; "auto" is bfloat16 on CUDA, else float32.
         trust_remote_code: Whether to run code of the checkpoint.
         thinking_marks: Marks around thoughts, which are no part of an answer.
+        conversation: Conversation of LLaVA-1.5, see `Conversation.of`; None is that of the checkpoint.
 
     Raises:
-        NapoBenchError: the device or dtype does not exist, or the checkpoint cannot be loaded.
+        NapoBenchError: the device or dtype does not exist, the checkpoint cannot be loaded, or it has no such
+            conversation.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class HFEngine(Engine):
         dtype: str = "auto",
         trust_remote_code: bool = False,
         thinking_marks: Marks = DEFAULT_MARKS,
+        conversation: str | None = None,
     ) -> None:
         require_dtype(dtype)
         require_device(device)
@@ -69,7 +72,8 @@ class HFEngine(Engine):
         with processes.first_process_first():
             self._checkpoint = Checkpoint.open(str(pretrained), trust_remote_code=trust_remote_code)
         config, self.processor = self._checkpoint.open_parts()
-        self.conversation = Conversation.of(self.processor, config)
+        self.conversation = Conversation.of(self.processor, config, conversation)
+        self.asked_in = self.conversation.choice
         self.fingerprint = str(processes.from_first(self._checkpoint.fingerprint))
         self.thinking_marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
@@ -122,6 +126,7 @@ class HFEngine(Engine):
             "generation": prompt.generation.identity(),
             "dtype": str(self.dtype),
             "transformers": transformers.__version__,
+            **({"conversation": self.asked_in} if self.asked_in else {}),
             **({"special_marks": sorted(self._special_marks.values())} if self._special_marks else {}),
         }
 
@@ -129,7 +134,7 @@ class HFEngine(Engine):
         """See Engine."""
         if prompt.text not in self._lengths:
             with self._tokenizing:
-                self._lengths[prompt.text] = len(self.processor.tokenizer(prompt.text)["input_ids"])
+                self._lengths[prompt.text] = len(self.conversation.prompt_ids(prompt.text))
         return self._lengths[prompt.text]
 
     def keep(self, digests: Iterable[str]) -> None:

@@ -144,7 +144,7 @@ class Checkpoint:
         Raises:
             NapoBenchError: neither has a processor.
         """
-        from transformers import AutoProcessor
+        from transformers import AutoProcessor, AutoTokenizer
 
         places = [self.folder] if self.adapter is None else [self.adapter, self.folder]
         names = soundness.PROCESSOR_FILES
@@ -161,6 +161,11 @@ class Checkpoint:
         options = family_of(config).processor
         with _explained(folder, "processor", _COPY_PROCESSOR):
             processor = from_pretrained(str(folder), trust_remote_code=self.trust_remote_code, **options)
+            if folder == self.adapter and not (folder / "config.json").is_file():
+                # Without a config.json, transformers would build the tokenizer anew, and other tokens than the base's.
+                # With the base's configuration, it reads the tokenizer's own file, as it does for the base.
+                read: Any = AutoTokenizer.from_pretrained
+                processor.tokenizer = read(str(folder), config=config, trust_remote_code=self.trust_remote_code)
         if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
             raise NapoBenchError(
                 f"{folder}: its processor, {type(processor).__name__}, lacks a tokenizer or an image processor.",

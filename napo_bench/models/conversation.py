@@ -8,21 +8,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from PIL import Image
 
-from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.images import to_rgb
 from napo_bench.models.families import family_of
 
-VICUNA_V1_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-_VICUNA_V1 = VICUNA_V1_SYSTEM + (
+SYSTEM_LINES = {
+    "llava_v1": (
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions."
+    ),
+    "vicuna_v1": (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    ),
+}
+"""Name of a conversation of LLaVA-1.5 -> its system line; nothing else differs. "llava_v1" is the paper's (evaluation,
+training and biased negatives), "vicuna_v1" is that of LLaVA's own evaluation."""
+
+OWN = "own"
+"""Name of the conversation of a checkpoint that is asked in its own chat template."""
+
+ImageShape = Literal["pad", "crop"]
+"""What LLaVA-1.5 sees of an image that is not square: the whole image in a square ("pad"), or its centre ("crop")."""
+
+_TURNS = (
     "{% for message in messages %} {{ message['role'] | upper }}: "
     "{% for part in message['content'] %}{{ '<image>\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
     "{{ eos_token if message['role'] == 'assistant' else '' }}{% endfor %}"
@@ -99,17 +115,19 @@ class Markup:
 class Conversation:
     """The text and the image that a checkpoint expects.
 
-    LLaVA-1.5 gets the conversation "vicuna v1" and square images, as in its reference implementation, and not the hub
-    processor's template and centre crop. Every other checkpoint gets its own chat template, and its processor treats
-    the image.
+    LLaVA-1.5 gets the conversation, the tokens and the square images of its reference implementation, and not the hub
+    processor's template, tokens and centre crop. Every other checkpoint gets its own chat template, and its processor
+    treats the image.
 
     Attributes:
-        processor: The checkpoint's processor, which tokenizes `prompt` and turns `prepare_image`'s image into pixels.
+        processor: The checkpoint's processor, which turns `prepare_image`'s image into pixels.
+        name: A name in `SYSTEM_LINES`, or `OWN`.
         eos: The string that closes an answer.
         square: The colour (R, G, B) that fills an image up to a square; None if images keep their shape.
     """
 
     processor: Any
+    name: str
     eos: str
     square: tuple[int, int, int] | None
     _template: str | None
@@ -117,15 +135,20 @@ class Conversation:
     _answer_tail: str
 
     @classmethod
-    def of(cls, processor: Any, config: Any) -> Self:
+    def of(cls, processor: Any, config: Any, name: str | None = None, image: ImageShape = "pad") -> Self:
         """The conversation of a checkpoint.
 
         Args:
             processor: The checkpoint's processor.
             config: The model's configuration; its `model_type` names the family.
+            name: A name in `SYSTEM_LINES`, for LLaVA-1.5; None is the conversation that the checkpoint was saved with,
+                else the family's.
+            image: How LLaVA-1.5 gets an image that is not square: "pad" as in its evaluation, "crop" as in the paper's
+                training. No effect on other checkpoints.
 
         Raises:
-            NapoBenchError: the processor has no chat template, or the tokenizer no closing token.
+            NapoBenchError: the processor has no chat template, the tokenizer no closing token, or `name` is no
+                conversation of the model.
         """
         eos = processor.tokenizer.eos_token
         if not eos:
@@ -133,8 +156,9 @@ class Conversation:
                 "The checkpoint's tokenizer has no eos_token, so an answer has no end.",
                 "Set eos_token in tokenizer_config.json.",
             )
-        square = _mean_colour(processor) if _speaks_vicuna_v1(processor, config) else None
-        template = _VICUNA_V1 if square else _own_template(processor)
+        name = _named(processor, config, name)
+        template = _own_template(processor) if name == OWN else SYSTEM_LINES[name] + _TURNS
+        square = _mean_colour(processor) if name != OWN and image == "pad" else None
         prompt = _render(processor, template, _PROBE, has_image=True)
         both = _render(processor, template, _PROBE, has_image=True, answer=_PROBE[::-1])
         lead, tail = "", eos
@@ -142,7 +166,7 @@ class Conversation:
             lead, _, rest = both[len(prompt) :].partition(_PROBE[::-1])
             if eos in rest:
                 tail = rest[: rest.index(eos) + len(eos)]
-        return cls(processor, eos, square, template, lead, tail)
+        return cls(processor, name, eos, square, template, lead, tail)
 
     def prompt(self, question: str, has_image: bool) -> str:
         """The text up to where the answer starts.
@@ -176,17 +200,64 @@ class Conversation:
             images: The prepared image of each prompt, or nothing.
 
         Returns:
-            The processor's BatchFeature: input_ids and attention_mask `[B, T]`, and its pixel inputs.
+            A BatchFeature: input_ids and attention_mask `[B, T]`, and the processor's pixel inputs.
         """
-        begins_itself = prompts[0].startswith(self.processor.tokenizer.bos_token or "\0")
-        return self.processor(
-            text=list(prompts),
-            images=[[image] for image in images] or None,
-            padding=True,
-            padding_side="left",
-            add_special_tokens=not begins_itself,
-            return_tensors="pt",
-        )
+        from transformers import BatchFeature
+
+        processor = self.processor
+        asked = [[image] for image in images] or None
+        padded = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
+        if self.name == OWN:
+            begun = self._begins_itself(prompts[0])
+            return processor(text=list(prompts), images=asked, add_special_tokens=not begun, **padded)
+        places, inputs = [0] * len(prompts), {}
+        if asked:
+            seen = processor(text=[processor.image_token] * len(asked), images=asked, return_tensors="pt")
+            places = (seen["input_ids"] == processor.image_token_id).sum(1).tolist()
+            inputs = {name: seen[name] for name in processor.image_processor.model_input_names if name in seen}
+        ids = [self.prompt_ids(prompt, count) for prompt, count in zip(prompts, places, strict=True)]
+        return BatchFeature({**processor.tokenizer.pad({"input_ids": ids}, **padded), **inputs})
+
+    def prompt_ids(self, prompt: str, image_tokens: int = 1) -> list[int]:
+        """The tokens of a prompt.
+
+        LLaVA-1.5's text before the image and its text behind the image are tokenized each alone, as in its reference
+        implementation. So a "▁" stands between the image and the line break, whatever the form of the tokenizer.
+
+        Args:
+            prompt: Text of `prompt`.
+            image_tokens: Number of tokens for an image in a prompt of LLaVA-1.5.
+        """
+        tokenizer = self.processor.tokenizer
+        if self.name == OWN:
+            return list(tokenizer(prompt, add_special_tokens=not self._begins_itself(prompt))["input_ids"])
+        ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        for number, part in enumerate(prompt.split(self.processor.image_token)):
+            ids += [self.processor.image_token_id] * image_tokens if number else []
+            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @property
+    def choice(self) -> str | None:
+        """The name, if the checkpoint can be asked in several conversations; else None."""
+        return None if self.name == OWN else self.name
+
+    @property
+    def determinants(self) -> list[Any]:
+        """Everything that determines the tokens and pixels of a question, as JSON: texts, ids, shape of the image."""
+        prompt = self.prompt("", has_image=True)
+        return [prompt, self.prompt_ids(prompt), self.answer(""), self.square]
+
+    def saved_processor(self) -> Any:
+        """The processor to save with a trained checkpoint: its chat template is this conversation.
+
+        So the checkpoint is evaluated in the conversation that it was trained in.
+        """
+        if self.name == OWN:
+            return self.processor
+        saved = copy(self.processor)
+        saved.chat_template = self._template
+        return saved
 
     def answer_ids(self, text: str) -> list[int]:
         """The tokens of `answer(text)` after a prompt, including the closing token.
@@ -197,6 +268,10 @@ class Conversation:
         words, tokens = self._end_of_prompt
         whole = self.processor.tokenizer(words + self.answer(text), add_special_tokens=False)["input_ids"]
         return list(whole[tokens:])
+
+    def _begins_itself(self, prompt: str) -> bool:
+        """Whether the chat template wrote the token that begins a text."""
+        return prompt.startswith(self.processor.tokenizer.bos_token or "\0")
 
     @cached_property
     def _end_of_prompt(self) -> tuple[str, int]:
@@ -237,19 +312,26 @@ def _own_template(processor: Any) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _speaks_vicuna_v1(processor: Any, config: Any) -> bool:
-    """Whether a checkpoint was trained on vicuna v1, like LLaVA-1.5.
+def _named(processor: Any, config: Any, name: str | None) -> str:
+    """The name of a checkpoint's conversation, see `Conversation.of`.
 
     The hub's LLaVA-1.5 has no template, or a template without the system line and without the end of an answer. A
-    template that closes its answers is used as it is, unless the template is the whole of vicuna v1.
+    template that closes its answers is used as it is, unless the template is the whole of a conversation of LLaVA-1.5.
     """
-    if family_of(config).conversation != "vicuna_v1":
-        return False
-    if not processor.chat_template:
-        return True
+    of_family = family_of(config).conversation
+    if name is not None and name not in SYSTEM_LINES:
+        raise unknown_name("conversation", name, SYSTEM_LINES)
+    if name is not None and of_family == OWN:
+        raise NapoBenchError(
+            f"{name} is a conversation of LLaVA-1.5, and the checkpoint is a {config.model_type!r} model.",
+            "Leave the conversation out. The model is then asked in its own chat template.",
+        )
+    if name is not None or of_family == OWN or not processor.chat_template:
+        return name or of_family
     rendered = _render(processor, None, _PROBE, has_image=True, answer=_PROBE).strip()
     turn = f"USER: <image>\n{_PROBE} ASSISTANT: {_PROBE}"
-    return rendered == turn or rendered.startswith(f"{VICUNA_V1_SYSTEM} {turn}")
+    saved = [known for known, line in SYSTEM_LINES.items() if rendered.startswith(f"{line} {turn}")]
+    return saved[0] if saved else of_family if rendered == turn else OWN
 
 
 def _mean_colour(processor: Any) -> tuple[int, int, int]:

@@ -16,8 +16,9 @@ class Family:
             "multimodal_rope": the model's `get_rope_index` gives them from the image's grid. None: unknown, so the
             responses of a preference row do not share their prefix.
         token_types: Name of the model's argument that tells image tokens (1) from text (0); None if it has none.
-        conversation: "own": the chat template of the checkpoint, and images as its processor treats them. "vicuna_v1":
-            the conversation "vicuna v1" and square images, unless the template closes an answer in a way of its own.
+        conversation: "own": the chat template of the checkpoint, and images as its processor treats them. "llava_v1":
+            that conversation of LLaVA-1.5, its tokens and square images, unless the user or the template names another
+            conversation.
         processor: Further arguments of the processor's `from_pretrained`.
         counts_features: `get_image_features` makes its features of `pixel_values` and `image_sizes` alone, one for each
             image token. They can then be counted without weights.
@@ -25,14 +26,14 @@ class Family:
 
     positions: Literal["plain", "multimodal_rope"] | None = None
     token_types: str | None = None
-    conversation: Literal["own", "vicuna_v1"] = "own"
+    conversation: Literal["own", "llava_v1"] = "own"
     processor: Mapping[str, Any] = field(default_factory=dict)
     counts_features: bool = False
 
 
 FAMILIES: dict[str, Family] = {
     # torchvision resizes an image with other last bits than PIL, which LLaVA's reference implementation uses.
-    "llava": Family(positions="plain", conversation="vicuna_v1", processor={"backend": "pil"}, counts_features=True),
+    "llava": Family(positions="plain", conversation="llava_v1", processor={"backend": "pil"}, counts_features=True),
     "llava_next": Family(positions="plain"),
     "llava_onevision": Family(positions="plain"),
     "internvl": Family(positions="plain"),

@@ -191,12 +191,14 @@ def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult)
 def differing_settings(candidate: BenchmarkResult, baseline: BenchmarkResult) -> dict[str, tuple[Any, Any]]:
     """Settings in which two results differ: name -> (candidate's, baseline's); None if a result lacks the setting.
 
-    The reading of AMBER's yes/no answers counts if both results have such answers.
+    The reading of AMBER's yes/no answers, and LLaVA-1.5's conversation, count if both results have them.
     """
     names = [*candidate.settings, *(name for name in baseline.settings if name not in candidate.settings)]
     values = {name: (candidate.settings.get(name), baseline.settings.get(name)) for name in names}
     return {
-        name: pair for name, pair in values.items() if pair[0] != pair[1] and (name != "answers" or None not in pair)
+        name: pair
+        for name, pair in values.items()
+        if pair[0] != pair[1] and (name not in ("answers", "conversation") or None not in pair)
     }
 
 

@@ -22,6 +22,7 @@ from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answering import Answering
 from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
+from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import (
@@ -56,6 +57,8 @@ class EvalOptions:
         dtype: "auto" is the profile's number type on CUDA, else float32.
         device: Device; None is the best device.
         trust_remote_code: Whether to run code of the checkpoint.
+        conversation: Conversation of LLaVA-1.5, "llava_v1" or "vicuna_v1"; None is that of the checkpoint, which is
+            "llava_v1" if it does not say.
         api_base_url: URL of an OpenAI-compatible endpoint. The checkpoint is then a model's name, `batch_size` is the
             number of requests in flight, and `dtype` and `device` have no effect.
         request: Further request fields for the endpoint.
@@ -71,6 +74,7 @@ class EvalOptions:
     dtype: str = "auto"
     device: str | None = None
     trust_remote_code: bool = False
+    conversation: str | None = None
     api_base_url: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
     max_refused: float = 0.01
@@ -79,13 +83,16 @@ class EvalOptions:
 
 def identity_of(checkpoint: str, options: EvalOptions) -> Identity:
     """The identity that an evaluation has before its model is loaded."""
+    asked_in = None
     if options.api_base_url is None:
-        fingerprint = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).fingerprint()
+        opened = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code)
+        fingerprint = opened.fingerprint()
+        asked_in = Conversation.of(opened.load_processor(), opened.load_config(), options.conversation).choice
     else:
         from napo_bench.engines.endpoint import public_url
 
         fingerprint = f"{checkpoint} at {public_url(options.api_base_url)}"
-    return evaluation_identity(fingerprint, options, _data_hashes(options))
+    return evaluation_identity(fingerprint, options, _data_hashes(options), asked_in)
 
 
 def evaluate(
@@ -158,11 +165,13 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         result = scoring.score_answers(benchmark, parts[0].data, asked, responses, source)
         settings = parts[0].settings
         result.settings["generation"] = {"profile": options.profile, **settings, **engine.settings()}
+        if engine.asked_in is not None:
+            result.settings["conversation"] = engine.asked_in
         result.notes += _precision_note(computed.get("dtype"), options.batch_size, settings.get("do_sample", False))
         result.notes += _cleaned_note(engine, [question.prompt for question in asked])
         results[benchmark.name] = result
     tell("Scoring", len(rows), len(rows))
-    identity = evaluation_identity(engine.fingerprint, options, _data_hashes(options))
+    identity = evaluation_identity(engine.fingerprint, options, _data_hashes(options), engine.asked_in)
     provenance = Provenance(
         command=given_command(),
         checkpoint=CheckpointUsed(checkpoint, _folder(checkpoint, options), engine.fingerprint),
@@ -253,6 +262,11 @@ def _check(options: EvalOptions) -> None:
             raise unknown_name("benchmark", name, [*all_tasks(), MICRO], "--suite")
     if options.profile not in PROFILES:
         raise unknown_name("generation profile", options.profile, PROFILES)
+    if options.conversation is not None and options.api_base_url is not None:
+        raise NapoBenchError(
+            "--conversation is given, and the endpoint writes the prompts of its model.",
+            "Leave it out, and give the server that chat template.",
+        )
     if options.scoring.pipeline not in PIPELINES:
         raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
     require_hardware(options)
@@ -294,6 +308,7 @@ def open_engine(checkpoint: str, options: EvalOptions) -> Engine:
         evaluation_dtype(options),
         options.trust_remote_code,
         thinking_marks=marks,
+        conversation=options.conversation,
     )
 
 
@@ -305,7 +320,8 @@ def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
     """
     data_dir = resolve_data_dir(options.data_dir)
     _check(options)
-    Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
+    config, processor = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
+    Conversation.of(processor, config, options.conversation)
     tasks = _read_suite(options, data_dir, SILENT)
     reach_judge(options)
     scoring_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")

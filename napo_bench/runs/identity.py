@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Identity = dict[str, Any]
 """Field -> JSON value."""
 
-RESOLVED = {"suite", "dtype", "batch_size", "pipeline", "spacy_model", "judge", "extractor"}
+RESOLVED = {"suite", "dtype", "batch_size", "conversation", "pipeline", "spacy_model", "judge", "extractor"}
 """Options that the identity contains in another form than the user gives."""
 
 WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
@@ -38,13 +38,16 @@ _HASH_SHOWN = 12
 _FIELDS_SHOWN = 3
 
 
-def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Mapping[str, str]) -> Identity:
+def evaluation_identity(
+    fingerprint: str, options: EvalOptions, data_hashes: Mapping[str, str], asked_in: str | None = None
+) -> Identity:
     """The identity of an evaluation; an option without effect on the suite has no effect on the identity.
 
     Args:
         fingerprint: Fingerprint of the checkpoint, or the model's name and endpoint.
         options: Options of the evaluation.
         data_hashes: Data file -> SHA-256.
+        asked_in: Conversation, if the checkpoint can be asked in several.
     """
     scoring, suite = options.scoring, sorted(set(options.suite))
     needs = suite_needs(suite)
@@ -60,6 +63,7 @@ def evaluation_identity(fingerprint: str, options: EvalOptions, data_hashes: Map
         "checkpoint": fingerprint,
         "suite": suite,
         **plain,
+        **({"conversation": asked_in} if asked_in else {}),
         "dtype": dtype,
         "batch_size": None if dtype in (None, "float32") else options.batch_size,
         "pipeline": scoring.pipeline if reads_words else None,

@@ -235,6 +235,7 @@ class Experiment:
             cache=self.out / "cache",
             progress=progress,
             generation=dataclasses.replace(PUBLISHED, max_new_tokens=MICRO_TOKENS) if self.data is None else PUBLISHED,
+            conversation=options.conversation,
         )
         _release_memory()
 

@@ -176,6 +176,22 @@ def test_half_precision_is_noted_with_its_batch_size(command, folder: Path, tmp_
         ]
 
 
+def test_the_conversation_of_a_llava_15_is_in_the_run_and_in_its_identity(
+    command, folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--suite", "mmhal"]
+    assert command(*arguments, "--out", "run")[0] == 0
+    run = RunResult.load(tmp_path / "run")
+    assert run.benchmarks["mmhal"].settings["conversation"] == run.provenance.identity["conversation"] == "llava_v1"
+    assert command(*arguments, "--out", "run", "--conversation", "llava_v1")[0] == 0
+    code, _, err = command(*arguments, "--out", "run", "--conversation", "vicuna_v1")
+    assert code == 2
+    assert "conversation was llava_v1 and is vicuna_v1" in " ".join(err.split())
+    code, _, err = command(*arguments, "--conversation", "vicuna_v1", "--api-base-url", "http://127.0.0.1:9/v1")
+    assert code == 2
+    assert "the endpoint writes the prompts" in err
+
+
 def test_every_command_has_the_same_default_batch_size() -> None:
     commands = {command.callback for command in [*app.registered_commands, *data_app.registered_commands]}
     sizes = {

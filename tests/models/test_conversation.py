@@ -16,9 +16,10 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.models.conversation import Conversation
 
 SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions."
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the human's questions."
 )
+VICUNA_SYSTEM = SYSTEM.replace("human", "user")
 HUB_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
@@ -60,8 +61,10 @@ def processor(template: str | None, add_bos_token: bool = True) -> LlavaProcesso
     )
 
 
-def conversation(template: str | None = HUB_TEMPLATE, model_type: str = "llava", **options) -> Conversation:
-    return Conversation.of(processor(template, **options), SimpleNamespace(model_type=model_type))
+def conversation(
+    template: str | None = HUB_TEMPLATE, model_type: str = "llava", name: str | None = None, **options
+) -> Conversation:
+    return Conversation.of(processor(template), SimpleNamespace(model_type=model_type), name, **options)
 
 
 def ids_of(text: str) -> list[int]:
@@ -69,7 +72,7 @@ def ids_of(text: str) -> list[int]:
     return [CHARACTERS.index(character) for character in text.replace(" ", "▁")]
 
 
-def test_llava_15_is_asked_in_vicuna_v1() -> None:
+def test_llava_15_is_asked_in_the_paper_s_conversation() -> None:
     llava = conversation()
     assert llava.prompt("What is it?", has_image=True) == f"{SYSTEM} USER: <image>\nWhat is it? ASSISTANT:"
     assert llava.prompt("What is it?", has_image=False) == f"{SYSTEM} USER: What is it? ASSISTANT:"
@@ -78,11 +81,48 @@ def test_llava_15_is_asked_in_vicuna_v1() -> None:
     assert llava.eos == "</s>"
 
 
+def test_the_conversation_of_llava_s_own_evaluation_differs_in_the_system_line_alone() -> None:
+    ours, theirs = conversation(), conversation(name="vicuna_v1")
+    assert theirs.prompt("Why?", has_image=True) == f"{VICUNA_SYSTEM} USER: <image>\nWhy? ASSISTANT:"
+    assert theirs.prompt("Why?", has_image=True).removeprefix(VICUNA_SYSTEM) == ours.prompt("Why?", True)[len(SYSTEM) :]
+    assert (theirs.square, theirs.answer("A dog.")) == (ours.square, ours.answer("A dog."))
+
+
+@pytest.mark.parametrize("name", ["llava_v1", "vicuna_v1"])
+@pytest.mark.parametrize("template", [None, HUB_TEMPLATE])
+def test_a_checkpoint_is_asked_in_the_conversation_that_it_was_saved_with(name: str, template: str | None) -> None:
+    made = processor(template)
+    trained = Conversation.of(made, SimpleNamespace(model_type="llava"), name)
+    saved = trained.saved_processor()
+    assert made.chat_template == template
+    again = Conversation.of(saved, SimpleNamespace(model_type="llava"))
+    assert (again.name, again.determinants) == (name, trained.determinants)
+    other = Conversation.of(saved, SimpleNamespace(model_type="llava"), "vicuna_v1")
+    assert other.prompt("Why?", has_image=True).startswith(VICUNA_SYSTEM)
+
+
+def test_no_other_model_is_asked_in_a_conversation_of_llava_15() -> None:
+    with pytest.raises(
+        NapoBenchError, match=r"llava_v1 is a conversation of LLaVA-1\.5, and the checkpoint is a 'llava_n"
+    ):
+        conversation(model_type="llava_next", name="llava_v1")
+    with pytest.raises(NapoBenchError, match="vicuna"):
+        conversation(name="vicuna_v2")
+
+
+def test_a_cropped_image_is_left_to_the_processor() -> None:
+    wide = Image.new("RGB", (6, 4))
+    assert conversation(image="crop").prepare_image(wide) is wide
+    assert conversation(image="crop").determinants != conversation().determinants
+    own = [conversation(CLOSED_TEMPLATE, image=shape) for shape in ("pad", "crop")]
+    assert own[0].determinants == own[1].determinants
+
+
 def test_llava_15_token_ids() -> None:
     llava = conversation()
     prompt = llava.prompt("What is it?", has_image=True)
     encoded = llava.encode([prompt], [llava.prepare_image(Image.new("RGB", (40, 20)))])
-    before, after = ids_of(f" {SYSTEM} USER: "), ids_of("\nWhat is it? ASSISTANT:")
+    before, after = ids_of(f" {SYSTEM} USER: "), ids_of(" \nWhat is it? ASSISTANT:")
     expected = [1, *before, *[IMAGE] * IMAGE_TOKENS, *after]
     assert encoded["input_ids"].tolist() == [expected]
 

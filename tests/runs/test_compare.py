@@ -153,6 +153,16 @@ def test_runs_that_cannot_be_compared_are_refused(runs, change, named):
         compare(changed, runs[1])
 
 
+def test_runs_of_two_conversations_of_llava_are_refused_and_those_of_two_models_are_not(runs):
+    candidate, baseline = copy_of(runs[0]), copy_of(runs[1])
+    for run, name in ((candidate, "llava_v1"), (baseline, "vicuna_v1")):
+        run.benchmarks["amber"].settings = {**run.benchmarks["amber"].settings, "conversation": name}
+    with pytest.raises(NapoBenchError, match="conversation 'llava_v1' and 'vicuna_v1'"):
+        compare(candidate, baseline)
+    del baseline.benchmarks["amber"].settings["conversation"]  # a model with a chat template of its own
+    assert compare(candidate, baseline).metrics
+
+
 def test_runs_without_a_common_benchmark_are_refused():
     with pytest.raises(NapoBenchError, match="share no benchmark"):
         compare(make_run(0.5, 1, sizes={"mmhal": 8}), make_run(0.5, 1, sizes={"vlind": 8}))

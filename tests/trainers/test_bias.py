@@ -26,8 +26,8 @@ from napo_bench.trainers.bias import COLUMNS, build_bias
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 
 
@@ -113,7 +113,7 @@ def test_negatives_are_the_models_beam_answers_to_one_modality(build, checkpoint
 
     for row, made in zip(rows, build(rows), strict=True):
         assert made["question_only"] == answer(f"{SYSTEM} USER: {row['question']} ASSISTANT:", None)
-        assert made["image_only"] == answer(f"{SYSTEM} USER: <image>\n ASSISTANT:", squared(row["image"]["bytes"]))
+        assert made["image_only"] == answer(f"{SYSTEM} USER: <image> \n ASSISTANT:", squared(row["image"]["bytes"]))
         assert made["question_only"]
 
 

@@ -1,0 +1,169 @@
+r"""Run LLaVA's and RLAIF-V's own code on odd prompts, answers and images, and store what comes out.
+
+`tests/models/test_llava_reference.py` compares napo-bench with the stored results. The script runs in an environment of
+the reference's own versions, beside a checkout of each repository and a SentencePiece model:
+
+    pip install transformers==4.37.2 tokenizers==0.15.1 sentencepiece torch pillow "numpy<2"
+    python scripts/replay_llava.py --llava LLaVA --rlaif-v RLAIF-V --spm sentencepiece_32k.model \
+        --out tests/models/llava_reference.json
+
+The pixels of an image are stored as a hash of their levels from 0 to 255.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+QUESTIONS = (
+    "",
+    "What is it?",
+    " Why?",
+    "  Two blanks.",
+    "\n",
+    "A line.\nAnother line.\n\nA third.",
+    "ends in a blank ",
+    "tab\tand return\r\n",
+    "Größe, façade, naïve, Ærø",
+    "これは何ですか?",
+    "图片里有什么? 请详细描述。",
+    "Что это?",
+    "هل هذا صحيح؟",
+    "an emoji \U0001f43b and a family \U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "no-break\u00a0space, zero-width\u200bblank",
+    "Statement: The bear is blue.\nBased on the image, is the given statement true or false? "
+    "Only respond in True or False.",
+    "ASSISTANT",
+    "1 + 1 = 2; 3.14159; 12,345",
+    "<img> </img> <unk > [INST]",
+    "a" * 60,
+)
+ANSWERS = (
+    "A dog.",
+    " A dog.",
+    "A dog. ",
+    "A dog.\n",
+    "\nA dog.",
+    "  two blanks",
+    "Größe",
+    "犬です。",
+    "\U0001f43b",
+    "1. One\n2. Two\n\nDone.",
+)
+LLAVA_V1, SIDE = "llava_v1", 336
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("llava", "rlaif-v", "spm", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    options = parser.parse_args()
+
+    import transformers
+
+    tokenizers = {
+        legacy: transformers.LlamaTokenizer(str(options.spm), legacy=legacy, add_bos_token=True, model_max_length=2048)
+        for legacy in (False, True)
+    }
+    for tokenizer in tokenizers.values():
+        tokenizer.pad_token = tokenizer.unk_token
+    llava = _module(options.llava, "llava", "mm_utils"), _module(options.llava, "llava", "conversation")
+    prompts = _prompts(*llava, tokenizers)
+    trained = _module(options.rlaif_v, "muffin", "train.train_utils")
+    stored = {
+        "made_by": "scripts/replay_llava.py",
+        "transformers": transformers.__version__,
+        "commits": {name: _commit(path) for name, path in (("LLaVA", options.llava), ("RLAIF-V", options.rlaif_v))},
+        "prompts": prompts,
+        "answers": _answers(trained, tokenizers),
+        "images": _images(llava[0]),
+    }
+    rows = {name: _lines(value) if isinstance(value, list) else json.dumps(value) for name, value in stored.items()}
+    options.out.write_text("{\n" + ",\n".join(f'"{name}": {row}' for name, row in rows.items()) + "\n}\n")
+
+
+def _prompts(mm_utils: Any, conversation: Any, tokenizers: dict[bool, Any]) -> list[dict[str, Any]]:
+    """Text and ids of each question, with an image and without; -200 is the image."""
+    cases = [(LLAVA_V1, question, image) for question in QUESTIONS for image in (True, False) if question or image]
+    cases += [("vicuna_v1", "What is it?", image) for image in (True, False)]
+    found = []
+    for name, question, has_image in cases:
+        turns = conversation.conv_templates[name].copy()
+        turns.append_message(turns.roles[0], f"<image>\n{question}" if has_image else question)
+        turns.append_message(turns.roles[1], None)
+        text = turns.get_prompt()
+        ids = [mm_utils.tokenizer_image_token(text, tokenizer) for tokenizer in tokenizers.values()]
+        assert ids[0] == ids[1], (question, ids)
+        found.append({"conversation": name, "question": question, "image": has_image, "text": text, "ids": ids[0]})
+    return found
+
+
+def _answers(trained: Any, tokenizers: dict[bool, Any]) -> list[dict[str, Any]]:
+    """Ids that each answer to one question adds to the loss."""
+    found = []
+    for answer in ANSWERS:
+        labels = []
+        for tokenizer in tokenizers.values():
+            turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": answer}]
+            encoded = trained.preprocess_v1([turns], tokenizer, has_image=True)
+            labels.append([label for label in encoded["labels"][0].tolist() if label != -100])
+        assert labels[0] == labels[1], (answer, labels)
+        found.append({"answer": answer, "ids": labels[0]})
+    return found
+
+
+def _images(mm_utils: Any) -> list[dict[str, Any]]:
+    """Hash of the pixels of each odd image: in evaluation ("pad"), and in training ("crop")."""
+    import transformers
+    from odd_pictures import is_narrow, levels_hash, odd_pictures
+    from PIL import Image
+
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    scale = processor.image_mean, processor.image_std
+    padding = types.SimpleNamespace(image_aspect_ratio="pad")
+    ways = {
+        "pad": lambda image: mm_utils.process_images([image], processor, padding)[0].numpy(),
+        "crop": lambda image: processor(image)["pixel_values"][0],
+    }
+    found = []
+    for name, content in odd_pictures().items():
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+        row: dict[str, Any] = {"name": name}
+        for way, pixels in ways.items():
+            if way == "crop" and is_narrow(name):
+                continue
+            row[way] = levels_hash(pixels(image), *scale)
+        found.append(row)
+    return found
+
+
+def _module(checkout: Path, package: str, name: str) -> Any:
+    """A module of a checkout, without the package's own `__init__`, which imports its models."""
+    if package not in sys.modules:
+        sys.modules[package] = types.ModuleType(package)
+        sys.modules[package].__path__ = [str(checkout / package)]
+    return importlib.import_module(f"{package}.{name}")
+
+
+def _commit(checkout: Path) -> str:
+    return subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _lines(rows: list[Any]) -> str:
+    return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]"
+
+
+if __name__ == "__main__":
+    main()

@@ -13,13 +13,14 @@ from napo_bench.trainers.rows import RowReport
 CARD_NAME = "README.md"
 
 
-def write_card(out: Path, recipe: Recipe, report: RowReport) -> None:
+def write_card(out: Path, recipe: Recipe, report: RowReport, asked_in: str | None) -> None:
     """Write the model card into the folder of a trained checkpoint.
 
     Args:
         out: Folder of the checkpoint.
         recipe: Recipe of the training.
         report: Report about the rows.
+        asked_in: Name of LLaVA-1.5's conversation in the training; None for a checkpoint with one conversation.
     """
     base, data = _public(recipe.base), _public(recipe.data)
     kind = "adapter" if recipe.lora_r else "checkpoint"
@@ -37,6 +38,7 @@ def write_card(out: Path, recipe: Recipe, report: RowReport) -> None:
         "",
         f"An {kind} of `{base}`," if recipe.lora_r else f"A {kind} that started from `{base}`,",
         f"trained by napo-bench on {report.used:,} of {report.total:,} preference rows of `{data}`.",
+        *([f"Its prompts are in the conversation {asked_in}, in training and in evaluation."] if asked_in else []),
         "`recipe.yaml` has every setting, `training.json` what determines the run, `rows.json` the rows left out.",
         "",
         "## Licences",

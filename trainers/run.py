@@ -184,7 +184,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
                 )
         _save(trainer, out)
         if first:
-            write_card(out, recipe, inputs.rows.report)
+            write_card(out, recipe, inputs.rows.report, inputs.conversation.choice)
     if first:
         output.describe(out, run, finished=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

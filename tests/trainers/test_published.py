@@ -66,11 +66,12 @@ def test_built_rows_have_the_licence_of_the_rows_that_they_were_built_from(tmp_p
 
 
 def test_the_model_card_names_base_rows_and_licence(tmp_path: Path) -> None:
-    write_card(tmp_path, load_recipe("llava-1.5-7b-napo", []), RowReport(12, {"no chosen response": ["3"]}))
+    write_card(tmp_path, load_recipe("llava-1.5-7b-napo", []), RowReport(12, {"no chosen response": ["3"]}), "llava_v1")
     card = (tmp_path / "README.md").read_text()
     assert card.startswith('---\nlibrary_name: "transformers"\n')
     assert 'base_model: "llava-hf/llava-1.5-7b-hf"\n' in card
     assert f'datasets: ["{BIAS}"]\n---\n' in card
+    assert "Its prompts are in the conversation llava_v1" in card
     assert f"11 of 12 preference rows of `{BIAS}`" in card
     assert f"- Rows `{BIAS}`: {PUBLISHED[BIAS].licence}." in card
 
@@ -79,7 +80,7 @@ def test_the_model_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     for name in ("base", "rows", "out"):
         (tmp_path / name).mkdir()
     changes = [f"base={tmp_path / 'base'}", f"data={tmp_path / 'rows'}"]
-    write_card(tmp_path / "out", load_recipe("llava-1.5-7b-dpo", changes, "lora"), RowReport(2))
+    write_card(tmp_path / "out", load_recipe("llava-1.5-7b-dpo", changes, "lora"), RowReport(2), None)
     card = (tmp_path / "out/README.md").read_text()
     assert str(tmp_path) not in card
     assert "An adapter of `base`" in card and 'library_name: "peft"' in card and "base_model" not in card

@@ -14,6 +14,7 @@ import yaml
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError, nearest, unknown_name
+from napo_bench.models.conversation import ImageShape
 from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.negatives import NEGATIVES, REJECTED, Negative
 
@@ -83,6 +84,8 @@ class Recipe:
         precision: `bf16` keeps the trained weights in float32 and computes in bfloat16.
         gradient_checkpointing: Whether to recompute activations in the backward.
         shuffle: Whether the order of the rows is drawn `once`, or anew for `each_epoch`.
+        training_image: What LLaVA-1.5 sees of an image that is not square: its centre (`crop`, as in the paper's
+            training), or the whole image in a square (`pad`, as in evaluation). Other models keep their treatment.
         strip_responses: Whether blanks at the ends of responses are removed.
         max_length: Maximum number of tokens of image, prompt and one response; longer rows are left out and reported.
         shared_prefix: Whether to compute image and prompt once for all responses of a row.
@@ -124,6 +127,7 @@ class Recipe:
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = True
     shuffle: Literal["once", "each_epoch"] = "once"
+    training_image: ImageShape = "crop"
     strip_responses: bool = False
     max_length: Count = 2048
     shared_prefix: bool = True

@@ -76,7 +76,7 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
     config, processor = checkpoint.open_parts()
     require_image_token(recipe.base, processor, config)
     named = None if recipe.conversation == "auto" else recipe.conversation
-    conversation = Conversation.of(processor, config, named)
+    conversation = Conversation.of(processor, config, named, recipe.training_image)
     rows = open_rows(recipe.data, recipe.negatives, cache / "rows", conversation, strip=recipe.strip_responses)
     return Inputs(checkpoint, conversation, config, rows)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+import transformers
 from llava_15 import FORMS, IMAGE, IMAGE_TOKENS, read_vocabulary, write_model, write_tokenizer
 from odd_pictures import levels_hash, odd_pictures
 from PIL import Image
@@ -29,7 +31,7 @@ from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.bias import build_bias
 from napo_bench.trainers.recipe import load_recipe
 from napo_bench.trainers.rows import open_rows
-from napo_bench.trainers.run import train
+from napo_bench.trainers.run import open_inputs, reference_folder_of, train
 
 STORED = json.loads((Path(__file__).parent / "llava_reference.json").read_text(encoding="utf-8"))
 PLACE = -200
@@ -144,8 +146,6 @@ def shapes(checkpoint):
 
 
 def test_evaluation_and_biased_negatives_send_these_ids(checkpoint, pieces, rows, tmp_path, monkeypatch):
-    import transformers
-
     sent = []
     generate = transformers.LlavaForConditionalGeneration.generate
 
@@ -178,6 +178,23 @@ def test_training_sends_these_ids_and_its_checkpoint_is_asked_in_them(checkpoint
         assert batch.input_ids.tolist() == [by_parts(pieces, prompt)]
         whole = by_parts(pieces, f"{prompt} {ANSWER}")
         assert [*batch.input_ids[0].tolist(), *batch.response_ids[0, 0].tolist()][: len(whole) + 1] == [*whole, 2]
+
+
+def test_training_sees_the_centre_of_an_image_unless_its_recipe_pads(checkpoint, rows, tmp_path):
+    """The expected pixels are those of CLIP's processor alone: on the image, and on the image in a grey square."""
+    clip = transformers.CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    keys = set()
+    for shape, changes in (("crop", []), ("pad", ["training_image=pad"])):
+        recipe = load_recipe("llava-1.5-7b-dpo", [f"base={checkpoint}", f"data={rows}", *changes])
+        inputs = open_inputs(recipe, tmp_path / "cache")
+        row = inputs.rows[0, True]
+        whole = Image.new("RGB", (12, 12), (122, 116, 104))
+        whole.paste(row.image, (0, 1))
+        assert row.image.size == (12, 10)
+        expected = clip(row.image if shape == "crop" else whole, return_tensors="pt")["pixel_values"]
+        assert torch.equal(Collator(inputs.conversation)([row]).prompts.images["pixel_values"], expected)
+        keys.add(reference_folder_of(inputs, recipe, tmp_path))
+    assert len(keys) == 2
 
 
 def test_the_13b_model_is_asked_in_the_same_ids(checkpoint, pieces, vocabulary, tmp_path):

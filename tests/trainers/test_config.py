@@ -31,7 +31,7 @@ def test_napo_on_llava_7b_is_trained_as_the_paper_says():
     assert (recipe.weight_decay, recipe.precision, recipe.max_length) == (0.01, "bf16", 2048)
     assert recipe.per_device_batch_size * recipe.gradient_accumulation == 4
     assert recipe.gradient_checkpointing and not recipe.train_vision_tower and not recipe.lora_r
-    assert (recipe.shuffle, recipe.seed) == ("once", 42)
+    assert (recipe.shuffle, recipe.training_image, recipe.seed) == ("once", "crop", 42)
     assert recipe.max_grad_norm == 0 and not recipe.strip_responses
 
 

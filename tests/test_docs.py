@@ -116,3 +116,15 @@ def test_every_command_in_a_page_takes_its_options(page: str) -> None:
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         options = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert options <= known | {"--help"}, f"{line}: {options - known}"
+
+
+def test_every_row_of_the_page_on_fidelity_has_a_verdict() -> None:
+    """The sources' table has three columns. Every other table has four, and the last begins with the verdict."""
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in text_of("docs/fidelity.md").splitlines()
+        if line.startswith("|") and not re.match(r"\|[-:| ]+\|$", line)
+    ]
+    compared = [row for row in rows if len(row) != 3 and row[0] != "what"]
+    assert len(compared) > 100
+    assert [row for row in compared if len(row) != 4 or not re.match(r"exact|differs|not stated", row[3])] == []

@@ -250,14 +250,14 @@ def _add_text_resources(table: Table) -> list[str]:
                 missing.append(name)
         table.add_row(f"NLTK {name}", _MISSING if name in missing else _THERE)
     commands = [f"python -m nltk.downloader {' '.join(missing)}"] if missing else []
-    for benchmark in all_benchmarks().values():
-        for need, model in benchmark.spacy_models.items():
-            is_there = find_spec(model) is not None
-            use = benchmark.label if need == "words" else f"{benchmark.label} with an LLM {need}"
-            table.add_row(f"spaCy {model}", _THERE if is_there else _MISSING, f"for {use}")
-            if not is_there:
-                comment = "" if need == "words" else f"  # only for {use}"
-                commands.append(f"python -m spacy download {model}{comment}")
+    named = [(need, model, one.label) for one in all_benchmarks().values() for need, model in one.spacy_models.items()]
+    for need, model, label in sorted(named, key=lambda name: name[0] != "words"):
+        is_there = find_spec(model) is not None
+        use = label if need == "words" else f"{label} with an LLM {need}"
+        table.add_row(f"spaCy {model} ({use})", _THERE if is_there else _MISSING)
+        if not is_there:
+            comment = "" if need == "words" else f"  # only for {use}"
+            commands.append(f"python -m spacy download {model}{comment}")
     return list(dict.fromkeys(commands))
 
 

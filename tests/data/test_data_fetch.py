@@ -468,8 +468,8 @@ def test_the_command_fetches_what_it_can_and_names_what_it_cannot(site: Site, tm
     assert f"napo-bench data fetch amber --data-dir {root}".split() in lines
     assert ["licence:", "Apache-2.0"] in lines
     text = "\n".join(" ".join(line) for line in lines)
-    assert re.search("^spaCy en_core_web_lg (there|missing) for AMBER$", text, re.M)
-    assert re.search("^spaCy en_core_web_trf (there|missing) for Object HalBench with an LLM extractor$", text, re.M)
+    assert re.search(r"^spaCy en_core_web_lg \(AMBER\) (there|missing)$", text, re.M)
+    assert re.search(r"^spaCy en_core_web_trf \(Object HalBench with an LLM extractor\) (there|missing)$", text, re.M)
 
 
 def test_the_micro_world_never_overwrites_official_data(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 The margin of a negative response R against the chosen response w is `m = [logp(w) - logp_ref(w)] - [logp(R) -
 logp_ref(R)]`, with logp summed over the response's tokens, or averaged over the tokens if the loss is defined in this
 way. Every loss takes margins `[B]` and returns one loss a row, `[B]`. Loss and gradient are finite for every finite
-margin; NaN stays NaN.
+margin; NaN stays NaN. Margins in half precision are computed with, and losses returned, in float32.
 
 torch is imported when a loss is computed, so that recipes can be read without it.
 """
@@ -48,8 +48,9 @@ def napo_loss(margin: Tensor, q: Tensor | float, beta: float) -> Tensor:
     import torch
     from torch.nn.functional import logsigmoid
 
-    q = torch.as_tensor(q, dtype=margin.dtype, device=margin.device).clamp(min=_SMALLEST_Q)
-    return -torch.expm1(q * logsigmoid(_scaled(margin, beta))) / q
+    logit = _scaled(margin, beta)
+    q = torch.as_tensor(q, dtype=logit.dtype, device=logit.device).clamp(min=_SMALLEST_Q)
+    return -torch.expm1(q * logsigmoid(logit)) / q
 
 
 def mdpo_loss(margin: Tensor, image_margin: Tensor, chosen_logratio: Tensor, beta: float) -> Tensor:
@@ -106,7 +107,9 @@ def ipo_loss(margin: Tensor, beta: float) -> Tensor:
     """
     import torch
 
-    largest_root = torch.finfo(margin.dtype).max ** 0.5
+    steepest = torch.finfo(margin.dtype).max / 4
+    margin = _at_least_float32(margin)
+    largest_root = min(torch.finfo(margin.dtype).max ** 0.5, steepest)
     return (margin - 1 / (2 * beta)).clamp(-largest_root, largest_root).square()
 
 
@@ -124,8 +127,16 @@ def _scaled(margin: Tensor, beta: float) -> Tensor:
     """The logit beta * m, limited to a thousandth of the largest float so that a sum of several terms stays finite."""
     import torch
 
+    margin = _at_least_float32(margin)
     largest = torch.finfo(margin.dtype).max / 1000
     return (beta * margin).clamp(-largest, largest)
+
+
+def _at_least_float32(margin: Tensor) -> Tensor:
+    """The margin, in float32 if it is in half precision, whose range is too small for a q near 0."""
+    import torch
+
+    return margin.to(torch.promote_types(margin.dtype, torch.float32))
 
 
 @dataclass(frozen=True)

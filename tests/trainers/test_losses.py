@@ -130,6 +130,7 @@ def test_hinge_vanishes_from_a_scaled_margin_of_one_on():
 
 LOSSES = {
     "dpo": dpo_loss,
+    "napo q=0": lambda m, beta: napo_loss(m, 0.0, beta),
     "napo q=0.001": lambda m, beta: napo_loss(m, 1e-3, beta),
     "napo q=0.5": lambda m, beta: napo_loss(m, torch.tensor(0.5), beta),
     "napo q=1": lambda m, beta: napo_loss(m, 1.0, beta),
@@ -174,6 +175,26 @@ def test_loss_and_gradient_are_finite_at_the_extremes(loss, m):
     (gradient,) = torch.autograd.grad(rows.sum(), x)
     assert torch.isfinite(rows).all()
     assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_loss_and_gradient_are_finite_in_half_precision(loss, dtype):
+    largest = torch.finfo(dtype).max
+    margins = torch.tensor([-largest, -700, -3, 0, 1e-7, 3, 700, largest], dtype=dtype, requires_grad=True)
+    rows = loss(margins, BETA)
+    (gradient,) = torch.autograd.grad(rows.sum(), margins)
+    assert torch.isfinite(rows).all()
+    assert torch.isfinite(gradient).all()
+    exact = loss(margins.detach().double()[1:-1], BETA)
+    torch.testing.assert_close(rows[1:-1].double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("q", [0.0, torch.tensor(0.0, dtype=torch.float16)])
+def test_napo_with_q_zero_is_dpo_in_half_precision(dtype, q):
+    margins = torch.tensor([-40.0, -1.0, 0.0, 2.0, 40.0], dtype=dtype)
+    torch.testing.assert_close(napo_loss(margins, q, BETA), dpo_loss(margins.float(), BETA))
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from napo_bench.trainers.noise import shares_undefined
-from napo_bench.trainers.objective import LogRatios, mean_rewards
+from napo_bench.trainers.means import Means, Rounding
+from napo_bench.trainers.objective import LogRatios, weights_undefined
 from napo_bench.trainers.recipe import Recipe
 
 
@@ -26,7 +26,7 @@ class Averages:
         self._sums = {name: torch.tensor(values, device=device) for name, values in (sums or {}).items()}
 
     def add(self, name: str, values: Tensor, counts: Tensor) -> None:
-        """Add values, `[B]`, each as often as its count says, `[B]`."""
+        """Add values, `[n]`, each as often as its count says, `[n]`."""
         added = torch.stack([(values.detach() * counts).sum(), counts.sum()])
         self._sums[name] = self._sums.get(name, torch.zeros_like(added)) + added
 
@@ -56,7 +56,9 @@ def logged_values(
     present: Tensor,
     sums: Tensor,
     ratios: LogRatios,
-    margins: Tensor,
+    means: Means,
+    begun: Tensor,
+    rounding: Rounding | None,
     by_row: Tensor,
     q: Mapping[str, Tensor],
     weights: Tensor,
@@ -68,12 +70,14 @@ def logged_values(
         present: 1 if the row counts and has the negative, `[B, N]`.
         sums: Summed log-probs of the policy, `[B, K]`.
         ratios: Log-ratios of the rows.
-        margins: Mean over the batch of each negative's margin, `[N]`.
+        means: Means over the rows of each group of this forward.
+        begun: 1 for a group that begins in this forward, else 0, `[G]`. The values of a group count once.
+        rounding: Rounding of the margins, if it is measured.
         by_row: Losses, `[B, N]`.
-        q: Name of a negative -> q.
-        weights: Weights of the losses, `[N]`.
+        q: Name of a negative -> q of each group, `[G]`.
+        weights: Weights of the losses in each group, `[G, N]`.
     """
-    beta, counted, once = recipe.beta, present.any(1).float(), weights.new_ones(1)
+    beta, counted = recipe.beta, present.any(1).float()
     yield "rewards/chosen", beta * ratios.chosen, counted
     yield "logps/chosen", sums[:, 0], counted
     for index, term in enumerate(recipe.terms):
@@ -83,11 +87,14 @@ def logged_values(
         yield f"rewards/accuracies{negative.suffix}", (margin > 0).float(), has
         yield f"logps/{negative.tag}", sums[:, 1 + index], has
         yield f"loss/{negative.tag}", by_row[:, index], has
-        yield f"napo/gamma_{negative.tag}", weights[index, None], once
+        there = means.present[:, index] * begun
+        yield f"napo/gamma_{negative.tag}", weights[:, index], there
         if negative.name in q:
-            yield f"napo/q_{negative.tag}", q[negative.name][None], once
+            yield f"napo/q_{negative.tag}", q[negative.name], there
+        if rounding is not None:
+            yield f"napo/rounding_{negative.tag}", rounding.of_means(means.rows)[:, index], there
     if recipe.weights == "dynamic":
-        yield "napo/gamma_undefined", shares_undefined(mean_rewards(recipe, margins))[None], once
+        yield "napo/gamma_undefined", weights_undefined(recipe, means, rounding).float(), begun
     if ratios.image_margin is not None:
         yield "rewards/margins_image", beta * ratios.image_margin, counted
 

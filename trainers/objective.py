@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from napo_bench.trainers.losses import LOSSES
-from napo_bench.trainers.noise import bounded_weights, dynamic_weights, noise_robustness
+from napo_bench.trainers.means import Means, Rounding
+from napo_bench.trainers.noise import bounded_weights, dynamic_weights, noise_robustness, shares_undefined
 from napo_bench.trainers.recipe import Recipe
-
-_ROUNDING = {"fp32": 1e-4, "bf16": 1e-2}
-"""Precision -> largest distance from 0, in nats, of a batch's mean margin if policy and reference are the same."""
 
 
 @dataclass(frozen=True)
@@ -40,57 +38,73 @@ class LogRatios:
         margins, mean_margins = (x[:, :1] - x[:, 1 : 1 + negatives] for x in (sums, means))
         return cls(sums[:, 0], margins, mean_margins, image)
 
+    @property
+    def finite(self) -> Tensor:
+        """Whether every log-ratio of the row is finite, `[B]` of bool."""
+        columns = [self.chosen[:, None], self.margins, self.mean_margins]
+        columns += [] if self.image_margin is None else [self.image_margin[:, None]]
+        return torch.isfinite(torch.cat(columns, 1)).all(1)
 
-def noise_robustnesses(recipe: Recipe, margins: Tensor, mean_margins: Tensor) -> dict[str, Tensor]:
-    """The q of each negative whose loss takes one (Eq. 12), by the name of the negative.
+
+def noise_robustnesses(recipe: Recipe, means: Means) -> dict[str, Tensor]:
+    """The q of each negative whose loss takes one (Eq. 12): name of the negative -> q of each group, `[G]`.
 
     Args:
         recipe: Recipe with the losses, and with sums or means for q.
-        margins: Mean over the batch of each negative's margin, `[N]`.
-        mean_margins: The same of the margins of means.
+        means: Means over the rows of each group.
     """
     q = {}
     for index, term in enumerate(recipe.terms):
         if "q" in LOSSES[term.loss].needs:
-            looked_at = margins if term.q_from == "sum" else mean_margins
-            q[term.negative.name] = noise_robustness(looked_at[index], term.alpha)
+            looked_at = means.margins if term.q_from == "sum" else means.mean_margins
+            q[term.negative.name] = noise_robustness(looked_at[:, index], term.alpha)
     return q
 
 
-def mean_rewards(recipe: Recipe, margins: Tensor) -> Tensor:
-    """Each negative's mean margin times beta, `[N]`; 0 if the margin is only rounding, as before the first update.
-
-    Without this rule the weights of the first steps would be shares of rounding errors.
-
-    Args:
-        recipe: Recipe with beta and the precision.
-        margins: Mean over the batch of each negative's margin, `[N]`.
-    """
-    return recipe.beta * margins.where(margins.abs() > _ROUNDING[recipe.precision], 0.0)
-
-
-def loss_weights(recipe: Recipe, margins: Tensor, step: int) -> Tensor:
-    """The weight of each negative's loss, `[N]`.
+def loss_weights(recipe: Recipe, means: Means, rounding: Rounding | None, step: int, in_step: Tensor) -> Tensor:
+    """The weight of each negative's loss in each group, `[G, N]`.
 
     Args:
         recipe: Recipe with the rule for the weights.
-        margins: Mean over the batch of each negative's margin, `[N]`.
+        means: Means over the rows of each group. A negative that a group lacks takes no weight from the others.
+        rounding: Rounding of the margins, for `dynamic` weights; None if the recipe does not ask for it.
         step: Optimizer step, from 0. `random` weights are drawn from the step, so processes and resumed runs agree.
+        in_step: Number of rows with each negative in the whole step, `[N]`.
     """
+    rewards = recipe.beta * means.margins
     if recipe.weights == "dynamic":
-        return dynamic_weights(mean_rewards(recipe, margins))
+        return dynamic_weights(rewards, present=means.present, rounding=_least_sum(recipe, means, rounding))
     if recipe.weights == "bounded":
-        return bounded_weights(recipe.beta * margins)
+        return bounded_weights(rewards, means.present)
     if recipe.weights == "fixed":
-        return margins.new_tensor([term.weight for term in recipe.terms])
+        return rewards.new_tensor([term.weight for term in recipe.terms]).expand_as(rewards)
     if recipe.weights == "random":
-        drawn = random.Random(f"{recipe.seed}/{step}").choice(recipe.negatives)
-        return margins.new_tensor([float(name == drawn) for name in recipe.negatives])
-    return torch.ones_like(margins)
+        there = [name for name, rows in zip(recipe.negatives, in_step.tolist(), strict=True) if rows]
+        drawn = random.Random(f"{recipe.seed}/{step}").choice(there or recipe.negatives)
+        return rewards.new_tensor([float(name == drawn) for name in recipe.negatives]).expand_as(rewards)
+    return torch.ones_like(rewards)
+
+
+def weights_undefined(recipe: Recipe, means: Means, rounding: Rounding | None) -> Tensor:
+    """Whether equal weights replace the dynamic weights of each group, `[G]` of bool."""
+    return shares_undefined(recipe.beta * means.margins, means.present, _least_sum(recipe, means, rounding))
+
+
+def _least_sum(recipe: Recipe, means: Means, rounding: Rounding | None) -> Tensor | float:
+    """The distance from 0 that the sum of mean rewards must exceed for dynamic weights, `[G]`."""
+    if rounding is None:
+        return 0.0
+    return recipe.beta * recipe.gamma_threshold * (rounding.of_means(means.rows) * means.present).sum(-1)
 
 
 def losses(recipe: Recipe, ratios: LogRatios, q: dict[str, Tensor]) -> Tensor:
-    """The loss of each row against each negative, `[B, N]`, with the arguments that each loss needs."""
+    """The loss of each row against each negative, `[B, N]`, with the arguments that each loss needs.
+
+    Args:
+        recipe: Recipe with the losses.
+        ratios: Log-ratios of the rows.
+        q: Name of a negative -> q of each row, `[B]`.
+    """
     of_batch = {"image_margin": ratios.image_margin, "chosen_logratio": ratios.chosen}
     columns = []
     for index, term in enumerate(recipe.terms):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.forward.logps import LOGITS_AT_A_TIME, prepare
+from napo_bench.trainers.means import spans_forwards
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import Examiner
 from napo_bench.trainers.run import Inputs, stored_dtype, with_adapters
@@ -102,6 +103,7 @@ def _estimate(
     activations = kept if recipe.gradient_checkpointing else text.num_hidden_layers * layer
     activations += 3 * 4 * min(LOGITS_AT_A_TIME, forward_tokens * text.vocab_size)
     passes = 2 + (2 if recipe.lora_r else 4) + (2 if recipe.gradient_checkpointing else 0)
+    passes += 2 if spans_forwards(recipe, processes) else 0
     rows = len(inputs.rows)
     batch = recipe.per_device_batch_size * processes
     forwards = -(-rows // batch)

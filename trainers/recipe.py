@@ -72,6 +72,11 @@ class Recipe:
         alpha_vision: The same for the vision-biased negatives.
         weights: Rule for the weights of the losses: `dynamic` (Eq. 13), `bounded` (not in the paper), `sum`, `fixed`,
             or `random` (one loss a step, drawn).
+        gamma_threshold: Dynamic weights are equal until the sum of the mean margins is this many times as far from 0
+            as rounding alone takes it. The rounding is measured before the first update. 0 follows Eq. 13 from the
+            first step.
+        noise_rows: Number of rows over which the means for q and for the weights are taken, whatever the number of
+            processes; 0 takes the rows of one forward of all processes.
         fixed_weights: Weights of rejected, language and vision if `weights` is `fixed`.
         learning_rate: Highest learning rate.
         epochs: Number of passes over the rows, which may be a fraction.
@@ -115,6 +120,8 @@ class Recipe:
     alpha_language: Positive = 0.5
     alpha_vision: Positive = 0.01
     weights: Literal["dynamic", "bounded", "sum", "fixed", "random"] = "dynamic"
+    gamma_threshold: NotNegative = 3.0
+    noise_rows: Annotated[int, msgspec.Meta(ge=0)] = 8
     fixed_weights: tuple[NotNegative, NotNegative, NotNegative] = (0.04, 0.48, 0.48)
     learning_rate: Positive = 5e-7
     epochs: Positive = 4.0
@@ -122,8 +129,8 @@ class Recipe:
     warmup: Fraction = 0.1
     weight_decay: NotNegative = 0.01
     max_grad_norm: NotNegative = 0.0
-    per_device_batch_size: Count = 4
-    gradient_accumulation: Count = 1
+    per_device_batch_size: Count = 1
+    gradient_accumulation: Count = 4
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = True
     shuffle: Literal["once", "each_epoch"] = "once"
@@ -154,6 +161,16 @@ class Recipe:
     def negatives(self) -> tuple[str, ...]:
         """The names of the negatives that have a loss, in the order of `NEGATIVES`."""
         return tuple(term.negative.name for term in self.terms)
+
+    @property
+    def takes_means(self) -> bool:
+        """Whether q or the weights are computed from means over rows."""
+        return self.compares_shares or any("q" in LOSSES[term.loss].needs for term in self.terms)
+
+    @property
+    def compares_shares(self) -> bool:
+        """Whether the weights of several losses depend on their mean margins."""
+        return self.weights in ("dynamic", "bounded") and len(self.terms) > 1
 
     @property
     def crop_seed(self) -> int | None:

@@ -38,6 +38,7 @@ from napo_bench.trainers import output
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.card import write_card
 from napo_bench.trainers.forward.logps import prepare
+from napo_bench.trainers.means import require_whole_groups
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import Examiner, compute_reference, read_reference, reference_folder, rows_missing
 from napo_bench.trainers.rows import PreferenceRows, open_rows
@@ -117,6 +118,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
     for name in recipe.report_to:
         if find_spec(name) is None:
             raise NapoBenchError(f"report_to asks for {name}, which is not installed.", f"pip install {name}")
+    require_whole_groups(recipe, processes.count())
     args = _training_arguments(recipe, out)
     if is_deepspeed_zero3_enabled():  # type: ignore[no-untyped-call]
         raise NapoBenchError(

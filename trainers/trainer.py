@@ -1,9 +1,9 @@
 """PreferenceTrainer: transformers' Trainer with the objective of this project.
 
-What "the whole batch" is: q and the dynamic weights are computed from means over the rows of one forward of all
-processes (per_device_batch_size x processes). With gradient accumulation each forward has its own q and weights, while
-every row of the accumulated batch counts the same in the loss: each negative's losses are divided by the number of rows
-with the negative, over all forwards and processes. No gradient flows through q and the weights.
+What "the whole batch" is: q and the dynamic weights are computed from means over the rows of a group (`means.py`):
+`noise_rows` rows of the step, whatever forwards and processes they are in. Every row of the accumulated batch counts
+the same in the loss: each negative's losses are divided by the number of rows with the negative, over all forwards and
+processes. No gradient flows through q and the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import Progress
 from napo_bench.trainers import output
 from napo_bench.trainers.batches import Collator, EpochBatches, EpochLoader, TrainingBatch
+from napo_bench.trainers.forward.logps import ResponseLogps
 from napo_bench.trainers.log import Averages, logged_values, peak_memory
+from napo_bench.trainers.means import Groups, Means, Rounding, groups_of_step, within_rounding
 from napo_bench.trainers.objective import LogRatios, loss_weights, losses, noise_robustnesses
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import row_logps
@@ -91,6 +93,7 @@ class PreferenceTrainer(Trainer):
         self._loss_sum, self._last_log = torch.zeros((), device=args.device), 0
         self._before_step = (self._averages, self._loss_sum)
         self._ids_of_step: list[str] = []
+        self._rounding: Rounding | None = None
         self._tokens, self._since = 0, time.monotonic()
 
     def get_train_dataloader(self) -> DataLoader[PreferenceRow]:
@@ -116,29 +119,50 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """The forwards of one step, and the number of their rows with each negative over all processes, `[N]`."""
+        """The forwards of one step with their groups, and the number of their rows with each negative over all
+        processes, `[N]`.
+        """
         self._before_step = (self._averages.copy(), self._loss_sum)
         forwards, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        rows = torch.stack([inputs["batch"].present.sum(0) for inputs in forwards]).sum(0).to(device)
-        self._ids_of_step = [row_id for inputs in forwards for row_id in inputs["batch"].ids]
-        return forwards, self.accelerator.reduce(rows, "sum")
+        recipe, batches = self.recipe, [inputs["batch"] for inputs in forwards]
+        self._ids_of_step = [row_id for batch in batches for row_id in batch.ids]
+        counted = [torch.cat([batch.present, batch.present.amax(1, keepdim=True)], 1).sum(0) for batch in batches]
+        rows = self.accelerator.reduce(torch.stack(counted).to(device), "sum")
+        groups = groups_of_step(
+            rows[:, -1].int().tolist(),
+            [len(batch.ids) for batch in batches],
+            recipe.noise_rows if recipe.takes_means else 0,
+            processes.rank(),
+            processes.count(),
+        )
+        if self._rounding is None and recipe.weights == "dynamic" and recipe.compares_shares and recipe.gamma_threshold:
+            self._rounding = self._measure_rounding(batches)
+        # q and the weights of the first forward depend on rows of later forwards.
+        ahead = any(of_forward.continued for of_forward in groups)
+        means = self._means(batches, groups, [self._ahead(batch) for batch in batches]) if ahead else None
+        for inputs, of_forward in zip(forwards, groups, strict=True):
+            inputs["groups"] = of_forward
+            inputs["means"] = means.of_groups(of_forward) if means else None
+        return forwards, rows[:, :-1].sum(0)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         """The weighted losses of this process's rows, scaled so that the mean over processes is the batch's loss."""
-        recipe, prompts = self.recipe, inputs["batch"].prompts
+        recipe, prompts, groups = self.recipe, inputs["batch"].prompts, inputs["groups"]
         self._tokens += int(prompts.attention_mask.sum() + prompts.response_mask.sum())
         batch = inputs["batch"].to(self.args.device)
-        logps = row_logps(model, batch, recipe.shared_prefix)
-        log_ratios = logps.sum - batch.reference_sum
-        ratios = LogRatios.of(log_ratios, logps.mean - batch.reference_mean, len(recipe.negatives))
-        margins, mean_margins = self._means(batch, log_ratios, ratios)
-        q = noise_robustnesses(recipe, margins, mean_margins)
-        weights = loss_weights(recipe, margins, self.state.global_step)
-        by_row = losses(recipe, ratios, q)
-        total = ((by_row * batch.present).sum(0) * weights / num_items_in_batch.clamp(min=1)).sum()
-        for logged in logged_values(recipe, batch.present, logps.sum, ratios, margins, by_row, q, weights):
+        logps, ratios = self._log_ratios(model, batch)
+        means = inputs["means"] if inputs["means"] is not None else self._means([batch], [groups], [ratios])
+        q = noise_robustnesses(recipe, means)
+        weights = loss_weights(recipe, means, self._rounding, self.state.global_step, num_items_in_batch)
+        of_rows = groups.of_rows.to(batch.present.device)
+        by_row = losses(recipe, ratios, {name: of_groups[of_rows] for name, of_groups in q.items()})
+        total = (groups.sums(by_row * batch.present) * weights / num_items_in_batch.clamp(min=1)).sum()
+        begun = groups.begun.to(batch.present.device)
+        for logged in logged_values(
+            recipe, batch.present, logps.sum, ratios, means, begun, self._rounding, by_row, q, weights
+        ):
             self._averages.add(*logged)
         loss: Tensor = total * processes.count()
         return loss
@@ -155,18 +179,49 @@ class PreferenceTrainer(Trainer):
         self.ended_by = int(self.accelerator.gather(seen).max())
         return self.ended_by > 0
 
-    def _means(self, batch: TrainingBatch, log_ratios: Tensor, ratios: LogRatios) -> tuple[Tensor, Tensor]:
-        """Margins and margins of means, each a mean over all rows with the negative on all processes, `[N]`."""
+    def _log_ratios(self, model: nn.Module, batch: TrainingBatch) -> tuple[ResponseLogps, LogRatios]:
+        """Log-probs of the policy, `[B, K]`, and their log-ratios."""
+        logps = row_logps(model, batch, self.recipe.shared_prefix)
+        sums, means = logps.sum - batch.reference_sum, logps.mean - batch.reference_mean
+        return logps, LogRatios.of(sums, means, len(self.recipe.negatives))
+
+    def _means(self, batches: Sequence[TrainingBatch], groups: Sequence[Groups], ratios: Sequence[LogRatios]) -> Means:
+        """Means over the rows of each group on all processes, from these forwards of this process."""
+        first, end, device = groups[0].first, groups[-1].first + groups[-1].count, self.args.device
+        totals = torch.zeros(end - first, 3, len(self.recipe.negatives), device=device)
+        bad: list[str] = []
         with torch.no_grad():
-            bad = ~torch.isfinite(log_ratios).all(1)
-            totals = torch.stack([ratios.margins * batch.present, ratios.mean_margins * batch.present, batch.present])
-            totals = self.accelerator.reduce(torch.cat([totals.sum(1).flatten(), bad.sum()[None]]), "sum")
-            if not torch.isfinite(totals).all() or totals[-1]:
-                self._stop(
-                    "The loss", [row_id for row_id, is_bad in zip(batch.ids, bad.tolist(), strict=True) if is_bad]
-                )
-            margins, mean_margins, rows = totals[:-1].view(3, -1)
-            return margins / rows.clamp(min=1), mean_margins / rows.clamp(min=1)
+            for batch, of_forward, of_batch in zip(batches, groups, ratios, strict=True):
+                bad += [row_id for row_id, fine in zip(batch.ids, of_batch.finite.tolist(), strict=True) if not fine]
+                present = batch.present.to(device)
+                by_row = torch.stack([of_batch.margins * present, of_batch.mean_margins * present, present], 1)
+                totals[of_forward.first - first :][: of_forward.count] += of_forward.sums(by_row)
+            sums = self.accelerator.reduce(torch.cat([totals.flatten(), totals.new_tensor([len(bad)])]), "sum")
+        if not torch.isfinite(sums).all() or sums[-1]:
+            self._stop("The loss", bad)
+        return Means.of(sums[:-1].view_as(totals))
+
+    def _measure_rounding(self, batches: Sequence[TrainingBatch]) -> Rounding | None:
+        """The rounding of the margins in these rows of all processes; None if a margin is not finite."""
+        precision = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
+        terms = torch.zeros(3, len(self.recipe.negatives), device=self.args.device)
+        for batch in batches:
+            changed = self._ahead(within_rounding(batch, precision, self.recipe.seed))
+            moved = changed.margins - self._ahead(batch).margins
+            terms += Rounding.terms(moved, batch.present.to(moved))
+        terms = self.accelerator.reduce(terms, "sum")
+        return Rounding(*terms) if torch.isfinite(terms).all() else None
+
+    def _ahead(self, batch: TrainingBatch) -> LogRatios:
+        """The log-ratios of a batch, without gradients. The forward after this one draws the same dropout."""
+        device = self.args.device
+        self.model_wrapped.train()
+        with (
+            torch.no_grad(),
+            self.compute_loss_context_manager(),
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+        ):
+            return self._log_ratios(self.model_wrapped, batch.to(device))[1]
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
@@ -188,21 +243,23 @@ class PreferenceTrainer(Trainer):
         own.load_state_dict(saved.state_dict())
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint, with this process's sums since the last log line."""
+        """Save a checkpoint, with this process's sums since the last log line and the measured rounding."""
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         unlogged = {
             "averages": self._averages.sums(),
             "loss": self._loss_sum.item(),
             "last_log": self._last_log,
+            "rounding": self._rounding.sums() if self._rounding else None,
         }
         files.write_json(folder / self._unlogged_name, unlogged)
         super()._save_checkpoint(*args, **kwargs)
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Load the sums since the last log line, so that the next line is that of an uninterrupted run."""
+        """Load the sums since the last log line, and the rounding, so that the run continues as if uninterrupted."""
         unlogged, device = files.read_json(checkpoint / self._unlogged_name), self.args.device
         self._averages = Averages(unlogged["averages"], device)
         self._loss_sum, self._last_log = torch.tensor(unlogged["loss"], device=device), unlogged["last_log"]
+        self._rounding = Rounding(*torch.tensor(unlogged["rounding"], device=device)) if unlogged["rounding"] else None
 
     @property
     def _unlogged_name(self) -> str:

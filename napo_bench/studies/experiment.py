@@ -133,6 +133,10 @@ class Experiment:
         Raises:
             NapoBenchError: something is missing, malformed or does not work.
         """
+        from napo_bench.trainers.means import require_whole_groups
+
+        for recipe in self.recipes.values():
+            require_whole_groups(recipe, processes.count())
         if self.data is not None and not self.has_negatives:
             from napo_bench.trainers.rows import open_table
 

@@ -30,7 +30,11 @@ os.environ["DS_ACCELERATOR"] = "cpu"
 PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
 
+import transformers.training_args  # noqa: E402
+
 import napo_bench.trainers.run  # noqa: E402
+
+transformers.training_args.is_torch_bf16_gpu_available = lambda: True
 
 
 class TrainingArguments(napo_bench.trainers.run.TrainingArguments):

@@ -22,10 +22,11 @@ CHAT = (
 )
 
 
-def tiny_checkpoint(folder: Path, family: str = "llava") -> Path:
+def tiny_checkpoint(folder: Path, family: str = "llava", **options: object) -> Path:
     """Save a model of a few thousand weights with a processor and a word-level tokenizer.
 
-    A picture for the LLaVA is 8 x 8 in 4 patches; llava_next and qwen2_vl take pictures of any shape.
+    A picture for the LLaVA is 8 x 8 in 4 patches; llava_next and qwen2_vl take pictures of any shape. The options are
+    those of the text model's configuration.
     """
     qwen = family == "qwen2_vl"
     image = "<|image_pad|>" if qwen else "<image>"
@@ -52,7 +53,7 @@ def tiny_checkpoint(folder: Path, family: str = "llava") -> Path:
             transformers.CLIPImageProcessor(**square), fast, **patches, chat_template=chat
         )
     processor.save_pretrained(folder)
-    tiny_model(family).save_pretrained(folder)
+    tiny_model(family, **options).save_pretrained(folder)
     return folder
 
 

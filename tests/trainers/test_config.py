@@ -29,7 +29,7 @@ def test_napo_on_llava_7b_is_trained_as_the_paper_says():
     assert (recipe.q_language_from, recipe.q_vision_from, recipe.weights) == ("mean", "sum", "dynamic")
     assert (recipe.learning_rate, recipe.epochs, recipe.schedule, recipe.warmup) == (5e-7, 4, "cosine", 0.1)
     assert (recipe.weight_decay, recipe.precision, recipe.max_length) == (0.01, "bf16", 2048)
-    assert recipe.per_device_batch_size * recipe.gradient_accumulation == 4
+    assert (recipe.per_device_batch_size, recipe.gradient_accumulation, recipe.noise_rows) == (1, 4, 8)
     assert recipe.gradient_checkpointing and not recipe.train_vision_tower and not recipe.lora_r
     assert (recipe.shuffle, recipe.training_image, recipe.seed) == ("once", "crop", 42)
     assert recipe.max_grad_norm == 0 and not recipe.strip_responses
@@ -124,8 +124,7 @@ def test_an_adapter_changes_what_an_adapter_needs_and_nothing_else():
     assert differences("llava-1.5-13b-napo-lb1-lora", "llava-1.5-13b-napo-lb1") == {
         "learning_rate": 2e-6,
         "lora_r": 128,
-        "per_device_batch_size": 2,
-        "gradient_accumulation": 16,
+        "per_device_batch_size": 8,
     }
 
 

@@ -69,6 +69,36 @@ def test_weights_are_equal_while_the_sum_is_tiny(values):
     assert dynamic_weights(torch.tensor(values)).tolist() == pytest.approx([1 / len(values)] * len(values))
 
 
+def test_weights_are_equal_up_to_the_rounding_of_the_sum_and_shares_above_it():
+    margins = torch.tensor([0.02, 0.03, 0.05])
+    assert dynamic_weights(margins, rounding=0.11).tolist() == pytest.approx([1 / 3] * 3)
+    assert dynamic_weights(margins, rounding=0.09).tolist() == pytest.approx([0.2, 0.3, 0.5])
+    assert dynamic_weights(-margins, rounding=0.11).tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_one_margin_below_the_rounding_keeps_its_share_beside_larger_ones():
+    assert dynamic_weights(torch.tensor([0.02, 0.4, 0.58]), rounding=0.1).tolist() == pytest.approx([0.02, 0.4, 0.58])
+
+
+def test_a_kind_that_no_row_has_takes_no_weight_from_the_others():
+    present = torch.tensor([True, False, True])
+    for weights in (dynamic_weights, bounded_weights):
+        assert weights(torch.zeros(3), present=present).tolist() == pytest.approx([0.5, 0.0, 0.5])
+    assert dynamic_weights(torch.tensor([1.0, 9.0, 3.0]), present=present).tolist() == pytest.approx([0.25, 0.0, 0.75])
+    assert bounded_weights(torch.tensor([0.0, 9.0, math.log(3)]), present).tolist() == pytest.approx([0.4, 0.0, 0.6])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(*[st.floats(-5, 5, width=32)] * 3), min_size=1, max_size=4), st.floats(0, 3))
+def test_each_group_has_the_weights_and_q_that_it_has_alone(groups, rounding):
+    margins, threshold = torch.tensor(groups), torch.full((len(groups),), rounding)
+    alone = [dynamic_weights(row, rounding=rounding) for row in margins]
+    torch.testing.assert_close(dynamic_weights(margins, rounding=threshold), torch.stack(alone))
+    torch.testing.assert_close(bounded_weights(margins), torch.stack([bounded_weights(row) for row in margins]))
+    q_alone = torch.stack([noise_robustness(margin, 0.5) for margin in margins[:, 0]])
+    torch.testing.assert_close(noise_robustness(margins[:, 0], 0.5), q_alone)
+
+
 def test_weights_are_floored_and_never_above_one():
     assert dynamic_weights(torch.tensor([9.0, -2.0, 1.0])).tolist() == pytest.approx([1.0, 0.01, 0.125])
     assert dynamic_weights(torch.tensor([9.0, -2.0, 1.0]), floor=0.05).tolist() == pytest.approx([1.0, 0.05, 0.125])

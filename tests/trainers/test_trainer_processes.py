@@ -45,14 +45,18 @@ def world(tmp_path_factory):
     write_rows(folder / "rows.parquet", rows)
     (folder / "here" / "trainers").mkdir(parents=True)
     (folder / "here" / "trainers" / "__init__.py").write_text("raise SystemExit('the folder where the user stands')")
-    overrides = [f"{key}={value}" for key, value in SETTINGS.items()]
-    inputs = [f"base={folder / 'base'}", f"data={folder / 'rows.parquet'}"]
-    one = load_recipe("micro-napo", ["per_device_batch_size=4", *inputs, *overrides])
-    train(one, folder / "one", cache=folder / "cache-one")
+    train_alone(folder, "one")
     return folder
 
 
-def launch(world, out, *program, resume=False, ended_by_signal=False):
+def train_alone(world, out, **changes):
+    """Train in this process, with 4 rows a forward."""
+    inputs = {"base": world / "base", "data": world / "rows.parquet", "per_device_batch_size": 4}
+    overrides = [f"{key}={value}" for key, value in {**inputs, **SETTINGS, **changes}.items()]
+    train(load_recipe("micro-napo", overrides), world / out, cache=world / "cache-one")
+
+
+def launch(world, out, *program, resume=False, ended_by_signal=False, **changes):
     """Run `napo-bench train` in two processes, 2 rows each, and return what it printed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -66,9 +70,17 @@ def launch(world, out, *program, resume=False, ended_by_signal=False):
         f"--master-port={port}",
         *program,
     ]
-    command += ["train", "--recipe", "micro-napo", "--ckpt", world / "base", "--data", world / "rows.parquet"]
+    command += [
+        "train",
+        "--recipe",
+        "micro-napo",
+        "--ckpt",
+        changes.pop("base", world / "base"),
+        "--data",
+        world / "rows.parquet",
+    ]
     command += ["--out", world / out, "--cache", world / "cache-two", "--set", "per_device_batch_size=2"]
-    command += [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    command += [part for key, value in {**SETTINGS, **changes}.items() for part in ("--set", f"{key}={value}")]
     command += ["--resume"] if resume else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -82,9 +94,9 @@ def log_of(folder):
     return [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
 
 
-def assert_as_one_process(world, out):
+def assert_as_one_process(world, out, alone="one"):
     """The log agrees within the rounding of float32, and the weights within a thousandth of the way they went."""
-    one, two = log_of(world / "one"), log_of(world / out)
+    one, two = log_of(world / alone), log_of(world / out)
     assert len(one) == len(two) == 6
     reward = SETTINGS["beta"] * LOG_PROB
     for ours, theirs in zip(one, two, strict=True):
@@ -103,7 +115,7 @@ def assert_as_one_process(world, out):
                 assert theirs[name] == pytest.approx(value, abs=tolerance), ours["step"]
             elif name.startswith(("logps/", "loss/", "grad_norm")):
                 assert theirs[name] == pytest.approx(value, rel=1e-4, abs=LOG_PROB), (ours["step"], name)
-    base, weights, others = (load_file(world / name / "model.safetensors") for name in ("base", "one", out))
+    base, weights, others = (load_file(world / name / "model.safetensors") for name in ("base", alone, out))
     assert base.keys() == weights.keys() == others.keys()
     assert distance(weights, others) < 1e-3 * distance(base, weights)
 
@@ -134,8 +146,29 @@ def test_accelerate_launches_the_console_script_from_each_config(config):
     assert [args.training_script, *args.training_script_args] == ["napo-bench", "train", "--out", "o"]
 
 
+@pytest.fixture(scope="module")
+def of_eight(world):
+    """A training whose q and weights are means over the 8 rows of two forwards."""
+    train_alone(world, "of-eight", noise_rows=8)
+    return world
+
+
 @pytest.mark.numeric
 @pytest.mark.parametrize("config", ["fsdp", pytest.param("deepspeed", marks=NEEDS_DEEPSPEED)])
-def test_two_processes_that_share_the_states_are_one(world, config):
-    launch(world, config, SUPPORT / "launched.py", RECIPES / "accelerate" / f"{config}.yaml")
-    assert_as_one_process(world, config)
+def test_two_processes_that_share_the_states_are_one(of_eight, config):
+    launch(of_eight, config, SUPPORT / "launched.py", RECIPES / "accelerate" / f"{config}.yaml", noise_rows=8)
+    assert_as_one_process(of_eight, config, "of-eight")
+
+
+@pytest.mark.numeric
+def test_in_bfloat16_the_first_weights_of_the_losses_do_not_depend_on_the_processes(world):
+    """FSDP rounds weights and activations otherwise than the reference pass, and the weights are no shares of that."""
+    base = tiny_checkpoint(world / "deep", num_hidden_layers=8, hidden_size=64, intermediate_size=128)
+    config = RECIPES / "accelerate" / "fsdp.yaml"
+    launch(world, "bf16", SUPPORT / "launched.py", config, precision="bf16", epochs=0.5, warmup=0.9, base=base)
+    lines = log_of(world / "bf16")
+    assert len(lines) == 2
+    margins = [abs(line[f"rewards/margins{tag}"]) for line in lines for tag in ("", "_lang", "_vis")]
+    assert max(margins) > SETTINGS["beta"] * 0.01
+    for line in lines:
+        assert [line[f"napo/gamma_{tag}"] for tag in ("rejected", "lang", "vis")] == pytest.approx([1 / 3] * 3)

@@ -617,6 +617,13 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(run, 
     assert_same_weights(whole, run(resume=True, max_grad_norm=0))
 
 
+def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine_to_0(run):
+    """The warm-up is 0.2 of 12 steps, rounded up to 3. The first step has the rate 0, as in transformers' schedules."""
+    lines = log_of(run(epochs=3, warmup=0.2, learning_rate=1e-3))
+    expected = [step / 3 if step < 3 else (1 + math.cos(math.pi * (step - 3) / 9)) / 2 for step in range(12)]
+    assert [line["learning_rate"] for line in lines] == pytest.approx([1e-3 * share for share in expected], abs=1e-9)
+
+
 def test_gradients_are_clipped_to_the_norm_of_the_recipe_and_0_clips_none(run):
     free = run("free", max_grad_norm=0)
     assert_same_weights(free, run("high", max_grad_norm=1e6))

@@ -21,6 +21,7 @@ from napo_bench.trainers.output import DESCRIPTION, LOG
 from napo_bench.trainers.recipe import Recipe, recipe_of
 
 MICRO_WORLD = "The micro world, not the published data."
+_PUBLISHED_CONVERSATION = "llava_v1"
 _PUBLISHED_JUDGE = re.compile(r"gpt-4(-\d{4})?")
 
 
@@ -105,6 +106,9 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
         found.append(f"Judged by {judge.get('model')} (published: GPT-4).")
     if settings.get("generation", {}).get("temperature") == NOT_SENT:
         found.append("The endpoint accepts no temperature and uses its own.")
+    conversation = settings.get("conversation", _PUBLISHED_CONVERSATION)
+    if conversation != _PUBLISHED_CONVERSATION:
+        found.append(f"Asked in the conversation {conversation} (published: {_PUBLISHED_CONVERSATION}).")
     profile = settings.get("generation", {}).get("profile")
     if profile is None:
         found.append("Stored responses: how they were generated is not recorded.")

@@ -30,7 +30,6 @@ from napo_bench.models.conversation import SYSTEM_LINES, Conversation
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.bias import build_bias
 from napo_bench.trainers.recipe import load_recipe
-from napo_bench.trainers.rows import open_rows
 from napo_bench.trainers.run import open_inputs, reference_folder_of, train
 
 STORED = json.loads((Path(__file__).parent / "llava_reference.json").read_text(encoding="utf-8"))
@@ -167,17 +166,29 @@ def test_evaluation_and_biased_negatives_send_these_ids(checkpoint, pieces, rows
 
 
 @pytest.mark.parametrize("adapter", ["", "-lora"])
-def test_training_sends_these_ids_and_its_checkpoint_is_asked_in_them(checkpoint, pieces, rows, tmp_path, adapter):
+def test_training_sends_these_ids_and_its_checkpoint_is_asked_in_them(
+    checkpoint, pieces, rows, tmp_path, adapter, monkeypatch
+):
+    sent = []
+    collate = Collator.__call__
+
+    def recording(self, of):
+        sent.append(collate(self, of))
+        return sent[-1]
+
+    monkeypatch.setattr(Collator, "__call__", recording)
     changes = ["epochs=1", "precision=fp32", "workers=0", "per_device_batch_size=2", "gradient_accumulation=1"]
     changes += ["conversation=vicuna_v1", f"base={checkpoint}", f"data={rows}"]
     out = train(load_recipe(f"llava-1.5-7b-dpo{adapter}", changes), tmp_path / "out", cache=tmp_path / "cache")
-    for folder in (checkpoint, out):
-        llava = conversation_of(folder, "vicuna_v1" if folder == checkpoint else None)
-        batch = Collator(llava)([open_rows(rows, ("rejected",), tmp_path / "cache", llava)[0, True]]).prompts
-        prompt = asked(QUESTION, line="vicuna_v1")
-        assert batch.input_ids.tolist() == [by_parts(pieces, prompt)]
-        whole = by_parts(pieces, f"{prompt} {ANSWER}")
-        assert [*batch.input_ids[0].tolist(), *batch.response_ids[0, 0].tolist()][: len(whole) + 1] == [*whole, 2]
+    prompt = asked(QUESTION, line="vicuna_v1")
+    whole = [*by_parts(pieces, f"{prompt} {ANSWER}"), 2]
+    assert len(sent) == 2  # the reference pass, and the one step
+    for batch in sent:
+        for asked_for, answer in zip(batch.prompts.input_ids, batch.prompts.response_ids[:, 0], strict=True):
+            assert [*asked_for.tolist(), *answer.tolist()][: len(whole)] == whole
+    llava = conversation_of(out)
+    assert llava.prompt_ids(llava.prompt(QUESTION, has_image=True), IMAGE_TOKENS) == by_parts(pieces, prompt)
+    assert llava.answer_ids(ANSWER) == whole[-len(llava.answer_ids(ANSWER)) :]
 
 
 def test_training_sees_the_centre_of_an_image_unless_its_recipe_pads(checkpoint, rows, tmp_path):

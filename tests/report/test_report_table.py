@@ -184,6 +184,15 @@ def test_other_data_than_the_published_files_says_so():
     assert at_name == {"AMBER: Other data than the published: amber/annotations.json."}
 
 
+@pytest.mark.parametrize(("conversation", "marked"), [("llava_v1", False), ("vicuna_v1", True)])
+def test_a_run_in_another_conversation_than_the_paper_s_is_marked(conversation, marked):
+    run = make_run(0.5, 1, settings={"mmhal": {"conversation": conversation}})
+    at_name, at_numbers = footnotes_of(table_1([named("llava", run)]), "llava")
+    notes = at_name.union(*at_numbers.values())
+    note = "Asked in the conversation vicuna_v1 (published: llava_v1)."
+    assert any(note in found for found in notes) == marked
+
+
 def test_the_published_files_need_no_mark():
     run = make_run(0.9, 3)
     digest = "db22a436c4836fbb295e60b4e80d519573077579fb7032f01b193c1bd022b797"

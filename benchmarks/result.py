@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+SAMPLES_NOT_PICTURES = "the intervals of an earlier version resample answers, not pictures: they may be too narrow"
 
 _COST = re.compile(r"\d+ judge replies, \d+ prompt tokens and \d+ completion tokens$")
 
@@ -17,11 +20,19 @@ class MetricValue:
         value: Value in the benchmark's published unit.
         ci95: 95% bootstrap interval, (low, high), same unit.
         n: Number of samples that the metric covers (the denominator in sampling units, not in mentions).
+        clusters: Number of clusters of these samples, which the interval resamples: pictures, if a benchmark asks
+            several questions about a picture. None in a run of an earlier version, whose intervals resample samples.
     """
 
     value: float
     ci95: tuple[float, float]
     n: int
+    clusters: int | None = None
+
+    @property
+    def size(self) -> str:
+        """The number of samples, and of clusters if there are fewer: "14216 in 1004"."""
+        return size_text(self.n, self.clusters)
 
 
 @dataclass
@@ -38,7 +49,8 @@ class BenchmarkResult:
             judge model, generation profile).
         unanswered: {"sample_id", "reason"} of each prompt without an answer, and of each prompt whose answer no judge
             rates. The metrics leave these prompts out.
-        samples: Rows of the sampling units: {"sample_id", "unit", "counts", ...details for the explorer}.
+        samples: Rows of the sampling units: {"sample_id", "unit", "counts", "image", ...details for the
+            explorer}. "cluster" says which samples depend on each other, if it is not the image.
     """
 
     metrics: dict[str, MetricValue]
@@ -53,4 +65,22 @@ class BenchmarkResult:
     @property
     def remarks(self) -> list[str]:
         """Remarks about the numbers: the doubts, and the notes except those about a judge's costs."""
-        return [*self.doubts, *(note for note in self.notes if not _COST.search(note))]
+        early = any(value.clusters is None for value in self.metrics.values())
+        notes = [note for note in self.notes if not _COST.search(note)]
+        return [*self.doubts, *notes, *([SAMPLES_NOT_PICTURES] if early else [])]
+
+
+def size_text(n: int, clusters: int | None) -> str:
+    """A number of samples, and of clusters if there are fewer: "14216 in 1004"."""
+    return f"{n}" if clusters in (None, n) else f"{n} in {clusters}"
+
+
+def cluster_of(sample: Mapping[str, Any]) -> str:
+    """The cluster of a sample: `cluster`, else its image, else the sample itself.
+
+    Samples of one cluster are resampled together, because their answers depend on each other.
+    """
+    for name in ("cluster", "image"):
+        if sample.get(name):
+            return str(sample[name])
+    return f"{sample.get('unit', '')} {sample['sample_id']}"

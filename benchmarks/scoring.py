@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import Metric
 from napo_bench.benchmarks.question import Answer, Answers, BenchmarkData, Question, Row
-from napo_bench.benchmarks.result import MetricValue
+from napo_bench.benchmarks.result import MetricValue, cluster_of
 from napo_bench.benchmarks.unanswered import reason, unanswered_note
 from napo_bench.core import files, stats
 from napo_bench.core.errors import NapoBenchError, unknown_name
@@ -218,23 +218,26 @@ def replaced_note(rows: Iterable[Row]) -> list[str]:
     return [f"{count} {noun} U+FFFD in place of a character that could not be read"] if count else []
 
 
-def measure(counts: Sequence[Mapping[str, float]], metrics: Iterable[Metric]) -> dict[str, MetricValue]:
+def measure(samples: Sequence[Mapping[str, Any]], metrics: Iterable[Metric]) -> dict[str, MetricValue]:
     """Values, 95% bootstrap intervals and n of metrics that share their samples; empty if there are no samples.
 
     Args:
-        counts: The counts of each sample.
+        samples: Rows with "counts", and with what `cluster_of` reads.
         metrics: Metrics to compute.
     """
-    if not counts:
+    if not samples:
         return {}
+    counts = [sample["counts"] for sample in samples]
+    clusters = stats.by_cluster(counts, [cluster_of(sample) for sample in samples])
     names = {name for row in counts for name in row}
     sums = {name: math.fsum(row.get(name, 0.0) for row in counts) for name in names}
     wanted = {metric.name: metric for metric in metrics}
-    spans = {name: span for name, metric in wanted.items() if (span := metric.span(sums[metric.count])) is not None}
+    covered = {name: sum(row.get(metric.count, 0.0) > 0 for row in clusters) for name, metric in wanted.items()}
+    spans = {name: span for name, metric in wanted.items() if (span := metric.span(covered[name])) is not None}
     functions = {name: metric.function for name, metric in wanted.items()}
-    intervals = stats.bootstrap_intervals(counts, functions, seed=BOOTSTRAP_SEED, spans=spans)
+    intervals = stats.bootstrap_intervals(clusters, functions, seed=BOOTSTRAP_SEED, spans=spans)
     return {
-        name: MetricValue(float(metric.function(sums)), intervals[name], round(sums[metric.count]))
+        name: MetricValue(float(metric.function(sums)), intervals[name], round(sums[metric.count]), covered[name])
         for name, metric in wanted.items()
     }
 

@@ -175,7 +175,7 @@ def make_run(folder: Path, data: Path, sizes: dict[str, int], seed: int) -> None
     for name, n in sizes.items():
         make, metrics = PARTS[name]
         samples = [make(rng, index) for index in range(n)]
-        values = measure(name, [sample["counts"] for sample in samples], metrics)
+        values = measure(samples, metrics)
         benchmarks[name] = BenchmarkResult(values, samples=samples)
     RunResult(benchmarks, Provenance(data=DataUsed(str(data)))).save(folder / "run.json")
 
@@ -209,9 +209,9 @@ def report(arguments: Sequence[str]) -> tuple[float, float, float]:
 def bootstrap() -> tuple[float, float, float]:
     """The same for every metric of a full AMBER and VLind-Bench run, with 10,000 resamples."""
     rng = np.random.default_rng(0)
-    descriptions = [description(rng, index)["counts"] for index in range(AMBER_DESCRIPTIONS)]
-    answers = [question(rng, index)["counts"] for index in range(AMBER_QUESTIONS)]
-    instances = [instance(rng, index)["counts"] for index in range(VLIND_INSTANCES)]
+    descriptions = [description(rng, index) for index in range(AMBER_DESCRIPTIONS)]
+    answers = [question(rng, index) for index in range(AMBER_QUESTIONS)]
+    instances = [instance(rng, index) for index in range(VLIND_INSTANCES)]
     began, busy = time.perf_counter(), time.process_time()
     measure(descriptions, DESCRIPTION_METRICS)
     measure(answers, ANSWER_METRICS)

@@ -1,25 +1,40 @@
 """Coverage of the nominal 95% intervals, by simulation, for each kind of metric and for paired differences.
 
     python scripts/simulate_intervals.py --trials 2000
+    python scripts/simulate_intervals.py --trials 2000 --clusters
 
 Each trial draws a benchmark of the stated size from a known population, computes the interval, and checks whether the
-interval contains the population's value.
+interval contains the population's value. With `--clusters`, a picture has several questions whose answers correlate.
+Then the script also states how often two equally good models differ significantly (5% is right), and how often a gate
+of 95% confidence that allows no regression fails one of them (5% is right).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napo_bench.core import stats
 
 Rows = list[dict[str, float]]
 Draw = Callable[[np.random.Generator, int], Rows]
+Sizes = NDArray[np.int64]
 
 RATINGS = (0.20, 0.15, 0.19, 0.10, 0.10, 0.06, 0.20)
 POPULATION = 400_000
+
+# Questions about pictures: as in AMBER's discriminative half, and few pictures of very unequal numbers.
+RIGHT = 0.3
+CORRELATIONS = (0.0, 0.05, 0.1, 0.2, 0.5)
+SIZES: dict[str, Callable[[np.random.Generator], Sizes]] = {
+    "1004 pictures, 14 each": lambda rng: np.full(1004, 14),
+    "1004 pictures, 1 to 27": lambda rng: rng.integers(1, 28, 1004),
+    "200 pictures, 1 to 60, skewed": lambda rng: np.ceil(60 * rng.random(200) ** 4).astype(np.int64),
+}
 
 
 def share(p: float) -> Draw:
@@ -92,6 +107,52 @@ PAIRED: list[tuple[str, int, Callable[[float], Draw]]] = [
 ]
 
 
+def answers_about(sizes: Sizes, correlation: float, rng: np.random.Generator, models: int) -> list[Rows]:
+    """The right answers of equally good models to the questions of each picture.
+
+    Answers of a model to two questions about one picture have the given correlation.
+
+    Args:
+        sizes: Number of questions about each picture `[P]`.
+        correlation: The correlation, from 0 to below 1.
+        rng: Generator.
+        models: Number of models.
+    """
+    found = []
+    for _ in range(models):
+        spread = (1 - correlation) / correlation if correlation else 0.0
+        rates = (
+            rng.beta(RIGHT * spread, (1 - RIGHT) * spread, len(sizes)) if correlation else np.full(len(sizes), RIGHT)
+        )
+        right = rng.random(sizes.sum()) < np.repeat(rates, sizes)
+        found.append([{"part": float(x), "whole": 1.0} for x in right])
+    return found
+
+
+def report_clusters(trials: int, resamples: int) -> None:
+    """Print the coverage over pictures and over answers, and two rates of false alarms."""
+    columns = ("pictures", "answers", "p < 5%", "gate 5%")
+    print(f"{'questions':30s} {'correlation':>11s}" + "".join(f"{column:>10s}" for column in columns))
+    for label, draw in SIZES.items():
+        for correlation in CORRELATIONS:
+            rng = np.random.default_rng(3)
+            count = Counter[str]()
+            for trial in range(trials):
+                sizes = draw(rng)
+                clusters = np.repeat(np.arange(len(sizes)), sizes).tolist()
+                one, other = answers_about(sizes, correlation, rng, models=2)
+                pictures = stats.by_cluster(one, clusters), stats.by_cluster(other, clusters)
+                for column, units in (("pictures", pictures[0]), ("answers", one)):
+                    low, high = stats.bootstrap_intervals(units, {"m": percent}, resamples, trial)["m"]
+                    count[column] += low <= 100 * RIGHT <= high
+                p_value = stats.permutation_p_values(*pictures, {"m": percent}, resamples, trial)["m"]
+                count["p < 5%"] += p_value < 0.05
+                _, highest = stats.paired_intervals(*pictures, {"m": percent}, resamples, trial, level=0.9)["m"]
+                count["gate 5%"] += highest < 0
+            shares = "".join(f"{count[column] / trials:10.1%}" for column in columns)
+            print(f"{label:30s} {correlation:11g}{shares}", flush=True)
+
+
 def truth(draw: Draw, metric: stats.MetricFunction) -> float:
     rows = draw(np.random.default_rng(0), POPULATION)
     return float(metric({name: np.float64(sum(row[name] for row in rows)) for name in rows[0]}))
@@ -101,7 +162,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--clusters", action="store_true", help="several questions about a picture")
     options = parser.parse_args()
+    if options.clusters:
+        report_clusters(options.trials, options.resamples)
+        return
     print(f"{'kind of metric':34s} {'n':>5s} {'coverage':>9s} {'mean width':>11s}")
 
     def report(kind: str, n: int, value: float, intervals: list[tuple[float, float]]) -> None:

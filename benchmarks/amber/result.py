@@ -63,17 +63,16 @@ def score_amber(data: Amber, answers: Answers, options: ScoreOptions) -> Benchma
         settings["answers"] = options.answers
     read_answers = [READINGS[options.answers](answer.text) for answer in judged]
     choices = [_choice(answer, read) for answer, read in zip(judged, read_answers, strict=True)]
-    counts = [sample["counts"] for sample in choices]
     groups = {
         group: asked
         for group in (*DIMENSIONS, *ATTRIBUTE_TYPES)
-        if (asked := [row for row in counts if f"{group}_questions" in row])
+        if (asked := [sample for sample in choices if f"{group}_questions" in sample["counts"]])
     }
     unasked = {f"{dimension}_f1" for dimension in DIMENSIONS if dimension not in groups}
     return BenchmarkResult(
         metrics={
-            **measure([sample["counts"] for sample in descriptions], DESCRIPTION_METRICS),
-            **measure(counts, [metric for metric in ANSWER_METRICS if metric.name not in unasked]),
+            **measure(descriptions, DESCRIPTION_METRICS),
+            **measure(choices, [metric for metric in ANSWER_METRICS if metric.name not in unasked]),
         },
         breakdown={
             f"{'dimension' if group in DIMENSIONS else 'attribute'}/{group}": measure(asked, group_metrics(group))

@@ -61,16 +61,16 @@ def score_mmhal(data: Mmhal, answers: Answers, options: ScoreOptions) -> Benchma
         notes.append(unanswered_note(refused, len(replies), "unrated"))
     notes += _require_ratings([reply for reply in replies if not reply.refused])
     samples = []
-    groups: dict[str, list[dict[str, float]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for answer, reply in zip(answers, replies, strict=True):
         if reply.refused:
             continue
         counts = question_counts(reply.value)
         samples.append(_sample(answer, data) | _judged(reply) | {"counts": counts})
-        groups.setdefault(f"question_type/{_item(answer).question_type}", []).append(counts)
+        groups.setdefault(f"question_type/{_item(answer).question_type}", []).append(samples[-1])
     return BenchmarkResult(
-        metrics=measure([sample["counts"] for sample in samples], METRICS),
-        breakdown={group: measure(counts, METRICS) for group, counts in groups.items()},
+        metrics=measure(samples, METRICS),
+        breakdown={group: measure(rated, METRICS) for group, rated in groups.items()},
         complete=answers.is_complete and not refused,
         notes=[*notes, tokens_note(replies)],
         doubts=doubts,

@@ -66,7 +66,7 @@ def score_object_halbench(data: ObjectHalbench, answers: Answers, options: Score
         if item.sample_id in mentions
     ]
     return BenchmarkResult(
-        metrics=measure([sample["counts"] for sample in samples], METRICS),
+        metrics=measure(samples, METRICS),
         complete=answers.is_complete and not unchecked and len(samples) == len(items),
         notes=notes,
         doubts=empty_doubt(item.answer for item in items),

@@ -35,19 +35,20 @@ def score_vlind(data: Vlind, answers: Answers, options: ScoreOptions) -> Benchma
     instances = data.instances(rule)
     texts = answers.texts
     samples: list[dict[str, Any]] = []
-    groups: dict[str, list[dict[str, float]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for instance, questions in instances:
         passed = _passed(questions, given)
         counts = _counts(passed, instance.good_images)
         if counts is None:
             continue
         best = instance.counterfactual[instance.best_images[rule]]
-        samples.append(_sample(instance, best.name(data.folder.parent), questions, given, counts, data.folder.parent))
-        groups.setdefault(f"concept/{instance.concept}", []).append(counts)
+        sample = _sample(instance, best.name(data.folder.parent), questions, given, counts, data.folder.parent)
+        samples.append(sample)
+        groups.setdefault(f"concept/{instance.concept}", []).append(sample)
         for style, ids in STYLES.items():
             of_style = _counts(passed, [image for image in instance.good_images if int(image) in ids])
             if of_style is not None:
-                groups.setdefault(f"style/{style}", []).append(of_style)
+                groups.setdefault(f"style/{style}", []).append(sample | {"counts": of_style})
     if not samples:
         raise NapoBenchError(
             f"{options.source}: no instance has its pairs of ck, vp and cb and one of lp.",
@@ -60,7 +61,7 @@ def score_vlind(data: Vlind, answers: Answers, options: ScoreOptions) -> Benchma
     if unclear := sum(parse_answer(text) == "NA" for text in texts):
         notes.append(f"{unclear} of {len(texts)} answers are neither True nor False and pass nothing")
     return BenchmarkResult(
-        metrics=measure([sample["counts"] for sample in samples], METRICS),
+        metrics=measure(samples, METRICS),
         breakdown={group: measure(groups[group], METRICS) for group in sorted(groups)},
         complete=answers.is_complete,
         notes=notes,

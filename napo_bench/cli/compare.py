@@ -67,14 +67,16 @@ def _print(comparison: Comparison) -> None:
             f"[{style}]{paired.difference:+.{metric.decimals}f}[/]",
             f"{low:+.{metric.decimals}f} to {high:+.{metric.decimals}f}",
             _p(row.p_adjusted),
-            str(paired.n),
+            paired.size,
         )
     console.print_whole(table)
     console.out.print(
-        f"p: exact McNemar if every sample passes or fails, else permutation; adjusted by Holm's rule for the "
-        f"{len(comparison.metrics)} metrics. Coloured: below {_ALPHA}.",
+        f"p: exact McNemar if every sample passes or fails and has a picture of its own, else permutation; adjusted by "
+        f"Holm's rule for the {len(comparison.metrics)} metrics. Coloured: below {_ALPHA}.",
         highlight=False,
     )
+    if any(row.paired.clusters < row.paired.n for row in comparison.metrics):
+        console.out.print(console.CLUSTERED, highlight=False)
     for metric_key in dict.fromkeys(change.metric.key for change in comparison.changes):
         changes = [change for change in comparison.changes if change.metric.key == metric_key]
         improved = [change.sample_id for change in changes if change.improved]

@@ -13,6 +13,7 @@ from napo_bench.core.errors import NapoBenchError
 
 out = Console()
 err = Console(stderr=True)
+CLUSTERED = "n: samples in pictures. Intervals and tests resample whole pictures, whose answers depend on each other."
 _WIDEST = 400
 
 

@@ -72,6 +72,8 @@ def _print(report: GateReport, title: str) -> None:
     console.print_whole(table)
     sure = f"{report.confidence:.0%} sure at each end, over the samples of both runs"
     console.out.print(f"worse by: {sure}", highlight=False)
+    if any(check.clusters not in (None, check.n) for check in report.checks):
+        console.out.print(console.CLUSTERED, highlight=False)
     for check in report.checks:
         if check.verdict != "passed":
             console.out.print(

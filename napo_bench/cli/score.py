@@ -268,11 +268,13 @@ def print_benchmark(name: str, result: BenchmarkResult) -> None:
     for metric, value in result.metrics.items():
         low, high = map(known[metric].format, value.ci95)
         table.add_row(
-            f"{metric} {known[metric].arrow}", known[metric].format(value.value), f"{low} - {high}", str(value.n)
+            f"{metric} {known[metric].arrow}", known[metric].format(value.value), f"{low} - {high}", value.size
         )
     console.out.print(f"[bold]{benchmark.label}[/bold]{part}", highlight=False)
     if result.metrics:
         console.out.print(table)
+        if any(value.size != str(value.n) for value in result.metrics.values()):
+            console.out.print(console.CLUSTERED, highlight=False)
     if result.breakdown:
         console.out.print(_breakdown_table(known, result.breakdown))
     for doubt in result.doubts:
@@ -289,5 +291,5 @@ def _breakdown_table(known: Mapping[str, Metric], breakdown: Mapping[str, Mappin
         table.add_column(metric, justify="right")
     for group, values in breakdown.items():
         cells = [known[metric].format(values[metric].value) if metric in values else "" for metric in metrics]
-        table.add_row(escape(group), *cells, str(max(value.n for value in values.values())))
+        table.add_row(escape(group), *cells, max(values.values(), key=lambda value: value.n).size)
     return table

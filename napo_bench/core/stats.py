@@ -5,11 +5,14 @@ mentions, LP a sum of shares over the number of eligible instances. A sample is 
 bootstrap resample is one vector of K sums, and so is one exchange of the labels of paired samples. Rows that are equal
 are interchangeable, so a resample is drawn as one multinomial over the distinct rows: exact, and independent of
 how many samples share a row.
+
+Answers about one picture depend on each other. Samples of one cluster are therefore added up first (`by_cluster`), and
+then whole clusters are resampled or exchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -28,17 +31,32 @@ _NO_WIDTH = 1e-3  # AMBER's denominators start at 0.001, so a constant 100% stil
 
 @dataclass(frozen=True)
 class Span:
-    """Bounds of a metric, for the case that all samples agree and a resample cannot vary.
+    """Bounds of a metric, for the case that all clusters agree and a resample cannot vary.
 
     Attributes:
         low: Lowest value of the metric.
         high: Highest value of the metric.
-        n: Number of samples that the metric covers.
+        n: Number of clusters that the metric covers.
     """
 
     low: float
     high: float
     n: float
+
+
+def by_cluster(rows: Sequence[Mapping[str, float]], clusters: Sequence[Hashable]) -> list[dict[str, float]]:
+    """The summed counts of each cluster, in the order in which the clusters first occur.
+
+    Args:
+        rows: Counts of each sample.
+        clusters: Cluster of each sample.
+    """
+    sums: dict[Hashable, dict[str, float]] = {}
+    for row, cluster in zip(rows, clusters, strict=True):
+        total = sums.setdefault(cluster, {})
+        for name, value in row.items():
+            total[name] = total.get(name, 0.0) + value
+    return list(sums.values())
 
 
 def count_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
@@ -58,12 +76,14 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Bias-corrected and accelerated (BCa) bootstrap intervals of metrics that share their samples.
 
-    If all samples agree (0% or 100%), every resample is equal and a bootstrap interval has no width. For a metric with
-    a span the interval is then the exact bound of a proportion after n equal outcomes: the share of different samples
-    is at most 1 - tail^(1/n), and these samples may have the metric's lowest or highest value.
+    If all clusters agree (0% or 100%), every resample is equal and a bootstrap interval has no width. For a metric with
+    a span the interval is then the exact bound of a proportion after n equal outcomes: the share of different clusters
+    is at most 1 - tail^(1/n), and these clusters may have the metric's lowest or highest value.
+
+    A resample in which a metric is undefined (0 / 0) does not count for that metric.
 
     Args:
-        rows: Counts of each sample.
+        rows: Counts of each cluster.
         metrics: Name -> function of the summed counts; it must accept arrays `[B]` as sums.
         resamples: Number of resamples.
         seed: Of the generator.
@@ -72,6 +92,9 @@ def bootstrap_intervals(
 
     Returns:
         Name -> (low, high), in the metric's unit.
+
+    Raises:
+        ValueError: a metric is undefined in every resample.
     """
     if not rows:
         return {}
@@ -83,6 +106,9 @@ def bootstrap_intervals(
     for name, metric in metrics.items():
         value = float(metric(_columns(total, names)))
         resampled = _values(metric, sums, names)
+        resampled = resampled[np.isfinite(resampled)]
+        if not len(resampled):
+            raise ValueError(f"the metric {name} is defined in no resample of {len(rows)} clusters")
         if np.ptp(resampled) > _NO_WIDTH:
             intervals[name] = _bca(value, resampled, level)
         elif spans is not None and name in spans:
@@ -103,11 +129,11 @@ def paired_intervals(
     level: float = 0.95,
     spans: Mapping[str, Span] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """BCa bootstrap intervals of candidate - baseline, pairs of samples drawn together.
+    """BCa bootstrap intervals of candidate - baseline, pairs of clusters drawn together.
 
     Args:
-        candidate: Counts of each sample of the candidate.
-        baseline: Counts of the same samples, in the same order, of the baseline.
+        candidate: Counts of each cluster of the candidate.
+        baseline: Counts of the same clusters, in the same order, of the baseline.
         metrics: Name -> function of the summed counts.
         resamples: Number of resamples.
         seed: Of the generator.
@@ -115,7 +141,7 @@ def paired_intervals(
         spans: Bounds of the metrics (not of their differences), by name.
 
     Returns:
-        Name -> (low, high), in the metric's unit; empty if there are no samples.
+        Name -> (low, high), in the metric's unit; empty if there are no clusters.
     """
     pairs = [
         {f"candidate {name}": value for name, value in new.items()}
@@ -137,11 +163,11 @@ def permutation_p_values(
 ) -> dict[str, float]:
     """Two-sided p-values of paired permutation tests: are the two runs interchangeable?
 
-    In each permutation every pair of samples exchanges its labels with probability 1/2.
+    In each permutation every pair of clusters exchanges its labels with probability 1/2.
 
     Args:
-        candidate: Counts of each sample of the candidate.
-        baseline: Counts of the same samples, in the same order, of the baseline.
+        candidate: Counts of each cluster of the candidate.
+        baseline: Counts of the same clusters, in the same order, of the baseline.
         metrics: Name -> function of the summed counts.
         permutations: Number of permutations.
         seed: Of the generator.
@@ -237,7 +263,9 @@ def _columns(sums: Array, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _values(metric: MetricFunction, sums: Array, names: Sequence[str]) -> Array:
-    return np.broadcast_to(np.asarray(metric(_columns(sums, names)), dtype=np.float64), (len(sums),))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.asarray(metric(_columns(sums, names)), dtype=np.float64)
+    return np.broadcast_to(values, (len(sums),))
 
 
 def _bca(value: float, resampled: Array, level: float) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.metrics import Metric, sample_values
-from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.benchmarks.result import BenchmarkResult, cluster_of, size_text
 from napo_bench.core import stats
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.result import RunResult
@@ -27,13 +27,25 @@ class Pairs:
         keys: Unit and id of each, in the candidate's order.
         candidate: Counts of each in the candidate.
         baseline: Counts of each in the baseline.
+        clusters: Cluster of each. Samples of one cluster depend on each other.
         unshared: Number of samples that only one of the two runs has.
     """
 
     keys: list[SampleKey]
     candidate: list[Mapping[str, float]]
     baseline: list[Mapping[str, float]]
+    clusters: list[str]
     unshared: int
+
+    @property
+    def by_cluster(self) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+        """The summed counts of each cluster in the candidate, and in the baseline."""
+        return stats.by_cluster(self.candidate, self.clusters), stats.by_cluster(self.baseline, self.clusters)
+
+    @property
+    def are_independent(self) -> bool:
+        """Whether every sample is a cluster of its own."""
+        return len(set(self.clusters)) == len(self.keys)
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class PairedMetric:
         baseline: Its value in the baseline.
         interval: 95% interval of candidate - baseline.
         n: Number of samples that the metric covers, in the run with fewer such samples.
+        clusters: Number of clusters of these samples, in the run with fewer such clusters.
     """
 
     metric: Metric
@@ -53,6 +66,12 @@ class PairedMetric:
     baseline: float
     interval: tuple[float, float]
     n: int
+    clusters: int
+
+    @property
+    def size(self) -> str:
+        """The number of samples, and of clusters if there are fewer: "14216 in 1004"."""
+        return size_text(self.n, self.clusters)
 
     @property
     def difference(self) -> float:
@@ -66,7 +85,7 @@ class MetricComparison:
 
     Attributes:
         paired: The two values and their difference with its 95% interval.
-        test: "exact McNemar" if every sample passes or fails, else "permutation".
+        test: "exact McNemar" if every sample passes or fails and is a cluster of its own, else "permutation".
         p_value: Two-sided p-value of the test.
         p_adjusted: P-value adjusted by Holm's rule for all metrics of the comparison.
     """
@@ -126,6 +145,7 @@ class Comparison:
                     "difference": row.paired.difference,
                     "ci95": row.paired.interval,
                     "n": row.paired.n,
+                    "clusters": row.paired.clusters,
                     "test": row.test,
                     "p_value": row.p_value,
                     "p_value_holm": row.p_adjusted,
@@ -153,15 +173,21 @@ def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: Benchmark
     Raises:
         NapoBenchError: a sample has no id or no counts, an id occurs twice, or no sample is shared.
     """
-    new = _counts_by_key(candidate.samples, f"{benchmark}, candidate")
-    old = _counts_by_key(baseline.samples, f"{benchmark}, baseline")
+    new = _by_key(candidate.samples, f"{benchmark}, candidate")
+    old = _by_key(baseline.samples, f"{benchmark}, baseline")
     keys = [key for key in new if key in old]
     if not keys:
         raise NapoBenchError(
             f"{benchmark}: the candidate ({len(new)} samples) and the baseline ({len(old)}) share no sample.",
             "Both runs need the same benchmark data, and their samples folder beside the JSON file.",
         )
-    return Pairs(keys, [new[key] for key in keys], [old[key] for key in keys], len(new) + len(old) - 2 * len(keys))
+    return Pairs(
+        keys,
+        candidate=[new[key]["counts"] for key in keys],
+        baseline=[old[key]["counts"] for key in keys],
+        clusters=[cluster_of(new[key]) for key in keys],
+        unshared=len(new) + len(old) - 2 * len(keys),
+    )
 
 
 def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
@@ -248,12 +274,15 @@ def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95)
     """
     new, old = _sums(pairs.candidate), _sums(pairs.baseline)
     n = {metric.key: min(new.get(metric.count, 0.0), old.get(metric.count, 0.0)) for metric in metrics}
+    sides = pairs.by_cluster
+    clusters = {
+        metric.key: min(sum(row.get(metric.count, 0.0) > 0 for row in side) for side in sides) for metric in metrics
+    }
     intervals = stats.paired_intervals(
-        pairs.candidate,
-        pairs.baseline,
+        *sides,
         {metric.key: metric.function for metric in metrics},
         level=level,
-        spans={metric.key: span for metric in metrics if (span := metric.span(n[metric.key])) is not None},
+        spans={metric.key: span for metric in metrics if (span := metric.span(clusters[metric.key])) is not None},
     )
     return [
         PairedMetric(
@@ -262,6 +291,7 @@ def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95)
             float(metric.function(old)),
             intervals[metric.key],
             round(n[metric.key]),
+            clusters[metric.key],
         )
         for metric in metrics
     ]
@@ -308,14 +338,14 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
 
 def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, float]]:
     """Metric key -> (test, p-value)."""
-    permuted = {metric.key: metric.function for metric in metrics if not metric.pass_fail}
-    p_values = stats.permutation_p_values(pairs.candidate, pairs.baseline, permuted)
+    exact = [metric for metric in metrics if metric.pass_fail and pairs.are_independent]
+    permuted = {metric.key: metric.function for metric in metrics if metric not in exact}
+    p_values = stats.permutation_p_values(*pairs.by_cluster, permuted)
     found = {key: ("permutation", p_value) for key, p_value in p_values.items()}
-    for metric in metrics:
-        if metric.pass_fail:
-            changes = _changes(metric, pairs)
-            improved = sum(change.improved for change in changes)
-            found[metric.key] = ("exact McNemar", stats.mcnemar(improved, len(changes) - improved))
+    for metric in exact:
+        changes = _changes(metric, pairs)
+        improved = sum(change.improved for change in changes)
+        found[metric.key] = ("exact McNemar", stats.mcnemar(improved, len(changes) - improved))
     return found
 
 
@@ -328,18 +358,17 @@ def _changes(metric: Metric, pairs: Pairs) -> list[SampleChange]:
     ]
 
 
-def _counts_by_key(samples: Iterable[Mapping[str, Any]], where: str) -> dict[SampleKey, Mapping[str, float]]:
-    counts: dict[SampleKey, Mapping[str, float]] = {}
+def _by_key(samples: Iterable[Mapping[str, Any]], where: str) -> dict[SampleKey, Mapping[str, Any]]:
+    found: dict[SampleKey, Mapping[str, Any]] = {}
     for number, sample in enumerate(samples, start=1):
-        try:
-            key = (str(sample["unit"]), str(sample["sample_id"]))
-            row = sample["counts"]
-        except KeyError as error:
-            raise NapoBenchError(f"{where}, sample {number}: the field {error} is missing.") from None
-        if key in counts:
+        for name in ("unit", "sample_id", "counts"):
+            if name not in sample:
+                raise NapoBenchError(f"{where}, sample {number}: the field {name!r} is missing.")
+        key = (str(sample["unit"]), str(sample["sample_id"]))
+        if key in found:
             raise NapoBenchError(f"{where}: the sample {key[1]!r} ({key[0]}) stands there twice.")
-        counts[key] = row
-    return counts
+        found[key] = sample
+    return found
 
 
 def _sums(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -17,7 +17,7 @@ import msgspec
 
 from napo_bench.benchmarks import all_benchmarks
 from napo_bench.benchmarks.metrics import Better, Metric, metric_named
-from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.benchmarks.result import BenchmarkResult, size_text
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError, nearest
 from napo_bench.runs import compare
@@ -114,6 +114,7 @@ class Check:
         worse_by: (low, high): by how much the candidate is worse, with the gates' confidence at each end; None for a
             floor or ceiling.
         n: Number of samples that the metric covers.
+        clusters: Number of clusters of these samples; None if an earlier version measured a floor or ceiling.
         reason: The verdict in a sentence.
     """
 
@@ -125,6 +126,7 @@ class Check:
     baseline: float | None
     worse_by: tuple[float, float] | None
     n: int
+    clusters: int | None
     reason: str
 
     @property
@@ -188,6 +190,7 @@ class GateReport:
                     "baseline": check.baseline,
                     "worse_by": check.worse_by,
                     "n": check.n,
+                    "clusters": check.clusters,
                     "reason": check.reason,
                 }
                 for check in self.checks
@@ -253,7 +256,7 @@ def cells_of(check: Check) -> tuple[str, str, str, str]:
     """Baseline, candidate, worse by and n of a check, as text."""
     baseline = "" if check.baseline is None else check.metric.format(check.baseline)
     worse_by = "" if check.worse_by is None else _range(check.metric, check.worse_by)
-    return baseline, check.metric.format(check.candidate), worse_by, str(check.n)
+    return baseline, check.metric.format(check.candidate), worse_by, size_text(check.n, check.clusters)
 
 
 def load_gates(path: Path) -> Gates:
@@ -373,15 +376,17 @@ def _regression(gate: Gate, allowed: float, paired: compare.PairedMetric, confid
     worse_by = (low, high) if gate.better == "lower" else (-high, -low)
     needed = _least_n(gate.metric, allowed, 1 - confidence)
     measured = f"worse by {_range(gate.metric, worse_by)} with {confidence:.0%} confidence, {allowed:g} allowed"
+    about = f" about {paired.clusters} pictures" if paired.clusters < paired.n else ""
+    samples = f"{paired.n} samples{about}"
     verdict: Verdict
-    if worse_by[0] > allowed and paired.n >= _FEWEST:
+    if worse_by[0] > allowed and paired.clusters >= _FEWEST:
         verdict, reason = "regressed", measured
-    elif paired.n < needed:
-        verdict, reason = "inconclusive", f"n too small: {paired.n} samples, {needed} needed; {measured}"
+    elif paired.clusters < needed:
+        verdict, reason = "inconclusive", f"n too small: {samples}, {needed} needed; {measured}"
     elif worse_by[1] <= allowed:
         verdict, reason = "passed", measured
     else:
-        verdict, reason = "inconclusive", f"n too small: {paired.n} samples cannot tell; {measured}"
+        verdict, reason = "inconclusive", f"n too small: {samples} cannot tell; {measured}"
     return Check(
         gate.metric,
         "max_regression",
@@ -391,6 +396,7 @@ def _regression(gate: Gate, allowed: float, paired: compare.PairedMetric, confid
         paired.baseline,
         worse_by,
         paired.n,
+        paired.clusters,
         reason,
     )
 
@@ -406,7 +412,7 @@ def _absolute(gate: Gate, kind: Literal["floor", "ceiling"], limit: float, candi
         verdict, reason = "inconclusive", f"measured over a part of the benchmark (n = {stated.n})"
     else:
         verdict, reason = "passed", f"{gate.metric.format(stated.value)} keeps the {kind} of {limit:g}"
-    return Check(gate.metric, kind, limit, verdict, stated.value, None, None, stated.n, reason)
+    return Check(gate.metric, kind, limit, verdict, stated.value, None, None, stated.n, stated.clusters, reason)
 
 
 def _least_n(metric: Metric, allowed: float, tail: float) -> int:

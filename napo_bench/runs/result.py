@@ -146,5 +146,8 @@ def _metrics(entries: dict[str, Any], where: str) -> dict[str, MetricValue]:
             value=float(files.field(entry, "value", number, f"{where}, metric {name}")),
             ci95=(float(ends[0]), float(ends[1])),
             n=int(files.field(entry, "n", int, f"{where}, metric {name}")),
+            clusters=files.field(entry, "clusters", int, f"{where}, metric {name}")
+            if entry.get("clusters") is not None
+            else None,
         )
     return metrics

@@ -102,7 +102,7 @@ def _means(benchmark: str, results: Sequence[BenchmarkResult]) -> dict[str, Metr
         low, high = t_interval(values)
         metric = benchmark_named(benchmark).metric(name)
         top = metric.high if metric is not None and metric.high is not None else high
-        means[name] = MetricValue(fmean(values), (max(low, 0.0), min(high, top)), value.n)
+        means[name] = MetricValue(fmean(values), (max(low, 0.0), min(high, top)), value.n, value.clusters)
     return means
 
 

@@ -67,6 +67,15 @@ def test_same_seed_same_interval_and_other_seed_nearly():
     assert one == pytest.approx(other, abs=1)
 
 
+def test_a_resample_in_which_the_metric_is_undefined_does_not_count():
+    rows = [{"n": 1.0, "e": float(e)} for e in (5, 5, 1, 4, 5, 5)] + [{"other": 1.0}] * 6
+    (interval,) = stats.bootstrap_intervals(rows, {"mae": lambda s: s["e"] / s["n"]}).values()
+    alone = stats.bootstrap_intervals(rows[:6], {"mae": lambda s: s["e"] / s["n"]})["mae"]
+    assert interval[0] < interval[1] and interval == pytest.approx(alone, abs=0.5)
+    with pytest.raises(ValueError, match="the metric mae is defined in no resample"):
+        stats.bootstrap_intervals(rows[6:], {"mae": lambda s: s["other"] / s.get("n", 0 * s["other"])})
+
+
 def test_no_samples_no_intervals():
     assert stats.bootstrap_intervals([], {"m": share("x")}) == {}
 
@@ -122,6 +131,39 @@ def test_nominal_95_percent_intervals_cover_about_that(draw, metric, n):
         (interval,) = stats.bootstrap_intervals(draw(rng, n), {"m": metric}, resamples=800, seed=trial).values()
         covered += interval[0] <= truth <= interval[1]
     assert 0.92 <= covered / 400 <= 0.98
+
+
+# Clusters
+
+
+def _draw_clustered(rng, pictures, correlation, p=0.3):
+    """Questions about pictures, of unequal number, whose answers correlate within a picture (beta-binomial)."""
+    sizes = rng.integers(1, 15, pictures)
+    spread = (1 - correlation) / correlation
+    rates = rng.beta(p * spread, (1 - p) * spread, pictures)
+    clusters = np.repeat(np.arange(pictures), sizes)
+    right = rng.random(len(clusters)) < rates[clusters]
+    return [{"x": float(x), "n": 1.0} for x in right], clusters
+
+
+def test_by_cluster_adds_up_the_samples_of_each_cluster():
+    rows = [{"x": 1.0, "n": 1.0}, {"x": 0.0, "n": 1.0}, {"x": 1.0, "y": 2.0}]
+    assert stats.by_cluster(rows, ["b", "a", "b"]) == [{"x": 2.0, "n": 1.0, "y": 2.0}, {"x": 0.0, "n": 1.0}]
+    assert stats.by_cluster(rows, [0, 1, 2]) == rows
+
+
+@pytest.mark.parametrize("correlation", [0.05, 0.2])
+def test_intervals_over_clusters_cover_where_intervals_over_samples_do_not(correlation):
+    """A short form of scripts/simulate_intervals.py --clusters."""
+    rng = np.random.default_rng(7)
+    covered = {"clusters": 0, "samples": 0}
+    for trial in range(300):
+        rows, clusters = _draw_clustered(rng, 200, correlation)
+        for name, units in (("clusters", stats.by_cluster(rows, clusters)), ("samples", rows)):
+            (interval,) = stats.bootstrap_intervals(units, {"m": share("x")}, resamples=500, seed=trial).values()
+            covered[name] += interval[0] <= 30 <= interval[1]
+    assert 0.915 <= covered["clusters"] / 300 <= 0.98
+    assert covered["samples"] < covered["clusters"] - 10
 
 
 # Pairs

@@ -3,10 +3,15 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import scipy.stats
 from synthetic_runs import invoke, make_run
 
+from napo_bench.benchmarks.amber import BENCHMARK as AMBER
+from napo_bench.benchmarks.amber.score import score_answer
+from napo_bench.benchmarks.result import SAMPLES_NOT_PICTURES, BenchmarkResult
+from napo_bench.benchmarks.scoring import measure
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.compare import compare
 from napo_bench.runs.provenance import DataUsed, Provenance
@@ -72,6 +77,48 @@ def test_changed_samples_are_those_whose_outcome_differs(runs, comparison):
     ]
     changes = {c.sample_id: c.improved for c in comparison.changes if c.metric.key == "mmhal.hal_rate"}
     assert changes == {key: good for key, good in outcome[0].items() if good != outcome[1][key]}
+
+
+def questions_about(pictures: int, each: int, gain: float) -> RunResult:
+    """Yes/no answers; the answers about one picture are all right or all wrong, as if the picture had one question."""
+    rng = np.random.default_rng(3)
+    right = np.where(rng.random(pictures) < gain, True, rng.random(pictures) < 0.5)
+    samples = [
+        {
+            "sample_id": f"{picture}/{number}",
+            "unit": "question",
+            "image": f"{picture}.jpg",
+            "counts": score_answer("discriminative-hallucination", "no", "No" if right[picture] else "Yes"),
+        }
+        for picture in range(pictures)
+        for number in range(each)
+    ]
+    metrics = [AMBER.metric("accuracy"), AMBER.metric("f1")]
+    return RunResult({"amber": BenchmarkResult(measure(samples, metrics), samples=samples)})
+
+
+def test_questions_about_one_picture_are_compared_as_one():
+    """Fourteen questions that move together tell as much as one, so intervals and p-values are those of one."""
+    many, one = (compare(questions_about(40, each, 0.2), questions_about(40, each, 0.0)) for each in (14, 1))
+    for of_many, of_one in zip(many.metrics, one.metrics, strict=True):
+        assert (of_many.paired.n, of_many.paired.clusters, of_one.paired.n) == (14 * 40, 40, 40)
+        assert of_many.paired.size == "560 in 40" and of_one.paired.size == "40"
+        assert of_many.paired.interval == pytest.approx(of_one.paired.interval, abs=0.5)
+    tests = [{row.paired.metric.name: row for row in found.metrics}["accuracy"] for found in (many, one)]
+    assert [row.test for row in tests] == ["permutation", "exact McNemar"]
+    assert tests[0].p_value == pytest.approx(tests[1].p_value, abs=0.03)
+
+
+def test_a_run_of_an_earlier_version_says_that_its_intervals_resample_answers(tmp_path):
+    questions_about(10, 3, 0.0).save(tmp_path / "run.json")
+    document = json.loads((tmp_path / "run.json").read_text())
+    assert RunResult.load(tmp_path).benchmarks["amber"].remarks == []
+    for value in document["benchmarks"]["amber"]["metrics"].values():
+        del value["clusters"]
+    (tmp_path / "run.json").write_text(json.dumps(document))
+    early = RunResult.load(tmp_path)
+    assert early.benchmarks["amber"].remarks == [SAMPLES_NOT_PICTURES]
+    assert compare(early, early).metrics[0].paired.clusters == 10
 
 
 def test_a_run_does_not_differ_from_itself(runs):

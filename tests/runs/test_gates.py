@@ -42,7 +42,7 @@ def chair_run(hallucinated) -> RunResult:
             "image_objects": 4,
         }
         samples.append({"sample_id": str(index), "unit": "response", "counts": counts})
-    metrics = measure([sample["counts"] for sample in samples], METRICS)
+    metrics = measure(samples, METRICS)
     provenance = Provenance(data=DataUsed(sha256={"object_halbench/synonyms_refine.txt": "a" * 64}))
     return RunResult({"object_halbench": BenchmarkResult(metrics, samples=samples)}, provenance)
 

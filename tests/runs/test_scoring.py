@@ -89,16 +89,16 @@ def test_a_missing_response_file_is_named(tmp_path):
 
 
 def test_values_come_with_intervals_that_hold_them_and_with_n():
-    counts = [{"responses": 1, "clean": int(i % 4 > 0)} for i in range(400)]
-    value = measure(counts, [AMBER.metric("hal")])["hal"]
-    assert value.value == 25.0 and value.n == 400
+    samples = [{"sample_id": f"{i}", "counts": {"responses": 1, "clean": int(i % 4 > 0)}} for i in range(400)]
+    value = measure(samples, [AMBER.metric("hal")])["hal"]
+    assert value.value == 25.0 and value.n == value.clusters == 400
     # the normal approximation: 1.96 * sqrt(0.25 * 0.75 / 400) = 4.2
     assert value.ci95 == (pytest.approx(20.8, abs=0.5), pytest.approx(29.2, abs=0.5))
 
 
 def test_an_interval_has_a_width_where_all_samples_agree():
-    counts = [{"responses": 1, "clean": 1}] * 100
-    low, high = measure(counts, [AMBER.metric("hal")])["hal"].ci95
+    samples = [{"sample_id": f"{i}", "counts": {"responses": 1, "clean": 1}} for i in range(100)]
+    low, high = measure(samples, [AMBER.metric("hal")])["hal"].ci95
     # the exact bound of a proportion after 100 equal outcomes: 1 - 0.025 ** (1 / 100)
     assert low == pytest.approx(0, abs=0.01) and high == pytest.approx(3.62, abs=0.1)
 

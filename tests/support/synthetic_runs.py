@@ -43,7 +43,6 @@ def make_run(
     benchmarks = {}
     for benchmark, n in sizes.items():
         samples = makers[benchmark](skill, n, rng)
-        counts = [sample["counts"] for sample in samples]
         metrics = DESCRIPTION_METRICS if benchmark == "amber" else benchmark_named(benchmark).metrics
         own = {
             "vlind": {},
@@ -52,7 +51,7 @@ def make_run(
             "mmhal": {"judge": {"model": "gpt-4"}},
         }[benchmark]
         own = own | generation | (settings or {}).get(benchmark, {})
-        benchmarks[benchmark] = BenchmarkResult(measure(counts, metrics), settings=own, samples=samples)
+        benchmarks[benchmark] = BenchmarkResult(measure(samples, metrics), settings=own, samples=samples)
     digests = {f"{benchmark}/data.json": hashlib.sha256(benchmark.encode()).hexdigest() for benchmark in sizes}
     provenance = Provenance(
         checkpoint=CheckpointUsed(name, folder=name, fingerprint="0" * 64) if name else None,

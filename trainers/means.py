@@ -134,12 +134,13 @@ class Means:
 
 @dataclass(frozen=True)
 class Rounding:
-    """The rounding of margins of summed log-probs, measured before the first update, when every true margin is 0.
+    """The rounding of margins of summed log-probs: their changes under a change of pixels that is no larger than one
+    rounding (`within_rounding`).
 
     Attributes:
         rows: Number of rows with the negative, `[N]`.
-        total: Sum of their margins, `[N]`.
-        squares: Sum of the squares of their margins, `[N]`.
+        total: Sum of the changes of their margins, `[N]`.
+        squares: Sum of the squares of these changes, `[N]`.
     """
 
     rows: Tensor
@@ -147,10 +148,12 @@ class Rounding:
     squares: Tensor
 
     @staticmethod
-    def terms(margins: Tensor, present: Tensor) -> Tensor:
-        """The sums over rows of one forward that `Rounding` takes, `[3, N]`, from margins and presence, `[B, N]`."""
-        there = margins * present
-        return torch.stack([present, there, there * margins]).sum(1)
+    def terms(changes: Tensor, present: Tensor) -> Tensor:
+        """The sums over rows of one forward that `Rounding` takes, `[3, N]`, from changes of margins and presence,
+        `[B, N]`.
+        """
+        there = changes * present
+        return torch.stack([present, there, there * changes]).sum(1)
 
     def sums(self) -> list[list[float]]:
         """The values in the order in which `Rounding` takes them."""
@@ -159,7 +162,7 @@ class Rounding:
     def of_means(self, rows: Tensor) -> Tensor:
         """Root of the expected squared rounding of a mean margin over so many rows, `[G, N]` to `[G, N]`.
 
-        The mean of the measured margins stays, because a rounding can have a direction. Their variance is divided by
+        The mean of the measured changes stays, because a rounding can have a direction. Their variance is divided by
         the rows. A negative that no measured row has counts as the negative with the largest rounding.
         """
         measured = self.rows.clamp(min=1)

@@ -73,8 +73,7 @@ class Recipe:
         weights: Rule for the weights of the losses: `dynamic` (Eq. 13), `bounded` (not in the paper), `sum`, `fixed`,
             or `random` (one loss a step, drawn).
         gamma_threshold: Dynamic weights are equal until the sum of the mean margins is this many times as far from 0
-            as rounding alone takes it. The rounding is measured before the first update. 0 follows Eq. 13 from the
-            first step.
+            as rounding alone takes it. The run measures the rounding in its first step. 0 follows Eq. 13 from there on.
         noise_rows: Number of rows over which the means for q and for the weights are taken, whatever the number of
             processes; 0 takes the rows of one forward of all processes.
         fixed_weights: Weights of rejected, language and vision if `weights` is `fixed`.

@@ -216,8 +216,9 @@ def leave_out_the_image_token(world, folder):
         (lambda *_: ["--data", "nothing.parquet"], "nothing.parquet"),
         (lambda *_: ["--dtype", "fp16"], "The dtype is 'fp16'"),
         (lambda *_: ["--device", "cuda:99"], "The device is 'cuda:99'"),
+        (lambda *_: ["--recipe", "llava-1.5-7b-napo"], "noise_rows is 8"),
     ],
-    ids=["data", "checkpoint", "rows", "dtype", "device"],
+    ids=["data", "checkpoint", "rows", "dtype", "device", "rows of a mean"],
 )
 def test_what_a_later_step_needs_is_tried_before_the_first(command, world, tmp_path, monkeypatch, mistake, message):
     monkeypatch.setattr(experiment.Experiment, "steps", lambda _: pytest.fail("a step began"))

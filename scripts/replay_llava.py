@@ -59,6 +59,9 @@ ANSWERS = (
     "犬です。",
     "\U0001f43b",
     "1. One\n2. Two\n\nDone.",
+    "\u200b",
+    "A dog.</s>",
+    "An ASSISTANT: dog.",
 )
 LLAVA_V1, SIDE = "llava_v1", 336
 
@@ -109,7 +112,7 @@ def _prompts(mm_utils: Any, conversation: Any, tokenizers: dict[bool, Any]) -> l
 
 
 def _answers(trained: Any, tokenizers: dict[bool, Any]) -> list[dict[str, Any]]:
-    """Ids that each answer to one question adds to the loss."""
+    """Ids that each answer to one question adds to the loss; none if the code cannot tell where the answer begins."""
     found = []
     for answer in ANSWERS:
         labels = []

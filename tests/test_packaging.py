@@ -450,3 +450,9 @@ def test_deprecated_names_of_transformers_are_not_read() -> None:
     for path, module in modules().items():
         read = {node.attr for node in ast.walk(module) if isinstance(node, ast.Attribute)}
         assert read.isdisjoint({"is_gradient_checkpointing", "gradient_checkpointing_enable"}), path
+
+
+def test_the_tests_that_the_versions_are_tried_with_exist() -> None:
+    named = re.findall(r'"(tests/[^"]+)"', (ROOT / "scripts/try_versions.py").read_text(encoding="utf-8"))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []

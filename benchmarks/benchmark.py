@@ -132,6 +132,15 @@ class Task:
         return {"max_new_tokens": self.max_new_tokens, "until": [], **added}
 
 
+NOT_STATED = "not stated"
+"""Value of a setting of published numbers whose authors do not say the setting."""
+
+
+def one_way(settings: Mapping[str, Any]) -> str:
+    """`Benchmark.measured` of a benchmark whose numbers are all measured in one way: no sentence."""
+    return ""
+
+
 @dataclass(frozen=True, eq=False)
 class Benchmark:
     """One benchmark.
@@ -154,6 +163,8 @@ class Benchmark:
         spacy_models: Need -> spaCy model that the benchmark prescribes for the need.
         try_judge: Lets a judge rate an answer before answers are generated; takes the judge and what `open` returns.
             Raises NapoBenchError if the judge does not work.
+        measured: Settings of a result -> sentence about how its numbers were measured; "" if the settings do not say.
+            Numbers with different sentences are not comparable.
         show: Sample -> how the explorer shows it.
         right_if: When a sample counts as right, to complete "A sample is right if ...".
         thumbnail: Longer edge of an image in the explorer, in pixels.
@@ -176,6 +187,7 @@ class Benchmark:
     needs: frozenset[Need] = frozenset()
     spacy_models: Mapping[Need, str] = field(default_factory=dict)
     try_judge: Callable[[Judge, Any], None] | None = None
+    measured: Callable[[Mapping[str, Any]], str] = one_way
     show: Callable[[Sample], View] = plain_view
     right_if: str = ""
     thumbnail: int = 320

@@ -22,7 +22,7 @@ PAGES = sorted(
     for path in (*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md")))
 )
 FENCE = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-ELSEWHERE = {"eval_gpt_obj_halbench.py", "eval_gpt_mmhal.py"}
+ELSEWHERE = {"eval_gpt_obj_halbench.py", "eval_gpt_mmhal.py", "inference.py"}
 """Files of other projects."""
 WITH_A_PLUG_IN = "docs/add-a-benchmark.md"
 """Page whose commands need the plug-in that the page writes. The page's own test runs them."""

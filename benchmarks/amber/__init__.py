@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.amber.score import accuracy, f1, hal, precision, rate, recall
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
@@ -88,6 +89,10 @@ def _score(data: Amber, answers: Answers, options: ScoreOptions) -> BenchmarkRes
     return score_amber(data, answers, options)
 
 
+def _measured(settings: Mapping[str, Any]) -> str:
+    return "Over nouns of AMBER's own word list: its CHAIR is not the CHAIR over COCO's objects."
+
+
 def _show(sample: Sample) -> View:
     return View(**plain_fields(sample), group=str(sample.get("type", "")), facts=sample.get("truth"))
 
@@ -124,6 +129,7 @@ BENCHMARK = Benchmark(
     ),
     needs=frozenset({"words", "yes_no"}),
     spacy_models={"words": "en_core_web_lg"},
+    measured=_measured,
     show=_show,
     right_if="a description names nothing that is not in the image, and a question is answered as expected",
     place=3,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
 from napo_bench.benchmarks.mmhal.score import mean
 from napo_bench.benchmarks.view import Bar, BarChart, Sample, View, plain_fields
 from napo_bench.data.sources import HubFolder, WebFile
@@ -79,6 +80,15 @@ def _try_judge(judge: Judge, data: Mmhal) -> None:
     try_judge(judge, data)
 
 
+def _measured(settings: Mapping[str, Any]) -> str:
+    judge = settings.get("judge", {})
+    asked, answered = judge.get("model", ""), judge.get("reported_model", "")
+    if asked == NOT_STATED:
+        return "The authors do not say which model judged."
+    other = f", which answered as {answered}" if answered not in ("", asked) else ""
+    return f"Judged by {asked}{other}." if asked else ""
+
+
 def _show(sample: Sample) -> View:
     rating = sample.get("rating")
     reply = sample.get("judge_reply")
@@ -117,6 +127,7 @@ BENCHMARK = Benchmark(
     data_files=("template.json", "judge_template.txt"),
     needs=frozenset({"judge"}),
     try_judge=_try_judge,
+    measured=_measured,
     show=_show,
     right_if="the judge rates the answer 3 or more",
     charts=(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
 from napo_bench.benchmarks.object_halbench.score import ratio
 from napo_bench.benchmarks.view import Sample, View, plain_fields
 from napo_bench.data.sources import WebArchive, WebFile
@@ -86,6 +87,15 @@ def _score(data: ObjectHalbench, answers: Answers, options: ScoreOptions) -> Ben
     return score_object_halbench(data, answers, options)
 
 
+def _measured(settings: Mapping[str, Any]) -> str:
+    definition = str(settings.get("chair_definition", ""))
+    if definition == "words":
+        return "CHAIR over the words of an answer (refined synonyms)."
+    if definition == NOT_STATED:
+        return "CHAIR over words or over the objects that an LLM lists: the authors do not say."
+    return f"CHAIR over the objects that {definition.removeprefix('llm:')} lists." if definition else ""
+
+
 def _show(sample: Sample) -> View:
     return View(**plain_fields(sample), facts=sample.get("image_objects"))
 
@@ -115,6 +125,7 @@ BENCHMARK = Benchmark(
     ),
     needs=frozenset({"words", "extractor"}),
     spacy_models={"extractor": "en_core_web_trf"},
+    measured=_measured,
     show=_show,
     right_if="the answer names nothing that is not in the image",
     place=2,

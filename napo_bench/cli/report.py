@@ -59,6 +59,8 @@ def report(
     if lacking := "; ".join(f"{run.name}: {run.lacks}" for run in loaded if run.lacks):
         _note(f"Files of the training are missing, so curves or rows of Tables 2-6 are left out. {lacking}.")
     tables = [table.table_1(loaded, paper=paper), *table.variant_tables(loaded, paper=paper)]
+    for warning in dict.fromkeys(text for entry in tables for text in entry.warnings):
+        _note(warning)
     drawn = draw_figures(loaded) if format == "html" or figures is not None else []
     if figures is not None:
         for path in save_figures(drawn, figures):

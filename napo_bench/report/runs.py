@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from napo_bench.trainers.recipe import Recipe, recipe_of
 
 MICRO_WORLD = "The micro world, not the published data."
 _PUBLISHED_CONVERSATION = "llava_v1"
-_PUBLISHED_JUDGE = re.compile(r"gpt-4(-\d{4})?")
 
 
 @dataclass(frozen=True)
@@ -99,11 +97,6 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
     model = str(pipeline.get("spacy_model", prescribed))
     if not model.startswith(prescribed):
         found.append(f"Word similarity of {model} (published: {prescribed}).")
-    if settings.get("chair_definition") == "words":
-        found.append("CHAIR over the words of an answer, without the LLM extractor.")
-    judge = settings.get("judge")
-    if judge and not _PUBLISHED_JUDGE.fullmatch(str(judge.get("model"))):
-        found.append(f"Judged by {judge.get('model')} (published: GPT-4).")
     if settings.get("generation", {}).get("temperature") == NOT_SENT:
         found.append("The endpoint accepts no temperature and uses its own.")
     conversation = settings.get("conversation", _PUBLISHED_CONVERSATION)

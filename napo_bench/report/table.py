@@ -5,20 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tabulate import tabulate
 
-from napo_bench.benchmarks import benchmark_labels
+from napo_bench.benchmarks import all_benchmarks, benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
+from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core.paths import results_dir
 from napo_bench.report.runs import NamedRun, comparable, deviations
 from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
 OURS = "This evaluation"
+_UNLIKE = "No published number here was measured in this way, so none is comparable."
 CAPTIONS = {
     1: "Modality bias and hallucination.",
     2: "What each part of the objective does.",
@@ -74,11 +76,13 @@ class Row:
         name: Name of the model.
         cells: Metric key -> number; a metric without a number is absent.
         marks: Letters of the footnotes that apply to every number of the row.
+        measured: Benchmark with numbers -> sentence about how they were measured; "" if there is nothing to say.
     """
 
     name: str
     cells: dict[str, Cell]
     marks: tuple[str, ...] = ()
+    measured: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,25 @@ class Table:
         metrics: Metrics of the columns.
         groups: (label, rows) of each group. The best number is the best within its group.
         footnotes: Letter -> text.
+        heads: Metric key -> letters of the footnotes that apply to every number of the column.
+        warnings: Sentences about runs that were measured in another way than every published row.
     """
 
     number: int
     metrics: Sequence[Metric]
     groups: list[tuple[str, list[Row]]]
     footnotes: dict[str, str]
+    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    def marks(self, row: Row) -> set[str]:
+        """Letters of the footnotes that apply to a number of a row."""
+        at_numbers = ({*cell.marks, *self.heads.get(key, ())} for key, cell in row.cells.items())
+        return set(row.marks).union(*at_numbers)
 
     def spoken_of(self, mark: str) -> list[str]:
         """Names of the rows with a footnote."""
-        return [
-            row.name
-            for _, rows in self.groups
-            for row in rows
-            if mark in row.marks or any(mark in cell.marks for cell in row.cells.values())
-        ]
+        return [row.name for _, rows in self.groups for row in rows if mark in self.marks(row)]
 
     @property
     def caption(self) -> str:
@@ -191,7 +199,10 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
         for row in rows:
             lines.append([_markdown(row.name) + _sup(row.marks), *_cells(table, row, cell_text, "–")])
     label_of = benchmark_labels()
-    heads = [f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}" for metric in table.metrics]
+    heads = [
+        f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}{_sup(table.heads.get(metric.key, ()))}"
+        for metric in table.metrics
+    ]
     align = ["left", *("right" for _ in heads)]
     body = tabulate(lines, ["Model", *heads], tablefmt="pipe", disable_numparse=True, colalign=align)
     notes = "".join(f"\n<sup>{mark}</sup> {_markdown(text)}<br>" for mark, text in table.footnotes.items())
@@ -226,7 +237,7 @@ def to_latex(table: Table, *, intervals: bool = False) -> str:
         rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
         r"\toprule",
         *_tex_benchmarks(table.metrics),
-        _tex_line(["Model", *map(_tex_head, table.metrics)]),
+        _tex_line(["Model", *(_tex_head(metric, table.heads.get(metric.key, ())) for metric in table.metrics)]),
         *body,
         r"\bottomrule",
         r"\end{tabular}",
@@ -242,7 +253,7 @@ def to_csv(tables: Sequence[Table]) -> str:
     for table in tables:
         for label, rows in table.groups:
             for row in rows:
-                marks = sorted({mark for cell in row.cells.values() for mark in cell.marks} | set(row.marks))
+                marks = [mark for mark in table.footnotes if mark in table.marks(row)]
                 record: dict[str, Any] = {"table": table.number, "group": label, "model": row.name}
                 for metric in table.metrics:
                     cell = row.cells.get(metric.key)
@@ -264,19 +275,99 @@ def to_csv(tables: Sequence[Table]) -> str:
 def _table(
     number: int, metrics: Sequence[Metric], published: list[tuple[str, list[Row]]], ours: Sequence[tuple[str, NamedRun]]
 ) -> Table:
-    letters: dict[str, str] = {}
-    groups = [(label, _with_best(rows, metrics, set())) for label, rows in published]
-    rows = _our_rows(metrics, ours, letters)
+    letters = _Letters()
+    compared = [row for _, rows in published for row in rows]
+    measured = [_measured(run.run.benchmarks, metrics) for _, run in ours]
+    heads = _measured_alike([*(row.measured for row in compared), *measured])
+    label_of = benchmark_labels()
+    at_heads = {
+        metric.key: (letters.of(f"{label_of[metric.benchmark]}: {heads[metric.benchmark]}"),)
+        for metric in metrics
+        if metric.benchmark in heads
+    }
+    groups = [
+        (label, _with_best([_with_measured(row, heads, letters) for row in rows], metrics, _mixed(rows)))
+        for label, rows in published
+    ]
+    rows, warnings = [], []
+    for row, how in zip(_our_rows(metrics, ours, letters), measured, strict=True):
+        unlike = {name: text for name, text in how.items() if _unlike(name, text, compared)}
+        warnings += [f"{label_of[name]} of {row.name}: {text} {_UNLIKE}" for name, text in unlike.items()]
+        told = how | {name: f"{text} {_UNLIKE}" for name, text in unlike.items()}
+        rows.append(_with_measured(replace(row, measured=told), heads, letters))
     mixed = {
         metric.benchmark
         for metric in metrics
         if not comparable([run.run for _, run in ours if metric.benchmark in run.run.benchmarks], metric.benchmark)
     }
     groups.append((OURS, _with_best(rows, metrics, mixed)))
-    return Table(number, metrics, groups, {letter: text for text, letter in letters.items()})
+    return Table(number, metrics, groups, letters.texts, at_heads, warnings)
 
 
-def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], letters: dict[str, str]) -> list[Row]:
+class _Letters:
+    """The letters of footnotes, in the order in which the table needs them."""
+
+    def __init__(self) -> None:
+        self._letters: dict[str, str] = {}
+
+    def of(self, text: str) -> str:
+        """The letter of a text."""
+        return self._letters.setdefault(text, _letter(len(self._letters)))
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Letter -> text."""
+        return {letter: text for text, letter in self._letters.items()}
+
+
+def _measured(results: Mapping[str, BenchmarkResult], metrics: Sequence[Metric]) -> dict[str, str]:
+    """Benchmark of the columns with numbers -> how they were measured."""
+    known = all_benchmarks()
+    there = [name for name in _shown(metrics) if name in results and results[name].metrics]
+    return {name: known[name].measured(results[name].settings) for name in there}
+
+
+def _ways(rows: Sequence[Mapping[str, str]]) -> dict[str, set[str]]:
+    """Benchmark -> the ways in which its numbers in these rows were measured."""
+    ways: dict[str, set[str]] = {}
+    for measured in rows:
+        for name, text in measured.items():
+            ways.setdefault(name, set()).add(text)
+    return ways
+
+
+def _measured_alike(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Benchmark whose numbers were all measured in one way -> how, if that is known."""
+    return {name: texts.pop() for name, texts in _ways(rows).items() if len(texts) == 1 and texts != {""}}
+
+
+def _unlike(benchmark: str, text: str, published: Sequence[Row]) -> bool:
+    """Whether published rows have numbers of a benchmark, and none of them was measured in this way."""
+    ways = _ways([row.measured for row in published]).get(benchmark, set()) - {""}
+    return bool(ways) and text not in ways
+
+
+def _with_measured(row: Row, heads: Mapping[str, str], letters: _Letters) -> Row:
+    """The row with the footnotes of how its numbers were measured, except those at the heads of columns."""
+    cells = {}
+    for key, cell in row.cells.items():
+        benchmark = key.partition(".")[0]
+        text = "" if benchmark in heads else row.measured.get(benchmark, "")
+        cells[key] = replace(cell, marks=(*cell.marks, letters.of(text))) if text else cell
+    return replace(row, cells=cells)
+
+
+def _mixed(rows: Sequence[Row]) -> set[str]:
+    """Benchmarks whose numbers in these rows were measured in several ways."""
+    return {name for name, texts in _ways([row.measured for row in rows]).items() if len(texts) > 1}
+
+
+def _shown(metrics: Sequence[Metric]) -> list[str]:
+    """The benchmarks of the columns."""
+    return list(dict.fromkeys(metric.benchmark for metric in metrics))
+
+
+def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], letters: _Letters) -> list[Row]:
     """The rows of the user's runs. A footnote of every row is at the rows' names, any other footnote at its numbers."""
     label_of = benchmark_labels()
     shown = {metric.benchmark for metric in metrics}
@@ -288,20 +379,17 @@ def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], l
             everywhere = all(names == list(by_name) for names, by_name in zip(where, found, strict=True))
             at_names[text] = text if everywhere else f"{', '.join(label_of[name] for name in where[0])}: {text}"
 
-    def letter(text: str) -> str:
-        return letters.setdefault(text, _letter(len(letters)))
-
     rows = []
     for (name, run), by_name in zip(ours, found, strict=True):
         measured = {key: run.run.benchmarks[key] for key in label_of if key in shown and key in run.run.benchmarks}
         on_all = _common([result.remarks for result in measured.values()])
-        name_marks = tuple(letter(text) for text in [*at_names.values(), *on_all])
+        name_marks = tuple(letters.of(text) for text in [*at_names.values(), *on_all])
         cells: dict[str, Cell] = {}
         for benchmark, result in measured.items():
             remarks = [remark for remark in result.remarks if remark not in on_all]
             texts = [text for text in by_name.get(benchmark, []) if text not in at_names]
             texts += [f"{label_of[benchmark]}: {remark}." for remark in remarks]
-            marks = tuple(map(letter, texts))
+            marks = tuple(map(letters.of, texts))
             values = result.metrics
             if not values:
                 name_marks += marks
@@ -330,13 +418,12 @@ def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) 
         if len(values) > 1 and metric.benchmark not in mixed:
             best[metric.key] = (max if metric.better == "higher" else min)(values, key=float)
     return [
-        Row(
-            row.name,
-            {
-                key: Cell(cell.value, cell.interval, cell.marks, known[key].format(cell.value) == best.get(key))
+        replace(
+            row,
+            cells={
+                key: replace(cell, best=known[key].format(cell.value) == best.get(key))
                 for key, cell in row.cells.items()
             },
-            row.marks,
         )
         for row in rows
     ]
@@ -350,7 +437,28 @@ def _published_groups(name: str, metrics: Sequence[Metric]) -> list[tuple[str, l
 
 
 def _published(row: dict[str, str], metrics: Sequence[Metric]) -> Row:
-    return Row(row["name"], {metric.key: Cell(float(row[metric.key])) for metric in metrics if row.get(metric.key)})
+    """A published row. Columns that are no metric are settings: `mmhal.judge.model`."""
+    cells = {metric.key: Cell(float(row[metric.key])) for metric in metrics if row.get(metric.key)}
+    known = all_benchmarks()
+    measured = {name: known[name].measured(_settings(row, name)) for name in _shown(metrics) if _has(cells, name)}
+    return Row(row["name"], cells, measured=measured)
+
+
+def _has(cells: Mapping[str, Cell], benchmark: str) -> bool:
+    return any(key.startswith(f"{benchmark}.") for key in cells)
+
+
+def _settings(row: dict[str, str], benchmark: str) -> dict[str, Any]:
+    """The settings of a benchmark in a published row, nested as in a run."""
+    settings: dict[str, Any] = {}
+    for column, value in row.items():
+        name, *path = column.split(".")
+        if name == benchmark and value and column not in all_metrics():
+            holder = settings
+            for step in path[:-1]:
+                holder = holder.setdefault(step, {})
+            holder[path[-1]] = value
+    return settings
 
 
 def _read_rows(name: str) -> list[dict[str, str]]:
@@ -386,10 +494,10 @@ def _tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in " ".join(text.split()))
 
 
-def _tex_head(metric: Metric) -> str:
+def _tex_head(metric: Metric, marks: Sequence[str]) -> str:
     chair, index = metric.label[:-1], metric.label[-1]
     label = f"CHAIR$_{index}$" if chair == "CHAIR" else _tex(metric.label)
-    return f"{label} {_tex(metric.arrow)}"
+    return f"{label} {_tex(metric.arrow)}{_superscript(marks)}"
 
 
 def _superscript(marks: Sequence[str]) -> str:

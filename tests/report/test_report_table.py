@@ -48,9 +48,18 @@ def ours(table):
 
 
 def footnotes_of(table, name):
+    """The footnotes at a row's name and at its numbers, except how the numbers were measured."""
     row = ours(table)[name]
-    at_numbers = {key: {table.footnotes[mark] for mark in cell.marks} for key, cell in row.cells.items()}
+    ways = set(row.measured.values())
+    at_numbers = {key: {table.footnotes[mark] for mark in cell.marks} - ways for key, cell in row.cells.items()}
     return {table.footnotes[mark] for mark in row.marks}, at_numbers
+
+
+def ways_of(table, name, group=OURS):
+    """Metric key -> how a row's number was measured, as its footnotes and those of its column say."""
+    (row,) = [row for label, rows in table.groups if label == group for row in rows if row.name == name]
+    marks = {key: {*cell.marks, *table.heads.get(key, ())} for key, cell in row.cells.items()}
+    return {key: {table.footnotes[mark] for mark in found} for key, found in marks.items()}
 
 
 # The paper's numbers
@@ -121,7 +130,11 @@ def test_our_best_is_bold_in_the_better_direction_and_never_against_the_paper(ru
     assert rows["ours"].cells["vlind.cb"].best and not rows["base"].cells["vlind.cb"].best
     assert rows["ours"].cells["amber.chair"].best and not rows["base"].cells["amber.chair"].best
     without = table_1(runs, paper=False)
-    assert [label for label, _ in without.groups] == [OURS] and ours(without) == rows
+    assert [label for label, _ in without.groups] == [OURS]
+    for name, row in ours(without).items():
+        assert {k: (c.value, c.best) for k, c in row.cells.items()} == {
+            k: (c.value, c.best) for k, c in rows[name].cells.items()
+        }
 
 
 def test_a_single_run_competes_with_nobody(runs):
@@ -142,15 +155,17 @@ def test_benchmarks_that_a_run_lacks_are_empty_cells(runs):
 # What is not comparable is marked
 
 
-def test_a_run_by_the_published_protocol_has_no_footnote(runs):
-    assert table_1(runs).footnotes == {}
+def test_a_run_by_the_published_protocol_has_no_footnote_but_how_it_was_measured(runs):
+    table = table_1(runs)
+    assert footnotes_of(table, "base") == (set(), {key: set() for key in ours(table)["base"].cells})
+    assert table.warnings == []
 
 
 @pytest.mark.parametrize(
     ("benchmark", "settings", "text"),
     [
         ("mmhal", {"judge": {"model": "qwen-72b"}}, "Judged by qwen-72b"),
-        ("object_halbench", {"chair_definition": "words"}, "without the LLM extractor"),
+        ("object_halbench", {"chair_definition": "llm:gpt-4o"}, "over the objects that gpt-4o lists"),
         ("amber", {"text_pipeline": {"name": "closed_vocabulary"}}, "closed_vocabulary"),
         ("amber", {"text_pipeline": {"name": "official", "spacy_model": "en_core_web_md 3.8"}}, "en_core_web_md"),
         ("vlind", {"generation": {"profile": "greedy"}}, "profile greedy"),
@@ -160,14 +175,58 @@ def test_a_run_by_the_published_protocol_has_no_footnote(runs):
 def test_a_number_measured_in_another_way_carries_its_footnote(runs, benchmark, settings, text):
     other = named("other", make_run(0.9, 3, settings={benchmark: settings}))
     table = table_1([runs[0], other])
-    at_name, at_numbers = footnotes_of(table, "other")
-    assert at_name == set()
-    for key, found in at_numbers.items():
+    assert footnotes_of(table, "other")[0] == set()
+    for key, found in ways_of(table, "other").items():
         assert any(text in note for note in found) == (all_metrics()[key].benchmark == benchmark)
     for row in ours(table).values():
         for key, cell in row.cells.items():
             assert not (cell.best and all_metrics()[key].benchmark == benchmark), "incomparable numbers compete"
     assert any(cell.best for cell in ours(table)["other"].cells.values())
+
+
+def test_every_published_chair_and_rating_says_how_it_was_measured(runs):
+    table = table_1(runs)
+    for label, rows in table.groups[:-1]:
+        for row in rows:
+            for key, ways in ways_of(table, row.name, label).items():
+                assert len(ways) == (0 if key.startswith("vlind") else 1), f"{label}, {row.name}, {key}: {ways}"
+    paper = "LLaVA-v1.5-7B, trained in the paper"
+    assert ways_of(table, "NaPO with RLAIF-V-Bias", paper)["object_halbench.chair_s"] == {
+        "CHAIR over the words of an answer (refined synonyms)."
+    }
+    earlier = ways_of(table, "RLAIF-V-Iterative", "LLaVA-v1.5-7B, earlier methods")
+    assert earlier["object_halbench.chair_i"] == {"CHAIR over the objects that gpt-3.5-turbo-0613 lists."}
+    assert earlier["mmhal.score"] == {"Judged by gpt-4-1106-preview."}
+    base = ways_of(table, "LLaVA-v1.5-7B", "LLaVA-v1.5-7B, earlier methods")
+    assert base["mmhal.hal_rate"] == {"Judged by gpt-4-0125-preview."}
+
+
+def test_numbers_that_were_measured_alike_share_their_footnote(runs):
+    table = table_1(runs)
+    ways = ways_of(table, "ours")
+    assert ways["object_halbench.chair_s"] == {"CHAIR over the words of an answer (refined synonyms)."}
+    assert ways["mmhal.score"] == {"Judged by gpt-4-1106-preview."}
+    assert set(table.heads) == {"amber.chair", "amber.cover", "amber.hal", "amber.cog"}
+    alone = table_1(runs, paper=False)
+    assert set(alone.heads) == {key for key in PAPER_KEYS.values() if not key.startswith("vlind")}
+    assert ways_of(alone, "ours")["mmhal.score"] == {"MMHal-Bench: Judged by gpt-4-1106-preview."}
+
+
+def test_published_numbers_of_several_ways_have_no_best(runs):
+    groups = dict(table_1(runs).groups)
+    best = {key for row in groups["LLaVA-v1.5-7B, earlier methods"] for key, cell in row.cells.items() if cell.best}
+    assert "amber.chair" in best and not best & {"mmhal.score", "mmhal.hal_rate", "object_halbench.chair_s"}
+
+
+def test_a_judge_of_no_published_row_is_a_warning(saved, tmp_path, monkeypatch, capsys):
+    judge = {"model": "gpt-4o", "reported_model": "gpt-4o-2024-08-06"}
+    make_run(0.6, 3, settings={"mmhal": {"judge": judge}}).save(tmp_path / "run.json")
+    command = ["report", saved / "a", f"x={tmp_path}"]
+    _, printed, err = invoke(command, monkeypatch, capsys, width=400)
+    warning = "Judged by gpt-4o, which answered as gpt-4o-2024-08-06. No published number here was measured in this way"
+    assert f"MMHal-Bench of x: {warning}" in err and warning in printed
+    _, printed, err = invoke([*command, "--no-paper"], monkeypatch, capsys, width=400)
+    assert "No published" not in err + printed and "Judged by gpt-4o, which answered" in printed
 
 
 def test_a_number_over_a_part_of_the_benchmark_says_so(runs):
@@ -197,7 +256,8 @@ def test_the_published_files_need_no_mark():
     run = make_run(0.9, 3)
     digest = "db22a436c4836fbb295e60b4e80d519573077579fb7032f01b193c1bd022b797"
     run.provenance.data.sha256["amber/annotations.json"] = digest
-    assert table_1([named("published data", run)]).footnotes == {}
+    at_name, at_numbers = footnotes_of(table_1([named("published data", run)]), "published data")
+    assert at_name == set() and not any(at_numbers.values())
 
 
 def test_rows_of_the_micro_world_all_carry_its_mark():
@@ -233,7 +293,8 @@ def test_what_a_run_remarks_on_its_numbers_is_in_every_form():
     assert at_numbers["vlind.cb"] == at_numbers["vlind.lp"] == {"VLind-Bench: 33 of 60 answers are <empty>."}
     assert at_numbers["amber.hal"] == set(), "what a judge cost is no remark on a number"
     assert footnotes_of(table, "base") == (set(), {key: set() for key in ours(table)["base"].cells})
-    assert [table.spoken_of(mark) for mark in table.footnotes] == [["ours"], ["ours"]]
+    said = {mark for mark, text in table.footnotes.items() if text.startswith(("VLind", "MMHal-Bench: not"))}
+    assert [table.spoken_of(mark) for mark in said] == [["ours"], ["ours"]]
     row = list(csv.DictReader(io.StringIO(to_csv([table]))))[-1]
     assert "33 of 60 answers are <empty>" in row["notes"] and "not rated" in row["notes"]
     for text in (to_markdown(table), to_html([named("ours", run)], [table], [])):
@@ -245,7 +306,10 @@ def test_a_remark_on_every_benchmark_is_made_once():
     run = make_run(0.9, 3)
     for result in run.benchmarks.values():
         result.notes = ["Mean of 3 trainings"]
-    assert table_1([named("ours", run)]).footnotes == {"a": "Mean of 3 trainings"}
+    table = table_1([named("ours", run)])
+    at_name, at_numbers = footnotes_of(table, "ours")
+    assert at_name == {"Mean of 3 trainings"} and not any(at_numbers.values())
+    assert list(table.footnotes.values()).count("Mean of 3 trainings") == 1
 
 
 # Variants
@@ -323,6 +387,7 @@ def test_latex_needs_only_booktabs_and_is_well_formed(runs, intervals):
     base = {
         "usepackage", "begin", "end", "centering", "caption", "label", "small", "setlength", "tabcolsep", "multicolumn",
         "textbf", "textit", "uparrow", "downarrow", "par", "shortstack", "tiny",
+        "textsuperscript", "smallskip", "footnotesize", "raggedright",
         "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
     }  # fmt: skip
     assert used <= base | {"toprule", "midrule", "bottomrule", "cmidrule"}
@@ -340,9 +405,14 @@ def test_latex_needs_only_booktabs_and_is_well_formed(runs, intervals):
 
 def test_latex_marks_and_footnotes(runs):
     other = named("other", make_run(0.9, 3, settings={"mmhal": {"judge": {"model": "gpt_4o"}}}))
-    latex = to_latex(table_1([runs[0], other]))
-    assert r"\textsuperscript{a} Judged by gpt\_4o (published: GPT-4)." in latex
-    assert re.search(r"^other &.*\\textsuperscript\{a\} & .*\\textsuperscript\{a\} \\\\$", latex, re.M)
+    table = table_1([runs[0], other])
+    latex = to_latex(table)
+    (judged,) = [mark for mark, text in table.footnotes.items() if "gpt_4o" in text]
+    (amber,) = table.heads["amber.hal"]
+    assert rf"\textsuperscript{{{judged}}} Judged by gpt\_4o. No published number" in latex
+    assert rf"HalRate $\downarrow$\textsuperscript{{{amber}}} &" in latex
+    end = rf"\textsuperscript{{{judged}}}"
+    assert re.search(rf"^other &.*{re.escape(end)} & .*{re.escape(end)} \\\\$", latex, re.M)
 
 
 def test_csv_has_full_precision_intervals_and_notes(runs):
@@ -352,7 +422,8 @@ def test_csv_has_full_precision_intervals_and_notes(runs):
     value = other.run.benchmarks["vlind"].metrics["cb"]
     assert (row["model"], row["group"], row["table"]) == ("other", OURS, "1")
     assert [float(row[f"vlind.cb{end}"]) for end in ("", " low", " high")] == [value.value, *value.ci95]
-    assert row["notes"] == "Judged by gpt-4o (published: GPT-4)."
+    assert row["notes"].startswith("AMBER: Over nouns of AMBER's own word list")
+    assert "CHAIR over the words of an answer" in row["notes"] and "Judged by gpt-4o. No published" in row["notes"]
     napo = next(row for row in rows if row["model"] == "NaPO with RLAIF-V-Bias" and "7B" in row["group"])
     assert (napo["vlind.lp"], napo["vlind.lp low"]) == ("44.0", "")
 

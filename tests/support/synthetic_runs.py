@@ -46,9 +46,9 @@ def make_run(
         metrics = DESCRIPTION_METRICS if benchmark == "amber" else benchmark_named(benchmark).metrics
         own = {
             "vlind": {},
-            "object_halbench": {"text_pipeline": {"name": "official"}, "chair_definition": "llm:gpt-3.5-turbo"},
+            "object_halbench": {"text_pipeline": {"name": "official"}, "chair_definition": "words"},
             "amber": {"text_pipeline": {"name": "official", "spacy_model": "en_core_web_lg"}},
-            "mmhal": {"judge": {"model": "gpt-4"}},
+            "mmhal": {"judge": {"model": "gpt-4-1106-preview"}},
         }[benchmark]
         own = own | generation | (settings or {}).get(benchmark, {})
         benchmarks[benchmark] = BenchmarkResult(measure(samples, metrics), settings=own, samples=samples)

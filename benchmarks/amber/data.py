@@ -8,7 +8,6 @@ from functools import cached_property
 
 from napo_bench.benchmarks.amber import official
 from napo_bench.benchmarks.amber.official import GENERATIVE, QUERY_FILES, AmberData, Annotation, Query
-from napo_bench.benchmarks.amber.score import yes_or_no
 from napo_bench.benchmarks.question import BenchmarkData, Question, Row, file_in
 
 _HALVES = {"amber": QUERY_FILES[0], "amber_discriminative": QUERY_FILES[1]}
@@ -54,11 +53,10 @@ class Amber(BenchmarkData):
         }
 
     def _question(self, annotation: Annotation, query: Query | None) -> Question:
-        read = str if annotation.type == GENERATIVE else yes_or_no
         return Question(
             query.text if query else "",
             self.folder / "images" / (query.image if query else ""),
-            _response_row(annotation.id, read),
+            _response_row(annotation.id),
             key=annotation.id,
             item=AmberItem(annotation, query),
         )
@@ -67,13 +65,10 @@ class Amber(BenchmarkData):
         """One question a unit: a description of each picture, or the yes/no questions."""
         if task not in self._queries:
             official.load_queries(self.folder / _HALVES[task])  # raises: there is no such file
-        read = str if task == "amber" else yes_or_no
         return [
             [
                 self.known.get(query.id)
-                or Question(
-                    query.text, self.folder / "images" / query.image, _response_row(query.id, read), key=query.id
-                )
+                or Question(query.text, self.folder / "images" / query.image, _response_row(query.id), key=query.id)
             ]
             for query in self._queries[task]
         ]
@@ -102,5 +97,5 @@ def _type_of(question: Question) -> str:
     return item.annotation.type
 
 
-def _response_row(number: int, read: Callable[[str], str]) -> Callable[[str], Row]:
-    return lambda text: {"id": number, "response": read(text)}
+def _response_row(number: int) -> Callable[[str], Row]:
+    return lambda text: {"id": number, "response": text}

@@ -132,7 +132,8 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
     def _score(self, rows: list[Row]) -> BenchmarkResult:
         from napo_bench.engines.judge import configured_judge, judge_journal
 
-        options = {"allow_partial": True, "judge": configured_judge(None, None, judge_journal()), **self._scoring}
+        judge = configured_judge(None, None, judge_journal())
+        options = {"allow_partial": True, "answers": "lenient", "judge": judge, **self._scoring}
         result = scoring.score(self.benchmark, rows, self._data_dir, ScoreOptions(**options))
         for note in [*result.doubts, *result.notes]:
             logger.warning(f"{self.config.task}: {note}")

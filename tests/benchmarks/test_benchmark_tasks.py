@@ -103,7 +103,7 @@ def test_amber_asks_the_queries_of_each_half(tmp_path: Path) -> None:
     ((asked,),) = units("amber_discriminative", tmp_path / "amber")
     assert (described.prompt, asked.prompt) == ("Describe this image.", "Is there a dog in this image?")
     assert described.response_row("Yes, a dog.") == {"id": 1, "response": "Yes, a dog."}
-    assert asked.response_row("Yes, a dog.") == {"id": 2, "response": "Yes"}
+    assert asked.response_row("Yes, a dog.") == {"id": 2, "response": "Yes, a dog."}
     assert colour_of(asked)[0] > 150
 
 

@@ -295,6 +295,14 @@ def test_a_model_behind_an_endpoint(options: EvalOptions, data: Path, tmp_path: 
     share = 100 * truths.count("yes") / len(truths)
     assert run.benchmarks["amber"].metrics["accuracy"].value == pytest.approx(share, abs=0.1)
     assert run.benchmarks["amber"].settings["answers"] == "lenient"
+    # The answers are kept as the model gave them, so that they can also be scored as AMBER's script reads them.
+    stored = scoring.read_responses(tmp_path / "responses/amber.json")
+    assert {row["response"] for row in stored} == {"Yes, it is true"}
+    assert (
+        f"{len(truths)} of {len(truths)} yes/no answers are read by their first word" in run.benchmarks["amber"].notes
+    )
+    exact = scoring.score("amber", stored, data, scoring.ScoreOptions())
+    assert exact.metrics["accuracy"].value == 0
     # Each pair of statements has one that must be False.
     assert run.benchmarks["vlind"].metrics["ck"].value == 0
     assert {row["text"] for row in scoring.read_responses(tmp_path / "responses/vlind.jsonl")} == {"Yes, it is true"}

@@ -93,7 +93,13 @@ def _measured(settings: Mapping[str, Any]) -> str:
         return "CHAIR over the words of an answer (refined synonyms)."
     if definition == NOT_STATED:
         return "CHAIR over words or over the objects that an LLM lists: the authors do not say."
-    return f"CHAIR over the objects that {definition.removeprefix('llm:')} lists." if definition else ""
+    if not definition:
+        return ""
+    # RLHF-V's and RLAIF-V's tables have the share that `chair_s_refine` is.
+    return (
+        f"CHAIR over the objects that {definition.removeprefix('llm:')} lists. In published numbers of this kind, "
+        "CHAIRs leaves out the answers without an object, as chair_s_refine does."
+    )
 
 
 def _show(sample: Sample) -> View:

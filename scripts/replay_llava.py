@@ -16,6 +16,7 @@ import argparse
 import importlib
 import io
 import json
+import random
 import subprocess
 import sys
 import types
@@ -63,7 +64,15 @@ ANSWERS = (
     "A dog.</s>",
     "An ASSISTANT: dog.",
 )
-LLAVA_V1, SIDE = "llava_v1", 336
+TEXTS = (
+    "A dog . And , a \" cat \" 's n't",
+    "a  b   c\n\n d",
+    "  leading",
+    "tab\tx",
+    "trailing  ",
+    "Größe 犬です。 \U0001f43b",
+)
+LLAVA_V1, SIDE, FIRST_WORD = "llava_v1", 336, 259
 
 
 def main() -> None:
@@ -89,6 +98,7 @@ def main() -> None:
         "commits": {name: _commit(path) for name, path in (("LLaVA", options.llava), ("RLAIF-V", options.rlaif_v))},
         "prompts": prompts,
         "answers": _answers(trained, tokenizers),
+        "decoded": _decoded(tokenizers[False]),
         "images": _images(llava[0]),
     }
     rows = {name: _lines(value) if isinstance(value, list) else json.dumps(value) for name, value in stored.items()}
@@ -123,6 +133,15 @@ def _answers(trained: Any, tokenizers: dict[bool, Any]) -> list[dict[str, Any]]:
         assert labels[0] == labels[1], (answer, labels)
         found.append({"answer": answer, "ids": labels[0]})
     return found
+
+
+def _decoded(tokenizer: Any) -> list[dict[str, Any]]:
+    """Text of tokens, as LLaVA's evaluation reads it: of texts, and of tokens drawn at random."""
+    draw = random.Random(0)
+    rows = [[*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id] for text in TEXTS]
+    rows += [[draw.randrange(FIRST_WORD, len(tokenizer)) for _ in range(12)] for _ in range(30)]
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [{"ids": ids, "text": text.strip()} for ids, text in zip(rows, texts, strict=True)]
 
 
 def _images(mm_utils: Any) -> list[dict[str, Any]]:

@@ -105,6 +105,8 @@ def test_ids_are_the_reference_s_in_every_form_of_a_tokenizer(
         assert prompt == row["text"]
         assert llava.prompt_ids(prompt, IMAGE_TOKENS) == with_image(row["ids"]) == by_parts(pieces, prompt)
     llava = Conversation.of(processor, LLAVA)
+    for row in STORED["decoded"]:
+        assert processor.tokenizer.decode(row["ids"], skip_special_tokens=True).strip() == row["text"]
     len_of_role = len(by_parts(pieces, "ASSISTANT:"))
     for row in STORED["answers"]:
         if row["ids"]:

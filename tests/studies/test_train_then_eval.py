@@ -237,3 +237,22 @@ def test_a_judge_that_does_not_work_is_found_before_anything_is_trained(command,
     code, _, err = command(*METHODS, *judge)
     assert code == 2
     assert "cannot be reached" in err
+
+
+def test_the_base_is_asked_in_the_conversation_of_the_recipes(command, tmp_path):
+    """The base is refused before the first step, because a Qwen2-VL has no conversation of LLaVA-1.5."""
+    qwen = tiny_checkpoint(tmp_path / "qwen", "qwen2_vl")
+    code, _, err = command("--ckpt", str(qwen), "--recipe", "micro-dpo", *STEPS, "--set", "conversation=vicuna_v1")
+    assert code == 2
+    assert "vicuna_v1 is a conversation of LLaVA-1.5" in " ".join(err.split())
+
+
+def test_recipes_of_two_conversations_are_refused(command, tmp_path):
+    recipes = []
+    for name in ("llava_v1", "vicuna_v1"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(f"extends: micro-dpo\nconversation: {name}\n")
+        recipes += ["--recipe", str(path)]
+    code, _, err = command(*recipes)
+    assert code == 2
+    assert "The recipes name different conversations: llava_v1, vicuna_v1." in " ".join(err.split())

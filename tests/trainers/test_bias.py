@@ -71,7 +71,7 @@ def rlaif_v(count: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def build(checkpoint: Path, tmp_path: Path):
-    def build(rows: list[dict[str, Any]], name: str = "out") -> list[dict[str, Any]]:
+    def build(rows: list[dict[str, Any]], name: str = "out", **options: str) -> list[dict[str, Any]]:
         data = tmp_path / f"{name}.parquet"
         parquet.write_table(pa.Table.from_pylist(rows), data)
         build_bias(
@@ -82,6 +82,7 @@ def build(checkpoint: Path, tmp_path: Path):
             device="cpu",
             dtype="float32",
             cache=tmp_path / "cache",
+            **options,
         )
         return built(tmp_path / name)
 
@@ -115,6 +116,17 @@ def test_negatives_are_the_models_beam_answers_to_one_modality(build, checkpoint
         assert made["question_only"] == answer(f"{SYSTEM} USER: {row['question']} ASSISTANT:", None)
         assert made["image_only"] == answer(f"{SYSTEM} USER: <image> \n ASSISTANT:", squared(row["image"]["bytes"]))
         assert made["question_only"]
+
+
+def test_the_conversation_is_named_and_is_part_of_the_build(build, tmp_path: Path) -> None:
+    rows = rlaif_v(1)
+    vicuna = build(rows, conversation="vicuna_v1")
+    assert json.loads((tmp_path / "out/build.json").read_text())["conversation"] == "vicuna_v1"
+    assert "in the conversation vicuna_v1" in (tmp_path / "out/README.md").read_text()
+    assert build(rows, "other") != vicuna
+    assert build(rows, conversation="vicuna_v1") == vicuna
+    with pytest.raises(NapoBenchError, match="its conversation is vicuna_v1, llava_v1 is expected"):
+        build(rows)
 
 
 def test_each_negative_is_blind_to_the_other_modality(build) -> None:

@@ -19,6 +19,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def main() -> None:
         "prompts": prompts,
         "answers": _answers(trained, tokenizers),
         "decoded": _decoded(tokenizers[False]),
+        "log_probs": _log_probs(options.llava, llava[0], tokenizers[False], prompts),
         "images": _images(llava[0]),
     }
     rows = {name: _lines(value) if isinstance(value, list) else json.dumps(value) for name, value in stored.items()}
@@ -144,13 +146,65 @@ def _decoded(tokenizer: Any) -> list[dict[str, Any]]:
     return [{"ids": ids, "text": text.strip()} for ids, text in zip(rows, texts, strict=True)]
 
 
+def _log_probs(checkout: Path, mm_utils: Any, tokenizer: Any, prompts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Summed log-prob of answers about an image under LLaVA's model, with small weights that are known."""
+    import torch
+    import transformers
+    from llava_15 import PATCH, PICTURE, QUESTION, VOCABULARY, fill_weights
+    from odd_pictures import odd_pictures
+    from PIL import Image
+
+    code = _module(checkout, "llava", "model.language_model.llava_llama")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        tower = transformers.CLIPVisionConfig(
+            image_size=SIDE, patch_size=PATCH, num_hidden_layers=2, projection_dim=8, **sizes
+        )
+        transformers.CLIPVisionModel(tower).save_pretrained(folder)
+        _image_processor().save_pretrained(folder)
+        config = code.LlavaConfig(
+            vocab_size=VOCABULARY,
+            num_hidden_layers=1,
+            max_position_embeddings=4096,
+            pad_token_id=0,
+            use_mm_proj=True,
+            mm_vision_tower=folder,
+            mm_hidden_size=8,
+            mm_projector_type="mlp2x_gelu",
+            mm_vision_select_layer=-2,
+            mm_vision_select_feature="patch",
+            **sizes,
+        )
+        model = code.LlavaLlamaForCausalLM(config).eval()
+        model.get_vision_tower().load_model()
+    fill_weights(model)
+    image = Image.open(io.BytesIO(odd_pictures()[PICTURE])).convert("RGB")
+    padding = types.SimpleNamespace(image_aspect_ratio="pad")
+    pixels = mm_utils.process_images([image], model.get_vision_tower().image_processor, padding)
+    asked = next(row for row in prompts if row["question"] == QUESTION and row["image"])
+    found = []
+    for answer in ANSWERS[:8]:
+        ids = [*mm_utils.tokenizer_image_token(f"{asked['text']} {answer}", tokenizer), tokenizer.eos_token_id]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids]), images=pixels).logits[0].log_softmax(-1)
+        labels = torch.tensor(ids[len(asked["ids"]) :])
+        chosen = logits[-len(labels) - 1 : -1].gather(1, labels[:, None])
+        found.append({"answer": answer, "log_prob": round(float(chosen.sum()), 4)})
+    return found
+
+
+def _image_processor() -> Any:
+    import transformers
+
+    return transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+
+
 def _images(mm_utils: Any) -> list[dict[str, Any]]:
     """Hash of the pixels of each odd image: in evaluation ("pad"), and in training ("crop")."""
-    import transformers
     from odd_pictures import is_narrow, levels_hash, odd_pictures
     from PIL import Image
 
-    processor = transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    processor = _image_processor()
     scale = processor.image_mean, processor.image_std
     padding = types.SimpleNamespace(image_aspect_ratio="pad")
     ways = {

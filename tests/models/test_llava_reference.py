@@ -14,7 +14,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from llava_15 import FORMS, IMAGE, IMAGE_TOKENS, read_vocabulary, write_model, write_tokenizer
+from llava_15 import (
+    FORMS,
+    IMAGE,
+    IMAGE_TOKENS,
+    PICTURE,
+    QUESTION,
+    fill_weights,
+    read_vocabulary,
+    write_model,
+    write_tokenizer,
+)
 from odd_pictures import levels_hash, odd_pictures
 from PIL import Image
 from tiny_rows import tiny_rows, write_rows
@@ -29,7 +39,9 @@ from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import SYSTEM_LINES, Conversation
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.bias import build_bias
+from napo_bench.trainers.forward.logps import response_logps
 from napo_bench.trainers.recipe import load_recipe
+from napo_bench.trainers.rows import PreferenceRow
 from napo_bench.trainers.run import open_inputs, reference_folder_of, train
 
 STORED = json.loads((Path(__file__).parent / "llava_reference.json").read_text(encoding="utf-8"))
@@ -37,7 +49,7 @@ PLACE = -200
 """An image in the ids of LLaVA's code."""
 
 LLAVA = SimpleNamespace(model_type="llava")
-QUESTION, ANSWER = "What is it?", "A dog."
+ANSWER = "A dog."
 FORMS_OF_THE_HUB = list(itertools.product(FORMS, (False, True, None), (False, True)))
 MIXED = "A blank  and two,\na line, größe, 犬, \U0001f43b, \u200d."
 
@@ -149,6 +161,20 @@ def images():
 def shapes(checkpoint):
     processor = Checkpoint.open(str(checkpoint)).load_processor()
     return {shape: Conversation.of(processor, LLAVA, image=shape) for shape in ("pad", "crop")}
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("shared_prefix", [True, False])
+def test_log_probs_are_those_of_the_reference_s_model(checkpoint, images, shapes, shared_prefix):
+    """From the file of the image and the texts to log-probs, with the same weights in both layouts."""
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(checkpoint).eval()
+    fill_weights(model)
+    answers = tuple(row["answer"] for row in STORED["log_probs"])
+    row = PreferenceRow(0, "0", QUESTION, answers, open_rgb(images[PICTURE]))
+    with torch.no_grad():
+        found = response_logps(model, Collator(shapes["pad"])([row]).prompts, shared_prefix).sum[0]
+    expected = torch.tensor([row["log_prob"] for row in STORED["log_probs"]])
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
 def test_evaluation_and_biased_negatives_send_these_ids(checkpoint, pieces, rows, tmp_path, monkeypatch):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 IMAGE, PAD, VOCABULARY, SIDE, PATCH = 32000, 32001, 32064, 336, 14
 IMAGE_TOKENS = (SIDE // PATCH) ** 2
+QUESTION, PICTURE = "What is it?", "RGB 640x427"
 HUB_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
@@ -111,6 +114,30 @@ def write_tokenizer(folder: Path, vocabulary: dict[str, Any], form: str, legacy:
     for name, content in contents.items():
         (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     (folder / "chat_template.jinja").write_text(HUB_TEMPLATE)
+
+
+def fill_weights(model: Any) -> None:
+    """Fill the weights of a LLaVA-1.5, in the layout of LLaVA's code or of transformers, with noise that depends on the
+    name of a weight alone.
+    """
+    import numpy as np
+    import torch
+
+    for own_name, weight in model.named_parameters():
+        name = _shared_name(own_name)
+        noise = np.frombuffer(hashlib.shake_256(name.encode()).digest(weight.numel()), dtype=np.uint8)
+        values = (noise.astype(np.float32) - 127.5) / 255
+        scale = 1 + values if "norm" in name and name.endswith("weight") else values
+        weight.data.copy_(torch.from_numpy(scale.reshape(tuple(weight.shape))))
+
+
+def _shared_name(name: str) -> str:
+    if "vision_tower" in name:
+        return "tower." + name.rpartition("vision_tower.")[2].removeprefix("vision_model.")
+    for number, (theirs, ours) in enumerate((("mm_projector.0.", "linear_1."), ("mm_projector.2.", "linear_2."))):
+        if theirs in name or ours in name:
+            return f"projector.{number}." + name.rpartition(".")[2]
+    return re.sub(r"^(model\.)?(language_model\.)?", "", name)
 
 
 def write_model(folder: Path, layers: int = 1) -> None:

@@ -163,7 +163,7 @@ def expected_pixels(picture: Image.Image) -> np.ndarray:
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("size", [(120, 40), (40, 120), (64, 64), (61, 30), (7, 200)])
+@pytest.mark.parametrize("size", [(120, 40), (40, 120), (64, 64), (61, 30), (7, 200), (1, 1), (3, 2)])
 def test_llava_15_sees_the_whole_picture_in_a_square_of_the_mean_colour(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     picture = Image.fromarray(noise)

@@ -15,7 +15,19 @@ from typing import NoReturn, TextIO
 
 from rich.markup import escape
 
-from napo_bench.cli import compare, console, data, eval, gate, lab, report, score, train, train_then_eval  # noqa: F401
+from napo_bench.cli import (  # noqa: F401
+    compare,
+    console,
+    data,
+    eval,
+    gate,
+    lab,
+    power,
+    report,
+    score,
+    train,
+    train_then_eval,
+)
 from napo_bench.cli.root import app
 from napo_bench.core import disk, interrupts, processes
 from napo_bench.core.errors import NapoBenchError

@@ -154,6 +154,26 @@ def paired_intervals(
     return bootstrap_intervals(pairs, differences, resamples, seed, level, gaps)
 
 
+def resampled_together(
+    runs: Sequence[Sequence[Mapping[str, float]]], metric: MetricFunction, resamples: int = 10_000, seed: int = 0
+) -> Array:
+    """A metric of several runs in the same bootstrap resamples, as `[B, R]`.
+
+    A resample in which the metric of a run is undefined (0 / 0) is left out.
+
+    Args:
+        runs: Counts of each cluster in each run; the same clusters in the same order.
+        metric: Function of the summed counts.
+        resamples: Number of resamples.
+        seed: Seed of the generator.
+    """
+    names = sorted({name for rows in runs for row in rows for name in row})
+    counts = np.concatenate([count_matrix(rows, names) for rows in runs], axis=1)
+    sums = _resample(*_distinct(counts), resamples, np.random.default_rng(seed))
+    values = np.stack([_values(metric, part, names) for part in np.split(sums, len(runs), axis=1)], axis=1)
+    return values[np.isfinite(values).all(axis=1)]
+
+
 def permutation_p_values(
     candidate: Sequence[Mapping[str, float]],
     baseline: Sequence[Mapping[str, float]],

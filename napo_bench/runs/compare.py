@@ -239,6 +239,15 @@ def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: 
         )
 
 
+def require_no_doubt(benchmark: str, result: BenchmarkResult, which: str) -> None:
+    """Raise a NapoBenchError if the numbers of a result are no measurement."""
+    if result.doubts:
+        raise NapoBenchError(
+            f"Could not judge: {benchmark} of the {which} is no measurement. {'; '.join(result.doubts)}.",
+            "Look at the answers (napo-bench report RUN --format html), and evaluate again.",
+        )
+
+
 def require_stated_values(benchmark: str, result: BenchmarkResult, where: str) -> None:
     """Raise a NapoBenchError if a result's metrics are not those of its samples (edited, or of another run)."""
     known = benchmark_named(benchmark)

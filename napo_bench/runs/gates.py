@@ -302,8 +302,8 @@ def check_gates(candidate: RunResult, baseline: RunResult, gates: Gates) -> Gate
         new, old = _gated(benchmark, own, candidate, "candidate"), _gated(benchmark, own, baseline, "baseline")
         compare.require_same_data(benchmark, candidate, baseline)
         compare.require_same_settings(benchmark, new, old)
-        _require_no_doubt(benchmark, new, "candidate")
-        _require_no_doubt(benchmark, old, "baseline")
+        compare.require_no_doubt(benchmark, new, "candidate")
+        compare.require_no_doubt(benchmark, old, "baseline")
         compare.require_stated_values(benchmark, new, "candidate")
         compare.require_stated_values(benchmark, old, "baseline")
         pairs = compare.pair_samples(benchmark, new, old)
@@ -325,14 +325,6 @@ def _unknown_field_hint(error: str) -> str:
     kind = Limits if "$." in error else _file_type()
     near = nearest(found[1], kind.__struct_fields__)
     return f"Did you mean {' or '.join(near)}? " if near else ""
-
-
-def _require_no_doubt(benchmark: str, result: BenchmarkResult, which: str) -> None:
-    if result.doubts:
-        raise NapoBenchError(
-            f"Could not judge: {benchmark} of the {which} is no measurement. {'; '.join(result.doubts)}.",
-            "Look at the answers (napo-bench report RUN --format html), and evaluate again.",
-        )
 
 
 def _gate(key: str, limits: Limits, path: Path) -> Gate:

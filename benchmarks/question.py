@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 
 if TYPE_CHECKING:
@@ -149,18 +150,23 @@ class BenchmarkData(ABC):
         """The questions that a complete file with these answers has, in the order of the score; by default all."""
         return list(self.known.values())
 
+    def require_inside(self, questions: Iterable[Question]) -> None:
+        """Refuse an image outside the benchmark's folder, whatever the data calls it, before a model sees it.
+
+        Raises:
+            NapoBenchError: the file of a question is outside the folder, or a link there leads out of the folder.
+        """
+        for file in dict.fromkeys(question.file for question in questions):
+            files.inside(self.folder, file.absolute())
+
     def picture(self, name: str) -> bytes:
         """The encoded image that a sample names; by default the file of that path in the data folder.
 
         Raises:
-            OSError: there is no such file.
+            NapoBenchError: the name leads out of the benchmark's folder, or there is no such file.
         """
-        return file_in(self.folder.parent, name).read_bytes()
+        return self.read_inside(self.folder.parent.absolute() / name)
 
-
-def file_in(folder: Path, name: str) -> Path:
-    """A file below a folder. Raises FileNotFoundError if there is none, or if the name leads out of the folder."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        raise FileNotFoundError(path)
-    return path
+    def read_inside(self, name: str | Path) -> bytes:
+        """The content of a file of the benchmark's folder. Raises NapoBenchError for any other name."""
+        return files.require_file(files.inside(self.folder, name)).read_bytes()

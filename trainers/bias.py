@@ -233,7 +233,8 @@ def _write_shard(
 def _with_bytes(images: pa.ChunkedArray, folders: Sequence[Path]) -> pa.ChunkedArray | pa.Array:
     """Image cells with the bytes of the files that they name, because the result is in another folder than the rows."""
     cells = images.to_pylist()
-    named = {row: folders[row] / path for row, cell in enumerate(cells) if (path := image_path(cell)) is not None}
+    paths = {row: path for row, cell in enumerate(cells) if (path := image_path(cell)) is not None}
+    named = {row: files.inside(folders[row], path) for row, path in paths.items()}
     read = {row: path.read_bytes() for row, path in named.items() if path.is_file()}
     if not read:
         return images

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from napo_bench.core import digests, disk, files, hub
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.images import UnreadableImageError, open_rgb
+from napo_bench.core.images import open_rgb
 from napo_bench.models.conversation import Conversation, Markup, any_of
 from napo_bench.trainers.negatives import BIASED, CHOSEN, REJECTED, column_of
 from napo_bench.trainers.published import hub_revision
@@ -227,7 +227,9 @@ class DataFiles:
     def fingerprint(self, table: Any) -> str:
         """SHA-256, in hex, over the contents of the files, and of the images that the rows name by path."""
         digest = hashlib.sha256("".join(digests.sha256(self.paths)).encode())
-        named = dict.fromkeys(self.folder(position) / path for position, path in _image_paths(table))
+        named = dict.fromkeys(
+            files.inside(self.folder(position), path, self.place(position)) for position, path in _image_paths(table)
+        )
         if not named:
             return digest.hexdigest()
         there = [path for path in named if path.is_file()]
@@ -452,6 +454,6 @@ def decode_image(value: Any, folder: Path) -> Image.Image | None:
     path = image_path(value)
     content = value.get("bytes") if isinstance(value, dict) else value
     try:
-        return open_rgb(folder / path if path is not None else content or b"")
-    except UnreadableImageError:
+        return open_rgb(files.inside(folder, path) if path is not None else content or b"")
+    except NapoBenchError:
         return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from napo_bench.benchmarks.amber import official
 from napo_bench.benchmarks.amber.official import GENERATIVE, QUERY_FILES, AmberData, Annotation, Query
-from napo_bench.benchmarks.question import BenchmarkData, Question, Row, file_in
+from napo_bench.benchmarks.question import BenchmarkData, Question, Row
 
 _HALVES = {"amber": QUERY_FILES[0], "amber_discriminative": QUERY_FILES[1]}
 """Task -> the file of its queries."""
@@ -89,7 +90,7 @@ class Amber(BenchmarkData):
 
     def picture(self, name: str) -> bytes:
         """The image of a name in `images/`."""
-        return file_in(self.folder / "images", name).read_bytes()
+        return self.read_inside(Path("images", name))
 
 
 def _type_of(question: Question) -> str:

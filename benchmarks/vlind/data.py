@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from napo_bench.benchmarks.question import BenchmarkData, Question, Row, file_in
+from napo_bench.benchmarks.question import BenchmarkData, Question, Row
 from napo_bench.benchmarks.vlind.instance import BEST_IMG_ID, MOST_VOTES, RULES, Instance, Picture
 from napo_bench.benchmarks.vlind.official import AnswerKey, load_instances, read_answers
 from napo_bench.benchmarks.vlind.prompts import Statement, statements
+from napo_bench.core import files
 
 _RULES = {"paper": MOST_VOTES}
 """Generation profile -> how the image of VP and CB is chosen, if not as VLind-Bench chooses it."""
@@ -77,8 +78,11 @@ class Vlind(BenchmarkData):
 
     def picture(self, name: str) -> bytes:
         """The image of a name as `Picture.name` gives it."""
-        file, _, row = name.partition("#")
-        return Picture(file_in(self.folder.parent, file), int(row) if row else None).read()
+        file, _, row = name.rpartition("#")
+        if file.endswith(".parquet") and row.isdecimal():
+            path = files.inside(self.folder, self.folder.parent.absolute() / file)
+            return Picture(path, int(row)).read()
+        return super().picture(name)
 
 
 def _question(asked: Statement) -> Question:

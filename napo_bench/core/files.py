@@ -30,9 +30,49 @@ def require_file(path: Path, hint: str = "") -> Path:
     """Return `path` if it is a file; otherwise raise a NapoBenchError that names it."""
     if path.is_dir():
         raise NapoBenchError(f"{path} is a folder; a file is expected here.", hint)
-    if not path.is_file():
+    if not is_file(path):
         raise NapoBenchError(f"{path} does not exist.", hint or "Check the path.")
     return path
+
+
+def inside(folder: Path, name: str | Path, where: str = "") -> Path:
+    """The path, without links, of a file that data names: below a folder. The file need not exist.
+
+    Every reader of a name from data, from a run or from a checkpoint uses this function. The folder itself may be a
+    link. A link below the folder must not lead out of the folder.
+
+    Args:
+        folder: Folder that the file must be below.
+        name: Name of the file, relative to the folder.
+        where: What names the file, for the message: "data.json, row 3".
+
+    Raises:
+        NapoBenchError: the name is absolute, leads out of the folder, or is no name of a file.
+    """
+    named = f"{where}: " if where else ""
+    try:
+        path = folder / name
+        root, resolved = os.path.realpath(folder), os.path.realpath(path)
+        Path(resolved).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (ValueError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error).partition(":")[0]
+        raise NapoBenchError(f"{named}{str(name)!a:.120} is no name of a file: {why}.") from None
+    if not Path(resolved).is_relative_to(root):
+        raise NapoBenchError(
+            f"{named}{str(name)!a:.120} leads out of {folder}.",
+            f"Put the file itself into {folder}: a name there, and a link there, may not lead to another place.",
+        )
+    return Path(resolved)
+
+
+def is_file(path: Path) -> bool:
+    """Whether the path is that of a regular file; False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def is_lfs_pointer(content: bytes) -> bool:

@@ -54,6 +54,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         self._data_dir = resolve_data_dir(data_dir)
         self.data = self.scored.open(self._data_dir / self.benchmark)
         self._units = self.data.units(self.part.name)
+        self.data.require_inside(question for unit in self._units for question in unit)
         self._result: tuple[list[Row], BenchmarkResult] | None = None
         super().__init__(
             config={

@@ -16,11 +16,9 @@ from napo_bench.models import soundness
 from napo_bench.models.families import family_of
 from napo_bench.models.threads import choose_threads
 
-_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZER = ("tokenizer.json", "*.model", "vocab*")
 _FILES = (
-    *_WEIGHTS,
     *soundness.PROCESSOR_FILES,
     "model.safetensors.index.json",
     "config.json",
@@ -33,6 +31,7 @@ _FILES = (
     "chat_template*",
     "*.py",
 )
+_FETCHED_WEIGHTS = ("model*.safetensors", soundness.ADAPTER_WEIGHTS)
 _COPY_PROCESSOR = (
     "Save its base checkpoint's processor into the folder: "
     "python -c \"from transformers import AutoProcessor as P; P.from_pretrained('BASE').save_pretrained('FOLDER')\""
@@ -72,14 +71,16 @@ class Checkpoint:
             NapoBenchError: the checkpoint does not exist, or its weights are no safetensors.
         """
         folder = _folder(name)
-        _require_safetensors(folder)
+        weights(folder)
         where = folder / "adapter_config.json"
         if not where.is_file():
             return cls(name, folder, trust_remote_code=trust_remote_code)
         base = files.field(files.read_json(where), "base_model_name_or_path", str, str(where))
         try:
             base_folder = _folder(base)
-            _require_safetensors(base_folder)
+            weights(base_folder)
+            if (base_folder / where.name).is_file():
+                raise NapoBenchError(f"{base_folder} is itself an adapter.", "Merge it into its base first.")
         except NapoBenchError as error:
             raise NapoBenchError(
                 f"{name} is an adapter on {base}. {error.message}", error.hint + f"\nThe base's name is in {where}."
@@ -92,10 +93,15 @@ class Checkpoint:
         Python files count only if the checkpoint's code is trusted. Otherwise they are never run.
         """
         folders = {"model": self.folder, "adapter": self.adapter}
-        own = [(part, path) for part, folder in folders.items() if folder for path in _own_files(folder)]
-        own = [(part, path) for part, path in own if path.suffix != ".py" or self.trust_remote_code]
+        own = [
+            (f"{part}/{path.relative_to(folder).as_posix()}", path)
+            for part, folder in folders.items()
+            if folder
+            for path in sorted([*_own_files(folder), *weights(folder)])
+            if path.suffix != ".py" or self.trust_remote_code
+        ]
         contents = digests.sha256(path for _, path in own)
-        lines = [f"{part}/{path.name} {content}\n" for (part, path), content in zip(own, contents, strict=True)]
+        lines = [f"{name} {content}\n" for (name, _), content in zip(own, contents, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def open_parts(self) -> tuple[Any, Any]:
@@ -128,6 +134,7 @@ class Checkpoint:
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+        soundness.require_own_parts(self.folder, self.trust_remote_code)
         with _explained(self.folder, "configuration", "Check that it is the folder of a whole checkpoint."):
             config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=self.trust_remote_code)
         brings_code = self.trust_remote_code and hasattr(config, "auto_map")
@@ -233,7 +240,7 @@ def _folder(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=["*/*"]))
+        return Path(snapshot_download(name, allow_patterns=[*_FILES, *_FETCHED_WEIGHTS], ignore_patterns=["*/*"]))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise NapoBenchError(
             f"{name} is no folder here, and cannot be fetched from the Hugging Face hub: {_first_line(error)}",
@@ -256,7 +263,7 @@ def require_no_checkpoint(out: Path) -> None:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint that an answer depends on."""
+    """The files of a checkpoint that an answer depends on, beside the weights."""
     return [
         path
         for path in sorted(folder.iterdir())
@@ -264,9 +271,18 @@ def _own_files(folder: Path) -> list[Path]:
     ]
 
 
-def _require_safetensors(folder: Path) -> None:
-    if any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        return
+def weights(folder: Path) -> list[Path]:
+    """The files that the weights of a model or of an adapter are loaded from. The fingerprint is of these files.
+
+    Raises:
+        NapoBenchError: there are none, one is missing or no safetensors, or an index names one outside the folder.
+    """
+    is_adapter = (folder / "adapter_config.json").is_file()
+    one = folder / (soundness.ADAPTER_WEIGHTS if is_adapter else soundness.WEIGHTS)
+    if one.is_file():
+        return [one]
+    if not is_adapter and (folder / soundness.INDEX).is_file():
+        return soundness.weight_files(folder)
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         raise NapoBenchError(
@@ -274,7 +290,7 @@ def _require_safetensors(folder: Path) -> None:
             "Give a checkpoint in safetensors: most on the hub have one, and a training writes one with "
             "save_pretrained. Convert a pickle only with the code that wrote it.",
         )
-    raise NapoBenchError(f"{folder} holds no weights (no model*.safetensors).", _GIVE_ONE)
+    raise NapoBenchError(f"{folder} holds no weights (no {one.name}).", _GIVE_ONE)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from napo_bench.core import files
@@ -18,6 +18,8 @@ from napo_bench.models.families import family_of
 
 _SHOWN = 5
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FETCH_AGAIN = "Fetch or save the checkpoint again."
 _SAME_SOURCE = "Take weights, config.json, processor and tokenizer from the same checkpoint."
 _CONVERTED = (
@@ -26,6 +28,7 @@ _CONVERTED = (
 )
 _ORIGINAL_NAMES = ("mm_projector", "vision_tower.vision_tower")
 _BESIDE_AN_ADAPTER = ("non_lora_trainables.bin", "mm_projector.bin")
+_ATTENTIONS = {"eager", "sdpa", "flex_attention"}
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Vision tower -> number of an image's features that belong to no patch."""
 
@@ -149,19 +152,67 @@ def require_generation(folder: Path) -> None:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that transformers loads: one file, or the shards of the index.
 
+    A file may be a link, as in the hub's cache: its content is hashed, and is read as safetensors alone.
+
     Raises:
-        NapoBenchError: there are no such files, or a shard of the index is missing.
+        NapoBenchError: there are no such files, or a shard of the index is missing, no safetensors, or outside the
+            folder.
     """
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    whole, index = folder / WEIGHTS, folder / INDEX
     if whole.is_file():
         return [whole]
     if not index.is_file():
         raise NapoBenchError(f"{folder} has neither model.safetensors nor {index.name}.", FETCH_AGAIN)
-    shards = sorted(set(files.field(files.read_json(index), "weight_map", dict, str(index)).values()))
+    named = files.field(files.read_json(index), "weight_map", dict, str(index))
+    shards = sorted({files.field(named, weight, str, f"{index}, weight_map") for weight in named})
     for shard in shards:
-        if not (folder / shard).is_file():
-            raise NapoBenchError(f"{folder / shard} is missing; {index.name} names it.", FETCH_AGAIN)
+        place = PurePosixPath(shard)
+        if place.is_absolute() or ".." in place.parts or place.suffix != ".safetensors":
+            raise NapoBenchError(
+                f"{index} names {shard!r:.120}; a safetensors file below its own folder is expected.",
+                f"Weights are loaded from safetensors alone, and from no other folder. {FETCH_AGAIN}",
+            )
+        if not files.is_file(folder / shard):
+            raise NapoBenchError(f"{folder / shard!s:.400} is missing; {index.name} names it.", FETCH_AGAIN)
     return [folder / shard for shard in shards]
+
+
+def require_own_parts(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse a configuration that brings weights of another name, or code of the hub for attention.
+
+    transformers takes both from config.json. A kernel is code, so `trust_remote_code` allows it.
+
+    Raises:
+        NapoBenchError: config.json names weights, or an attention that is not transformers' own.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    config = files.read_json(path, FETCH_AGAIN)
+    if isinstance(config, dict) and config.get("transformers_weights") is not None:
+        raise NapoBenchError(
+            f"{path}: transformers_weights names other weights than {WEIGHTS}.",
+            "Remove the field, and rename the file.",
+        )
+    kernels = [name for name in _attentions(config) if name not in _ATTENTIONS]
+    if kernels and not trust_remote_code:
+        raise NapoBenchError(
+            f"{path}: attn_implementation is {kernels[0]!r:.120}, which fetches and runs code of the hub; "
+            f"{', '.join(sorted(_ATTENTIONS))} are transformers' own.",
+            "Remove the field; eval also takes --trust-remote-code.",
+        )
+
+
+def _attentions(value: Any, inside: bool = False) -> Iterator[str]:
+    """Every attention that a configuration names, for the whole model or for a part."""
+    if isinstance(value, str) and inside:
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _attentions(item, inside or "attn_implementation" in name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _attentions(item, inside)
 
 
 def skeleton(folder: Path, config: Any) -> Any:

@@ -219,7 +219,8 @@ def _pictures(runs: Sequence[NamedRun], items: Mapping[ItemKey, Item], data_dir:
     addresses: dict[Reference, str] = {}
     for folder, references in named.items():
         absent = [reference for reference in references if reference not in addresses]
-        addresses |= thumbnails(absent, folder)
+        # A run may come from anywhere, so its folder must hold the benchmarks' folders themselves.
+        addresses |= thumbnails(absent, folder, follow=data_dir is not None)
     wanted = {reference for references in named.values() for reference in references}
     missing = len(wanted - addresses.keys())
     places: dict[str, int] = {}

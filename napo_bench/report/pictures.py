@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from napo_bench.benchmarks import benchmark_named
+from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.images import UnreadableImageError, eight_bits
+from napo_bench.core.images import eight_bits
 
 Reference = tuple[str, str]
 """Benchmark, and the image's name in its samples."""
@@ -26,7 +27,7 @@ _QUALITY = 78
 _THREADS = 4
 
 
-def thumbnails(references: Iterable[Reference], data_dir: Path) -> dict[Reference, str]:
+def thumbnails(references: Collection[Reference], data_dir: Path, *, follow: bool = True) -> dict[Reference, str]:
     """`data:` addresses of the images that exist and can be decoded.
 
     The more images, the smaller each thumbnail. An image whose file is small enough is used unchanged. All thumbnails
@@ -35,9 +36,11 @@ def thumbnails(references: Iterable[Reference], data_dir: Path) -> dict[Referenc
     Args:
         references: References to the images.
         data_dir: Folder with the benchmarks' data.
+        follow: Whether a benchmark's folder in `data_dir` may be a link to another place.
     """
-    wanted = list(dict.fromkeys(references))
-    named = {name: benchmark_named(name) for name in dict.fromkeys(name for name, _ in wanted)}
+    named = {name: benchmark_named(name) for name in dict.fromkeys(name for name, _ in references)}
+    usable = [name for name in named if follow or _is_inside(data_dir, name)]
+    wanted = [reference for reference in dict.fromkeys(references) if reference[0] in usable]
     data = {name: benchmark.open(data_dir / name) for name, benchmark in named.items()}
     edges = [named[name].thumbnail for name, _ in wanted]
 
@@ -45,7 +48,7 @@ def thumbnails(references: Iterable[Reference], data_dir: Path) -> dict[Referenc
         name, image = reference
         try:
             return _address(data[name].picture(image), round(scale * edge))
-        except (OSError, SyntaxError, Image.DecompressionBombError, UnreadableImageError, NapoBenchError):
+        except (OSError, ValueError, LookupError, NapoBenchError):
             return None
 
     # Base64 makes a thumbnail a third longer than its bytes, and 4:3 makes it a quarter smaller than a square.
@@ -59,6 +62,14 @@ def thumbnails(references: Iterable[Reference], data_dir: Path) -> dict[Referenc
             if size <= _BUDGET or scale < _SMALLEST_SCALE:
                 return found
             scale *= 0.95 * math.sqrt(_BUDGET / size)
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    try:
+        files.inside(folder, name)
+    except NapoBenchError:
+        return False
+    return True
 
 
 def _address(encoded: bytes, edge: int) -> str:

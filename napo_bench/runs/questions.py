@@ -59,6 +59,7 @@ class TaskQuestions:
         ]
 
     def _require_pictures(self) -> None:
+        self.data.require_inside(self.questions)
         wanted = {question.file: None for question in self.questions}
         missing = [path for path in wanted if not is_whole(path)]
         if missing:

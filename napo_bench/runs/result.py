@@ -70,7 +70,7 @@ class RunResult:
                 if newer
                 else f"Is it a run? {_GIVE_RUN} Score the stored responses of an older run again.",
             )
-        folder = path.parent / str(document.get("samples", ""))
+        folder = files.inside(path.parent, str(document.get("samples", "")), str(path))
         try:
             benchmarks = {
                 name: _benchmark(name, entry, f"{path}, benchmark {name}")
@@ -81,7 +81,9 @@ class RunResult:
             raise NapoBenchError(error.message, error.hint or _WRITE_AGAIN) from None
         if samples:
             for name, benchmark in benchmarks.items():
-                benchmark.samples = files.read_jsonl(folder / f"{name}.jsonl", _samples_hint(folder))
+                benchmark.samples = files.read_jsonl(
+                    files.inside(folder, f"{name}.jsonl", str(path)), _samples_hint(folder)
+                )
         return cls(benchmarks, provenance)
 
 

@@ -211,3 +211,80 @@ def test_a_hub_name_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     error = refusal("some-org/some-model")
     assert "cannot be fetched from the Hugging Face hub" in error.message
     assert "network" in error.hint
+
+
+def sharded(folder: Path, shard: str) -> None:
+    """Turn the folder's weights into one shard of an index."""
+    weights = load_file(folder / "model.safetensors")
+    target = folder / shard
+    target.parent.mkdir(exist_ok=True)
+    if target.suffix == ".bin":
+        torch.save(weights, target)
+    else:
+        save_file(weights, target, metadata={"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("shard", ["../evil.bin", "evil.bin", "../evil.safetensors", "{}/evil.safetensors"])
+def test_an_index_names_no_pickle_and_no_file_outside_the_folder(copy: Path, tmp_path: Path, shard: str) -> None:
+    sharded(copy, shard.format(tmp_path))
+    save_file({}, copy / "model-decoy.safetensors")
+    assert "a safetensors file below its own folder is expected" in refusal(copy).message
+
+
+@pytest.mark.parametrize("shard", [7, "x\0.safetensors", "x" * 5000 + ".safetensors"])
+def test_an_index_with_what_is_no_name_is_one_message(copy: Path, shard: object) -> None:
+    sharded(copy, "a.safetensors")
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    refusal(copy)
+
+
+def test_the_fingerprint_is_of_the_files_that_the_index_names(copy: Path) -> None:
+    sharded(copy, "extra/weights.safetensors")
+    checkpoint = Checkpoint.open(str(copy))
+    before = checkpoint.fingerprint()
+    checkpoint.load_model(CPU, torch.float32)
+    weights = load_file(copy / "extra/weights.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] + 1}, copy / "extra/weights.safetensors", metadata={"format": "pt"})
+    assert Checkpoint.open(str(copy)).fingerprint() != before
+
+
+def test_weights_that_are_not_loaded_do_not_change_the_fingerprint(copy: Path) -> None:
+    before = Checkpoint.open(str(copy)).fingerprint()
+    save_file({}, copy / "model-ema.safetensors")
+    assert Checkpoint.open(str(copy)).fingerprint() == before
+
+
+def test_an_adapter_in_a_pickle_is_not_loaded_beside_a_decoy(adapter: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
+    torch.save(load_file(moved / "adapter_model.safetensors"), moved / "adapter_model.bin")
+    (moved / "adapter_model.safetensors").rename(moved / "model-decoy.safetensors")
+    assert "as pickle only (adapter_model.bin)" in refusal(moved).message
+
+
+def test_an_adapter_on_an_adapter_is_refused(adapter: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
+    where = moved / "adapter_config.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"base_model_name_or_path": str(adapter)}))
+    assert "is itself an adapter" in refusal(moved).message
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"attn_implementation": "user/kernel"},
+        {"_attn_implementation": "kernels-community/x"},
+        {"attn_implementation": {"text_config": "user/kernel"}},
+        {"text_config": {"attn_implementation": "user/kernel"}},
+        {"transformers_weights": "other.safetensors"},
+    ],
+)
+def test_a_configuration_brings_no_kernel_and_no_other_weights(copy: Path, field: dict[str, object]) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    merged = {name: config.get(name, {}) | value if name == "text_config" else value for name, value in field.items()}  # type: ignore[operator]
+    (copy / "config.json").write_text(json.dumps(config | merged))
+    message = refusal(copy).message
+    assert "fetches and runs code of the hub" in message or "names other weights" in message

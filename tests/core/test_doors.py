@@ -1,0 +1,146 @@
+"""What comes from outside opens no file outside its folder, whatever the data, a run or a link there calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from napo_bench.benchmarks import all_benchmarks, all_tasks
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.report.pictures import thumbnails
+from napo_bench.runs.questions import TaskQuestions
+from napo_bench.runs.result import RunResult
+from napo_bench.trainers.rows import open_rows
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "private" / "secret.png"
+    path.parent.mkdir()
+    Image.new("RGB", (64, 48), "red").save(path)
+    return path
+
+
+def amber(data: Path, image: str) -> TaskQuestions:
+    """AMBER's descriptions with one picture of this name, read as `eval` reads them."""
+    folder = data / "amber"
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "query_generative.json").write_text(json.dumps([{"id": 1, "image": image, "query": "Describe."}]))
+    annotation = {"id": 1, "type": "generative", "truth": ["dog"], "hallu": ["cat"]}
+    (folder / "annotations.json").write_text(json.dumps([annotation]))
+    (folder / "relation.json").write_text(json.dumps({"dog": ["dog"], "cat": ["cat"]}))
+    (folder / "safe_words.txt").write_text("")
+    benchmark, task = all_tasks()["amber"]
+    return TaskQuestions.read(benchmark, benchmark.open(folder), task, "greedy", None)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_eval_opens_no_picture_outside_the_benchmarks_folder(tmp_path: Path, secret: Path, relative: bool) -> None:
+    name = "../../../private/secret.png" if relative else str(secret)
+    with pytest.raises(NapoBenchError, match=r"secret\.png' leads out of .*amber"):
+        amber(tmp_path / "data", name)
+
+
+def test_eval_follows_no_link_out_of_the_benchmarks_folder(tmp_path: Path, secret: Path) -> None:
+    (tmp_path / "data/amber/images").mkdir(parents=True)
+    (tmp_path / "data/amber/images/1.png").symlink_to(secret)
+    with pytest.raises(NapoBenchError, match="leads out of"):
+        amber(tmp_path / "data", "1.png")
+
+
+def test_a_benchmarks_folder_may_be_a_link(tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk/amber/images").mkdir(parents=True)
+    secret.rename(tmp_path / "disk/amber/images/a#1.png")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/amber").symlink_to(tmp_path / "disk/amber")
+    assert amber(tmp_path / "data", "a#1.png").questions[0].open_picture().size == (64, 48)
+    monkeypatch.chdir(tmp_path / "private")
+    assert amber(Path("../data"), "a#1.png").questions
+    assert set(thumbnails([("amber", "a#1.png")], Path("../data"))) == {("amber", "a#1.png")}
+
+
+@pytest.mark.parametrize("name", ["x\0.png", "x" * 5000])
+def test_what_is_no_name_of_a_file_is_one_message(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NapoBenchError, match="is no name of a file"):
+        amber(tmp_path / "data", name)
+
+
+def test_a_pipe_in_place_of_a_picture_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "data/amber/images").mkdir(parents=True)
+    os.mkfifo(tmp_path / "data/amber/images/1.png")
+    with pytest.raises(NapoBenchError, match="1 of 1 pictures of amber are missing"):
+        amber(tmp_path / "data", "1.png")
+
+
+@pytest.mark.parametrize("benchmark", list(all_benchmarks()))
+@pytest.mark.parametrize(
+    "name",
+    ["../private/secret.png", "{b}/../../private/secret.png", "{b}/link.png", "x\0", "x#", "#1", "{b}/x.parquet#9"],
+)
+def test_the_explorer_shows_nothing_outside_the_benchmarks_folder(
+    tmp_path: Path, secret: Path, benchmark: str, name: str
+) -> None:
+    (tmp_path / "data" / benchmark / "images").mkdir(parents=True)
+    for folder in ("", "images"):
+        (tmp_path / "data" / benchmark / folder / "link.png").symlink_to(secret)
+    assert thumbnails([(benchmark, name.replace("{b}", benchmark))], tmp_path / "data") == {}
+    assert thumbnails([(benchmark, "link.png")], tmp_path / "data") == {}
+
+
+def test_the_folder_that_a_run_names_is_not_followed_out_of_itself(tmp_path: Path, secret: Path) -> None:
+    (tmp_path / "bundle/data").mkdir(parents=True)
+    (tmp_path / "bundle/data/mmhal").symlink_to(secret.parent)
+    shown = [("mmhal", "mmhal/secret.png")]
+    assert thumbnails(shown, tmp_path / "bundle/data", follow=False) == {}
+    assert len(thumbnails(shown, tmp_path / "bundle/data")) == 1, "a user's own link"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda secret: str(secret.parent), lambda secret: "../private", lambda secret: "link"]
+)
+def test_a_run_reads_its_samples_from_its_own_folder(tmp_path: Path, secret: Path, make: Callable[[Path], str]) -> None:
+    (secret.parent / "amber.jsonl").write_text('{"secret": 1}\n')
+    run = tmp_path / "run" / "run.json"
+    run.parent.mkdir()
+    (run.parent / "link").symlink_to(secret.parent)
+    entry = {"metrics": {}, "breakdown": {}, "settings": {}}
+    document = {"schema_version": 1, "benchmarks": {"amber": entry}, "samples": make(secret), "provenance": {}}
+    run.write_text(json.dumps(document))
+    with pytest.raises(NapoBenchError, match="leads out of"):
+        RunResult.load(run)
+
+
+def test_a_run_with_a_path_as_benchmark_opens_no_file(tmp_path: Path) -> None:
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps({"schema_version": 1, "benchmarks": {"../../x": {"metrics": {}}}, "samples": "samples"}))
+    with pytest.raises(NapoBenchError, match="there is no such benchmark"):
+        RunResult.load(run)
+
+
+@pytest.mark.parametrize("name", ["../private/secret.png", "{secret}", "link.png"])
+def test_training_rows_name_no_picture_outside_the_folder_of_their_file(
+    tmp_path: Path, secret: Path, name: str
+) -> None:
+    rows = tmp_path / "rows" / "rows.parquet"
+    rows.parent.mkdir()
+    (rows.parent / "link.png").symlink_to(secret)
+    cell = {"bytes": None, "path": name.replace("{secret}", str(secret))}
+    row = {"question": "Why?", "chosen": "a", "rejected": "b", "image": cell}
+    parquet.write_table(pa.Table.from_pylist([row]), rows)
+    with pytest.raises(NapoBenchError, match=r"rows\.parquet, row 1: .* leads out of"):
+        open_rows(rows, ["rejected"], tmp_path / "cache")
+
+
+def test_a_name_inside_is_the_path_without_links(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a.json").write_text("{}")
+    (tmp_path / "folder/b.json").symlink_to("a.json")
+    assert files.inside(tmp_path / "folder", "b.json") == (tmp_path / "folder/a.json").resolve()

@@ -6,6 +6,7 @@ word vectors. `closed_vocabulary` needs no data and works for worlds whose words
 
 from __future__ import annotations
 
+import bisect
 import importlib.metadata
 import re
 import sys
@@ -59,10 +60,17 @@ _DAMAGE = (OSError, ValueError, KeyError, IndexError, EOFError, ImportError, zip
 
 
 class Word(NamedTuple):
-    """A word of the text, and its noun lemma."""
+    """A token of a text.
+
+    Attributes:
+        surface: The token.
+        lemma: Noun lemma of the token.
+        place: Index of the word that contains the token; words are what blanks separate.
+    """
 
     surface: str
     lemma: str
+    place: int
 
 
 class TextPipeline(Protocol):
@@ -173,13 +181,14 @@ class OfficialText:
 
     def words(self, text: str) -> list[Word]:
         """Tokens of the lower-cased text, each lemmatised as a noun."""
-        return [Word(token, self._lemma(token)) for token in self._tokenize(text.lower())]
+        return [Word(token, self._lemma(token), place) for token, place in _placed(self._tokenize(text.lower()), text)]
 
     def nouns(self, text: str) -> list[Word]:
         """Tokens that NLTK tags NN, NNS, NNP or NNPS, with their case and their lemmas."""
         assert self._tagger is not None, "a pipeline opened without a spaCy model has no tagger"
-        tagged = self._tagger.tag(self._tokenize(text))
-        return [Word(token, self._lemma(token)) for token, tag in tagged if tag in NOUN_TAGS]
+        tokens = self._tokenize(text)
+        tagged = zip(_placed(tokens, text), self._tagger.tag(tokens), strict=True)
+        return [Word(token, self._lemma(token), place) for (token, place), (_, tag) in tagged if tag in NOUN_TAGS]
 
     def similar(self, words: Iterable[str], threshold: float) -> dict[str, frozenset[str]]:
         """Words whose spaCy similarity is above `threshold`.
@@ -215,7 +224,8 @@ class ClosedVocabularyText:
 
     def words(self, text: str) -> list[Word]:
         """Words of the lower-cased text, each in the singular if the vocabulary contains the singular."""
-        return [Word(token, self._lemma(token)) for token in re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())]
+        tokens = re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())
+        return [Word(token, self._lemma(token), place) for token, place in _placed(tokens, text)]
 
     def nouns(self, text: str) -> list[Word]:
         """Words of the lower-cased text that the vocabulary contains."""
@@ -233,6 +243,23 @@ class ClosedVocabularyText:
             if token.endswith(plural) and stem in self._vocabulary:
                 return stem
         return token
+
+
+def _placed(tokens: Sequence[str], text: str) -> list[tuple[str, int]]:
+    """Each token of a text with the index of the word that contains it.
+
+    NLTK writes some marks in another way (`"` as two accents). Such a token has the place of the token before it.
+    """
+    text = text.lower()
+    starts = [word.start() for word in re.finditer(r"\S+", text)]
+    found, at, place = [], 0, 0
+    for token in tokens:
+        start = text.find(token.lower(), at)
+        if start >= 0:
+            at = start + len(token)
+            place = bisect.bisect_right(starts, start) - 1
+        found.append((token, place))
+    return found
 
 
 class NounLemmas:

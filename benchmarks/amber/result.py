@@ -15,6 +15,7 @@ from napo_bench.benchmarks.amber.score import (
     DIMENSIONS,
     READINGS,
     SIMILARITY_THRESHOLD,
+    DescriptionScore,
     accuracy,
     f1,
     precision,
@@ -26,7 +27,7 @@ from napo_bench.benchmarks.benchmark import Metric
 from napo_bench.benchmarks.question import Answer, Answers, Row
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
-from napo_bench.benchmarks.text import TextPipeline, open_pipeline
+from napo_bench.benchmarks.text import TextPipeline, Word, open_pipeline
 from napo_bench.benchmarks.unanswered import kept_thoughts
 from napo_bench.core.errors import NapoBenchError
 
@@ -135,8 +136,21 @@ def _description(answer: Answer, data: AmberData, text: TextPipeline, similar: d
         "truth": list(annotation.truth),
         "covered_truth": [annotation.truth[word] for word in sorted(set(score.covered.values()))],
         "hit_hallu": [annotation.hallu[word] for word in sorted({w for words in score.hit.values() for w in words})],
+        "mentions": _mentions(nouns, score, annotation),
         **_asked(answer),
     }
+
+
+def _mentions(nouns: Sequence[Word], score: DescriptionScore, annotation: Annotation) -> list[list[Any]]:
+    """[index of the word, truth word that it covers or hallucinated noun, whether it is hallucinated] of each mention.
+    A mention that is a safe word names nothing.
+    """
+    found = []
+    for index in score.mentions:
+        noun, wrong = nouns[index], index in score.hallucinated
+        covered = annotation.truth[score.covered[index]] if index in score.covered else ""
+        found.append([noun.place, noun.lemma if wrong else covered, wrong])
+    return found
 
 
 def _reading_notes(texts: Sequence[str], reading: str) -> list[str]:

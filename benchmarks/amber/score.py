@@ -37,12 +37,14 @@ class DescriptionScore:
     Attributes:
         counts: responses, clean (no hallucinated mention), mentions, hallucinated, truth_words, covered, hallu_words,
             hit.
+        mentions: Indices of the nouns that are mentions.
         hallucinated: Indices of the nouns that are hallucinated mentions.
         covered: For the index of a noun, the index of the truth word that it covers.
         hit: For the index of a noun, the indices of the hallu words that it hits.
     """
 
     counts: dict[str, int]
+    mentions: list[int]
     hallucinated: list[int]
     covered: dict[int, int]
     hit: dict[int, list[int]]
@@ -99,7 +101,7 @@ def score_description(
         "hallu_words": len(hallu),
         "hit": len({word for words in hit.values() for word in words}),
     }
-    return DescriptionScore(counts, hallucinated, covered, hit)
+    return DescriptionScore(counts, mentions, hallucinated, covered, hit)
 
 
 def score_answer(question_type: str, truth: str, response: str) -> dict[str, int]:

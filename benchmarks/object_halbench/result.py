@@ -18,8 +18,10 @@ from napo_bench.benchmarks.text import TextPipeline, load_spacy, open_pipeline, 
 from napo_bench.benchmarks.unanswered import kept_thoughts, unanswered_note
 from napo_bench.core.errors import NapoBenchError
 
-Mentions = list[tuple[str, str]]
-"""(words of the answer, COCO class) of each mention, in the order of the answer."""
+Mentions = list[tuple[str, str, int | None]]
+"""(words of the answer, COCO class, index of the word) of each mention, in the order of the answer. The terms of an
+extractor have no index.
+"""
 
 
 def score_object_halbench(data: ObjectHalbench, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
@@ -111,7 +113,7 @@ def _image_objects(data: ObjectHalbench, image_ids: set[int], text: TextPipeline
                 official.FETCH_HINT,
             )
         objects[image_id] = {synonyms.classes[category] for category in image.categories} | {
-            name for caption in image.captions for _, name in _read_words(caption, synonyms, text)
+            name for caption in image.captions for _, name, _ in _read_words(caption, synonyms, text)
         }
     return objects
 
@@ -119,7 +121,11 @@ def _image_objects(data: ObjectHalbench, image_ids: set[int], text: TextPipeline
 def _read_words(answer: str, synonyms: Synonyms, text: TextPipeline) -> Mentions:
     words = text.words(answer)
     return [
-        (" ".join(word.surface for word in words[mention.start : mention.end]), mention.object)
+        (
+            " ".join(word.surface for word in words[mention.start : mention.end]),
+            mention.object,
+            words[mention.start].place,
+        )
         for mention in find_mentions([word.lemma for word in words], synonyms)
     ]
 
@@ -160,7 +166,7 @@ def _extract(
         if reply.value is not None:
             terms = extractor.object_terms(reply.value, synonyms, nlp)
             mentions[item.sample_id] = [
-                (terms[mention.start], mention.object) for mention in objects_of_terms(terms, synonyms)
+                (terms[mention.start], mention.object, None) for mention in objects_of_terms(terms, synonyms)
             ]
     settings = {
         "chair_definition": f"llm:{options.extractor.model}",
@@ -170,15 +176,17 @@ def _extract(
 
 
 def _sample(item: _Scored, mentions: Mentions, image_objects: set[str]) -> Row:
+    placed = [[place, name, name not in image_objects] for _, name, place in mentions if place is not None]
     return {
         "sample_id": item.sample_id,
         "unit": "response",
         "prompt": item.question,
         "response": item.answer,
         "image": str(item.image_id),
-        "counts": score_answer([name for _, name in mentions], image_objects, item.answer),
-        "hallucinated": [surface for surface, name in mentions if name not in image_objects],
-        "covered": [surface for surface, name in mentions if name in image_objects],
+        "counts": score_answer([name for _, name, _ in mentions], image_objects, item.answer),
+        "hallucinated": [surface for surface, name, _ in mentions if name not in image_objects],
+        "covered": [surface for surface, name, _ in mentions if name in image_objects],
         "image_objects": sorted(image_objects),
+        **({"mentions": placed} if len(placed) == len(mentions) else {}),
         **item.thoughts,
     }

@@ -54,21 +54,33 @@ def test_noun_lemmas_are_those_of_nltks_wordnet_lemmatizer(shared, captions):
 
 def test_official_words_are_lower_cased_tokens_with_their_lemmas(official):
     assert official.words("Two Buses, don't they?") == [
-        ("two", "two"),
-        ("buses", "bus"),
-        (",", ","),
-        ("do", "do"),
-        ("n't", "n't"),
-        ("they", "they"),
-        ("?", "?"),
+        ("two", "two", 0),
+        ("buses", "bus", 1),
+        (",", ",", 1),
+        ("do", "do", 2),
+        ("n't", "n't", 2),
+        ("they", "they", 3),
+        ("?", "?", 3),
     ]
+
+
+@pytest.mark.parametrize("pipeline", ["official", "closed vocabulary"])
+def test_a_token_knows_its_word_of_the_text(request, pipeline):
+    text = request.getfixturevalue("official") if pipeline == "official" else ClosedVocabularyText(["cat", "dog"])
+    said = 'A "cat"\n and  a well-known CAT, concatenated. Dogs!'
+    assert [(word.lemma, word.place) for word in text.words(said) if word.lemma in ("cat", "dog")] == [
+        ("cat", 1),
+        ("cat", 5),
+        ("dog", 7),
+    ]
+    assert [word.place for word in text.nouns(said) if word.lemma.lower() in ("cat", "dog", "dogs")] == [1, 5, 7]
 
 
 def test_official_nouns_are_those_that_nltk_tags_and_keep_their_case(official, captions):
     for text in captions[:10]:
         tagged = nltk.pos_tag(nltk.word_tokenize(text))
         assert [noun.surface for noun in official.nouns(text)] == [word for word, tag in tagged if tag.startswith("NN")]
-    assert ("Cars", "Cars") in official.nouns("The road has Cars.")
+    assert ("Cars", "Cars", 3) in official.nouns("The road has Cars.")
 
 
 @pytest.mark.filterwarnings("ignore:.*W008")

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from napo_bench.benchmarks.reading import Reading, plain_readings
 from napo_bench.benchmarks.view import BarChart, Sample, View, plain_view
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Benchmark:
         measured: Settings of a result -> sentence about how its numbers were measured; "" if the settings do not say.
             Numbers with different sentences are not comparable.
         show: Sample -> how the explorer shows it.
+        readings: Sample, settings of the result -> the answers of the sample, for the panel of a report.
         right_if: When a sample counts as right, to complete "A sample is right if ...".
         thumbnail: Longer edge of an image in the explorer, in pixels.
         charts: Figures of the benchmark's own.
@@ -189,6 +191,7 @@ class Benchmark:
     try_judge: Callable[[Judge, Any], None] | None = None
     measured: Callable[[Mapping[str, Any]], str] = one_way
     show: Callable[[Sample], View] = plain_view
+    readings: Callable[[Sample, Mapping[str, Any]], list[Reading]] = plain_readings
     right_if: str = ""
     thumbnail: int = 320
     charts: tuple[BarChart, ...] = ()

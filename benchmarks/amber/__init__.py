@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napo_bench.benchmarks.amber.score import accuracy, f1, hal, precision, rate, recall
+from napo_bench.benchmarks.amber.score import READINGS, accuracy, f1, hal, precision, rate, recall
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.reading import Caption, Choice, Reading
 from napo_bench.benchmarks.view import Sample, View, plain_fields
 from napo_bench.data.sources import WebArchive, WebFile
 
@@ -97,6 +98,15 @@ def _show(sample: Sample) -> View:
     return View(**plain_fields(sample), group=str(sample.get("type", "")), facts=sample.get("truth"))
 
 
+def _readings(sample: Sample, settings: Mapping[str, Any]) -> list[Reading]:
+    """A yes/no answer as the run's setting `answers` reads it, or a description."""
+    text = str(sample["response"])
+    if sample["unit"] == "question":
+        given = {"Yes": True, "No": False}.get(READINGS[settings.get("answers", "exact")](text))
+        return [Reading.of(sample, text, choice=Choice(sample["expected"] == "Yes", given))]
+    return [Reading.of(sample, text, caption=Caption.of(sample, sample["counts"]["truth_words"]))]
+
+
 BENCHMARK = Benchmark(
     name="amber",
     label="AMBER",
@@ -131,6 +141,7 @@ BENCHMARK = Benchmark(
     spacy_models={"words": "en_core_web_lg"},
     measured=_measured,
     show=_show,
+    readings=_readings,
     right_if="a description names nothing that is not in the image, and a question is answered as expected",
     place=3,
 )

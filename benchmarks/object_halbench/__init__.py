@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
 from napo_bench.benchmarks.object_halbench.score import ratio
+from napo_bench.benchmarks.reading import Caption, Reading
 from napo_bench.benchmarks.view import Sample, View, plain_fields
 from napo_bench.data.sources import WebArchive, WebFile
 
@@ -106,6 +107,11 @@ def _show(sample: Sample) -> View:
     return View(**plain_fields(sample), facts=sample.get("image_objects"))
 
 
+def _readings(sample: Sample, settings: Mapping[str, Any]) -> list[Reading]:
+    caption = Caption.of(sample, sample["counts"]["image_objects"])
+    return [Reading.of(sample, str(sample["response"]), caption=caption)]
+
+
 BENCHMARK = Benchmark(
     name="object_halbench",
     label="Object HalBench",
@@ -133,6 +139,7 @@ BENCHMARK = Benchmark(
     spacy_models={"extractor": "en_core_web_trf"},
     measured=_measured,
     show=_show,
+    readings=_readings,
     right_if="the answer names nothing that is not in the image",
     place=2,
 )

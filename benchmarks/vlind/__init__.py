@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.reading import Choice, Reading
 from napo_bench.benchmarks.view import Bar, BarChart, Part, Sample, View, plain_fields
-from napo_bench.benchmarks.vlind.score import percent
+from napo_bench.benchmarks.vlind.score import parse_answer, percent
 from napo_bench.data.sources import HubFolder
 
 if TYPE_CHECKING:
@@ -89,6 +91,19 @@ def _show(sample: Sample) -> View:
     return View(**plain_fields(sample), group=str(sample.get("concept", "")), parts=parts, decider="LP")
 
 
+def _readings(sample: Sample, settings: Mapping[str, Any]) -> list[Reading]:
+    said = {"True": True, "False": False}
+    return [
+        Reading.of(
+            response,
+            response["text"],
+            key=f"{response['test']}/{response['image_id']}/{response['statement']}",
+            choice=Choice(response["expected"] == "True", said.get(parse_answer(response["text"]))),
+        )
+        for response in sample["responses"]
+    ]
+
+
 def _title(test: str, image: str) -> str:
     return TESTS.get(test, test) + (f", image {image}" if test == "lp" else "")
 
@@ -126,6 +141,7 @@ BENCHMARK = Benchmark(
     sources=SOURCES,
     data_files=("data.json", "*.parquet", "*.jsonl"),
     show=_show,
+    readings=_readings,
     right_if="the LP statements are answered right on every good image",
     thumbnail=160,  # a dozen images are shown side by side
     charts=(

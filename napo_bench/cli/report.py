@@ -11,7 +11,7 @@ from rich.markup import escape
 from napo_bench.cli import console
 from napo_bench.cli.root import app
 from napo_bench.core import disk
-from napo_bench.core.errors import unknown_name
+from napo_bench.core.errors import NapoBenchError, unknown_name
 
 FORMATS = ("md", "tex", "csv", "html")
 
@@ -32,6 +32,12 @@ def report(
             "--paper/--no-paper", help="Show the paper's rows above the runs. Default: yes, except for micro runs."
         ),
     ] = None,
+    panel: Annotated[
+        bool, typer.Option("--panel", help="Show what the gains over the baseline were bought with; html shows it.")
+    ] = False,
+    panel_baseline: Annotated[
+        str | None, typer.Option(help="Name of the run that is the panel's baseline. Default: the first run.")
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Write the figures into this folder, as SVG and PNG.")] = None,
     data_dir: Annotated[
         Path | None,
@@ -44,6 +50,7 @@ def report(
     """
     from napo_bench.core import files
     from napo_bench.report import explorer, table
+    from napo_bench.report import panel as panel_page
     from napo_bench.report.figures import draw_figures, save_figures
     from napo_bench.report.runs import load_runs
 
@@ -55,24 +62,29 @@ def report(
         disk.try_file(out)
     if figures is not None:
         disk.try_folder(figures)
-    loaded = load_runs(runs, samples=format == "html" or figures is not None)
+    panel = panel or panel_baseline is not None
+    if panel and format in ("tex", "csv"):
+        raise NapoBenchError(f"The panel is no {format} table.", "Use --format md or html.")
+    loaded = load_runs(runs, samples=panel or format == "html" or figures is not None)
     if lacking := "; ".join(f"{run.name}: {run.lacks}" for run in loaded if run.lacks):
         _note(f"Files of the training are missing, so curves or rows of Tables 2-6 are left out. {lacking}.")
     tables = [table.table_1(loaded, paper=paper), *table.variant_tables(loaded, paper=paper)]
     for warning in dict.fromkeys(text for entry in tables for text in entry.warnings):
         _note(warning)
     drawn = draw_figures(loaded) if format == "html" or figures is not None else []
+    panels = panel_page.panels(loaded, panel_baseline) if panel or (format == "html" and len(loaded) > 1) else []
     if figures is not None:
         for path in save_figures(drawn, figures):
             console.err.print(f"Written: {escape(str(path))}", highlight=False)
     if format == "html":
         with console.err.status("Collecting samples ..."):
-            text = explorer.to_html(loaded, tables, drawn, data_dir, intervals=intervals, tell=_note)
+            text = explorer.to_html(loaded, tables, drawn, data_dir, panels=panels, intervals=intervals, tell=_note)
     elif format == "csv":
         text = table.to_csv(tables)
     else:
         write = table.to_markdown if format == "md" else table.to_latex
-        text = "\n".join(write(entry, intervals=intervals) for entry in tables)
+        written = [write(entry, intervals=intervals) for entry in tables]
+        text = "\n".join([*map(panel_page.to_markdown, panels), *written])
     if out is None:
         console.out.print(text, markup=False, highlight=False, soft_wrap=True, end="")
     else:

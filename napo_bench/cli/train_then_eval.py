@@ -196,6 +196,7 @@ def _report(experiment: Experiment) -> None:
     """Write the tables and the HTML page, and print the results."""
     from napo_bench.core import files
     from napo_bench.report import explorer, table
+    from napo_bench.report import panel as panel_page
     from napo_bench.report.figures import draw_figures
     from napo_bench.report.runs import NamedRun, load_runs
     from napo_bench.runs.result import RunResult
@@ -215,12 +216,17 @@ def _report(experiment: Experiment) -> None:
         tables = [table.table_1(rows), *table.variant_tables(rows)]
         first_seed = [f"{found.method}={found.run}" for found in trained if found.seed == experiment.seeds[0]]
         browsed = load_runs([f"{BASE}={experiment.base_run}", *first_seed], samples=True)
-        files.write_text(page, explorer.to_html(browsed, tables, draw_figures(browsed), None))
+        panels = panel_page.panels(browsed)
+        files.write_text(page, explorer.to_html(browsed, tables, draw_figures(browsed), None, panels=panels))
         markdown = [table.to_markdown(entry, intervals=True) for entry in tables]
         files.write_text(experiment.out / "table.md", "\n".join(markdown))
         files.write_text(experiment.out / "table.tex", "\n".join(map(table.to_latex, tables)))
         verdicts = {method: differences(base, runs) for method, runs in by_method.items()}
     _print_table(table.table_1(rows, paper=False), verdicts, len(experiment.seeds))
+    for found in panels:
+        if found.headline:
+            of = found.candidate if len(experiment.seeds) == 1 else f"{found.candidate}, first training"
+            console.out.print(f"{of}: {found.headline}", markup=False, highlight=False)
     console.out.print(f"Tables and every answer: {escape(str(page))}", highlight=False, soft_wrap=True)
 
 

@@ -18,10 +18,12 @@ from napo_bench.benchmarks.view import View
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
+from napo_bench.report.panel import HEADS
 from napo_bench.report.pictures import Reference, thumbnails
 from napo_bench.report.places import find_folder
 from napo_bench.report.runs import NamedRun
 from napo_bench.report.table import Table
+from napo_bench.runs.panel import Panel
 
 _PAGE = Path(__file__).parent / "page"
 _ALMOST = 0.995  # denominators that start at 0.001 keep a share below 1
@@ -37,6 +39,7 @@ def to_html(
     figures: Sequence[DrawnFigure],
     data_dir: Path | None = None,
     *,
+    panels: Sequence[Panel] = (),
     intervals: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> str:
@@ -49,6 +52,7 @@ def to_html(
         tables: Tables of `report.table`.
         figures: Figures of `report.figures`.
         data_dir: Folder with the images; None for the data folder that each run names.
+        panels: Panels of `report.panel`.
         intervals: Whether the page shows the 95% intervals when it opens.
         tell: Function that gets a sentence about images that were not found.
 
@@ -78,6 +82,8 @@ def to_html(
     return environment.get_template("explorer.html.j2").render(
         runs=[(run.name, colour_of(index), pattern_of(index), _about(run)) for index, run in enumerate(runs)],
         tables=[(table, _columns(table)) for table in tables],
+        panels=panels,
+        heads=HEADS,
         figures=[(figure, _inline(figure.svg())) for figure in figures],
         benchmarks=benchmark_labels(),
         right_if=_right_if(runs),

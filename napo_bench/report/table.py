@@ -195,9 +195,9 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
 
     lines = []
     for label, rows in table.groups:
-        lines.append([f"*{_markdown(label)}*", *("" for _ in table.metrics)])
+        lines.append([f"*{markdown(label)}*", *("" for _ in table.metrics)])
         for row in rows:
-            lines.append([_markdown(row.name) + _sup(row.marks), *_cells(table, row, cell_text, "–")])
+            lines.append([markdown(row.name) + _sup(row.marks), *_cells(table, row, cell_text, "–")])
     label_of = benchmark_labels()
     heads = [
         f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}{_sup(table.heads.get(metric.key, ()))}"
@@ -205,7 +205,7 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
     ]
     align = ["left", *("right" for _ in heads)]
     body = tabulate(lines, ["Model", *heads], tablefmt="pipe", disable_numparse=True, colalign=align)
-    notes = "".join(f"\n<sup>{mark}</sup> {_markdown(text)}<br>" for mark, text in table.footnotes.items())
+    notes = "".join(f"\n<sup>{mark}</sup> {markdown(text)}<br>" for mark, text in table.footnotes.items())
     return f"**Table {table.number}.** {table.caption}\n\n{body}\n{notes}".rstrip() + "\n"
 
 
@@ -508,6 +508,7 @@ def _sup(marks: Sequence[str]) -> str:
     return f"<sup>{','.join(marks)}</sup>" if marks else ""
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """The text with everything escaped that GitHub would read as markup."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{character}" if character in "\\`*_[]|" else character for character in plain)

@@ -173,21 +173,33 @@ def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: Benchmark
     Raises:
         NapoBenchError: a sample has no id or no counts, an id occurs twice, or no sample is shared.
     """
-    new = _by_key(candidate.samples, f"{benchmark}, candidate")
-    old = _by_key(baseline.samples, f"{benchmark}, baseline")
-    keys = [key for key in new if key in old]
-    if not keys:
+    shared = shared_samples(benchmark, candidate, baseline, "counts")
+    return Pairs(
+        list(shared),
+        candidate=[new["counts"] for new, _ in shared.values()],
+        baseline=[old["counts"] for _, old in shared.values()],
+        clusters=[cluster_of(new) for new, _ in shared.values()],
+        unshared=len(candidate.samples) + len(baseline.samples) - 2 * len(shared),
+    )
+
+
+def shared_samples(
+    benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult, *fields: str
+) -> dict[SampleKey, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Unit and id of each sample that both results contain -> the candidate's sample and the baseline's.
+
+    Raises:
+        NapoBenchError: a sample has no unit, no id or none of the fields, an id occurs twice, or no sample is shared.
+    """
+    new = _by_key(candidate.samples, f"{benchmark}, candidate", fields)
+    old = _by_key(baseline.samples, f"{benchmark}, baseline", fields)
+    shared = {key: (sample, old[key]) for key, sample in new.items() if key in old}
+    if not shared:
         raise NapoBenchError(
             f"{benchmark}: the candidate ({len(new)} samples) and the baseline ({len(old)}) share no sample.",
             "Both runs need the same benchmark data, and their samples folder beside the JSON file.",
         )
-    return Pairs(
-        keys,
-        candidate=[new[key]["counts"] for key in keys],
-        baseline=[old[key]["counts"] for key in keys],
-        clusters=[cluster_of(new[key]) for key in keys],
-        unshared=len(new) + len(old) - 2 * len(keys),
-    )
+    return shared
 
 
 def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
@@ -367,10 +379,12 @@ def _changes(metric: Metric, pairs: Pairs) -> list[SampleChange]:
     ]
 
 
-def _by_key(samples: Iterable[Mapping[str, Any]], where: str) -> dict[SampleKey, Mapping[str, Any]]:
+def _by_key(
+    samples: Iterable[Mapping[str, Any]], where: str, fields: Sequence[str]
+) -> dict[SampleKey, Mapping[str, Any]]:
     found: dict[SampleKey, Mapping[str, Any]] = {}
     for number, sample in enumerate(samples, start=1):
-        for name in ("unit", "sample_id", "counts"):
+        for name in ("unit", "sample_id", *fields):
             if name not in sample:
                 raise NapoBenchError(f"{where}, sample {number}: the field {name!r} is missing.")
         key = (str(sample["unit"]), str(sample["sample_id"]))

@@ -601,3 +601,31 @@ def test_a_sample_of_another_form_is_named_in_the_explorer(tmp_path, monkeypatch
     command = ["report", f"x={tmp_path}", "--format", "html", "--out", tmp_path / "r.html"]
     code, _, err = invoke(command, monkeypatch, capsys, width=400)
     assert code == 2 and "x, vlind, sample 2, size/1" in err and "'expected'" in err and "Next:" in err
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    for name, skill in (("base", 0.4), ("napo", 0.8)):
+        make_run(skill, 1, sizes={"vlind": 30, "mmhal": 20}).save(tmp_path / name / "run.json")
+    return [f"{name}={tmp_path / name}" for name in ("base", "napo")]
+
+
+def test_the_panel_is_above_the_tables_and_begins_with_its_sentences(two_runs, monkeypatch, capsys):
+    code, out, _ = invoke(["report", *two_runs, "--panel"], monkeypatch, capsys)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "**What the gains of napo over base were bought with.**"
+    assert lines[2].startswith("- VLind-Bench: The accuracy gain of ") and lines[2].endswith("at an equal yes-rate.")
+    assert out.index("sensitivity d'") < out.index("**Table 1.**")
+    code, out, _ = invoke(["report", *two_runs, "--panel-baseline", "napo"], monkeypatch, capsys)
+    assert "gains of base over napo" in out and "The accuracy loss of " in out
+
+
+def test_a_panel_that_cannot_be_made_is_refused_in_words(two_runs, monkeypatch, capsys):
+    for arguments, said in (
+        ([two_runs[0], "--panel"], "there is one run"),
+        ([*two_runs, "--panel-baseline", "nap"], "napo"),
+        ([*two_runs, "--panel", "--format", "csv"], "no csv table"),
+    ):
+        code, _, err = invoke(["report", *arguments], monkeypatch, capsys)
+        assert code == 2 and said in err

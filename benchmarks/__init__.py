@@ -10,6 +10,7 @@ import pkgutil
 from functools import cache
 from typing import TYPE_CHECKING
 
+from napo_bench.core import plugins
 from napo_bench.core.errors import NapoBenchError, unknown_name
 
 if TYPE_CHECKING:
@@ -37,18 +38,20 @@ def all_benchmarks() -> dict[str, Benchmark]:
     Raises:
         NapoBenchError: a plug-in cannot be imported, is no benchmark, or has a name of another one.
     """
-    found = [_of_folder(name) for name in _folders()]
-    found += [_of_plugin(point) for point in _plugins().values()]
-    taken: dict[str, Benchmark] = {}
-    for benchmark in found:
+    found = [(_of_folder(name), "napo-bench") for name in _folders()]
+    found += [(plugins.load(point, _as_benchmark), plugins.distribution(point)) for point in _plugins().values()]
+    taken: dict[str, str] = {}
+    for benchmark, source in found:
         for task in benchmark.tasks:
+            one = f"{benchmark.name} of {source}"
             if task.name in taken:
                 raise NapoBenchError(
-                    f"The benchmarks {taken[task.name].name} and {benchmark.name} both have a task {task.name!r}.",
-                    "Rename the task of the plug-in.",
+                    f"The benchmarks {taken[task.name]} and {one} both have a task {task.name!r}.",
+                    "Rename the task of the plug-in, or uninstall the plug-in.",
                 )
-            taken[task.name] = benchmark
-    return {benchmark.name: benchmark for benchmark in sorted(found, key=lambda one: (one.place, one.name))}
+            taken[task.name] = one
+    benchmarks = sorted((benchmark for benchmark, _ in found), key=lambda one: (one.place, one.name))
+    return {benchmark.name: benchmark for benchmark in benchmarks}
 
 
 def benchmark_named(name: str, where: str = "") -> Benchmark:
@@ -89,20 +92,8 @@ def _folders() -> tuple[str, ...]:
     return tuple(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
-@cache
 def _plugins() -> dict[str, EntryPoint]:
-    from importlib.metadata import entry_points
-
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        if point.name in _folders() or (point.name in found and found[point.name].value != point.value):
-            other = f"of {_distribution(found[point.name])}" if point.name in found else "of napo-bench"
-            raise NapoBenchError(
-                f"The benchmark {point.name!r} of {_distribution(point)} has the name of the one {other}.",
-                f"Uninstall one of the two, or rename the entry point in the group {GROUP}.",
-            )
-        found[point.name] = point
-    return found
+    return plugins.installed(GROUP, "benchmark", _folders())
 
 
 def _of_folder(name: str) -> Benchmark:
@@ -110,21 +101,9 @@ def _of_folder(name: str) -> Benchmark:
     return benchmark
 
 
-def _of_plugin(point: EntryPoint) -> Benchmark:
+def _as_benchmark(found: object) -> Benchmark:
     from napo_bench.benchmarks.benchmark import Benchmark
 
-    where = f"The plug-in {point.name!r} of {_distribution(point)}"
-    hint = f"Repair or uninstall {_distribution(point)}."
-    try:
-        benchmark = point.load()
-    except Exception as error:
-        raise NapoBenchError(f"{where} cannot be imported: {type(error).__name__}: {error}.", hint) from error
-    if not isinstance(benchmark, Benchmark):
-        raise NapoBenchError(f"{where}: {point.value} is no Benchmark but {type(benchmark).__name__}.", hint)
-    if benchmark.name != point.name:
-        raise NapoBenchError(f"{where} calls itself {benchmark.name!r}.", "Give both the same name.")
-    return benchmark
-
-
-def _distribution(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+    if not isinstance(found, Benchmark):
+        raise NapoBenchError(f"a Benchmark is expected, {type(found).__name__} found.")
+    return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napo_bench.benchmarks.reading import Reading, plain_readings
 from napo_bench.benchmarks.view import BarChart, Sample, View, plain_view
+from napo_bench.core.errors import NapoBenchError, unknown_name
+from napo_bench.core.names import require_name
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.question import Answers, BenchmarkData
@@ -69,6 +71,9 @@ class Metric:
         pass_fail: Whether each sample passes or fails, and the metric is the share of one outcome.
         decides: Whether a sample counts as right or wrong by this metric alone.
         benchmark: Name of the benchmark, which `Benchmark` fills in.
+
+    Raises:
+        NapoBenchError: an attribute has a value that no metric can have.
     """
 
     name: str
@@ -83,6 +88,19 @@ class Metric:
     pass_fail: bool = False
     decides: bool = False
     benchmark: str = ""
+
+    def __post_init__(self) -> None:
+        require_name("metric", self.name)
+        where = f"The metric {self.name!r}"
+        if self.better not in (*get_args(Better), None):
+            raise NapoBenchError(f"{where}: better is {self.better!r}; 'higher', 'lower' or None is expected.")
+        _require_functions(where, self, "function")
+        if not isinstance(self.count, str) or not self.count:
+            raise NapoBenchError(f"{where}: count is {self.count!r}; the name of a count is expected.")
+        if self.high is not None and not self.high > 0:
+            raise NapoBenchError(f"{where}: high is {self.high!r}; a number above 0, or None, is expected.")
+        if not isinstance(self.decimals, int) or self.decimals < 0:
+            raise NapoBenchError(f"{where}: decimals is {self.decimals!r}; a whole number from 0 is expected.")
 
     @property
     def key(self) -> str:
@@ -114,18 +132,29 @@ class Task:
         metrics: Names of the metrics that the answers give.
         max_new_tokens: Maximum length of an answer in tokens.
         profiles: Generation profile -> settings that take the place of those of the profile in PROFILES.
-        is_default: Whether the default suite contains the task.
+        is_default: Whether the default suite, which is the paper's, contains the task.
         typical_units: Number of units in the published data, for estimates of time.
         questions_a_unit: Mean number of questions in a unit, for the same estimates.
+
+    Raises:
+        NapoBenchError: an attribute has a value that no task can have.
     """
 
     name: str
     metrics: tuple[str, ...]
     max_new_tokens: int = 1024
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    is_default: bool = True
+    is_default: bool = False
     typical_units: int = 1000
     questions_a_unit: int = 1
+
+    def __post_init__(self) -> None:
+        require_name("task", self.name)
+        where = f"The task {self.name!r}"
+        _require_names(where, "metrics", self.metrics)
+        if not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1:
+            raise NapoBenchError(f"{where}: max_new_tokens is {self.max_new_tokens!r}; a number from 1 is expected.")
+        _require_known(where, "profile", self.profiles, PROFILES)
 
     def generation(self, profile: str) -> dict[str, Any]:
         """The generation settings of a profile."""
@@ -172,6 +201,9 @@ class Benchmark:
         thumbnail: Longer edge of an image in the explorer, in pixels.
         charts: Figures of the benchmark's own.
         place: Place in tables; benchmarks of the same place are sorted by name.
+
+    Raises:
+        NapoBenchError: an attribute has a value that no benchmark can have, or two attributes do not fit together.
     """
 
     name: str
@@ -198,9 +230,42 @@ class Benchmark:
     place: int = LAST
 
     def __post_init__(self) -> None:
+        require_name("benchmark", self.name)
+        where = f"The benchmark {self.name!r}"
+        for kind, parts, wanted in (("metric", self.metrics, Metric), ("task", self.tasks, Task)):
+            if not parts or not all(isinstance(part, wanted) for part in parts):
+                raise NapoBenchError(f"{where}: {kind}s is {parts!r}; a tuple of {wanted.__name__} is expected.")
+            names = [part.name for part in parts]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise NapoBenchError(f"{where} has two {kind}s {twice[0]!r}.")
+        for task in self.tasks:
+            known = [metric.name for metric in self.metrics]
+            _require_known(f"{where}, task {task.name!r}", "metric", task.metrics, known)
+        _require_functions(where, self, "open", "score", "show")
+        _require_names(where, "text_fields", self.text_fields)
+        _require_known(where, "format of responses", [self.responses], ["json", "jsonl"])
+        _require_known(where, "need", [*self.needs, *self.spacy_models], get_args(Need))
         named = tuple(replace(metric, benchmark=self.name) for metric in self.metrics)
         object.__setattr__(self, "metrics", named)
 
     def metric(self, name: str) -> Metric | None:
         """The metric with this name; None if there is no such metric."""
         return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+def _require_functions(where: str, holder: object, *names: str) -> None:
+    for name in names:
+        if not callable(getattr(holder, name)):
+            raise NapoBenchError(f"{where}: {name} is {getattr(holder, name)!r}; a function is expected.")
+
+
+def _require_names(where: str, field: str, names: object) -> None:
+    if not isinstance(names, tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise NapoBenchError(f"{where}: {field} is {names!r}; a tuple of names is expected.")
+
+
+def _require_known(where: str, kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known, where)

@@ -224,6 +224,9 @@ def measure(samples: Sequence[Mapping[str, Any]], metrics: Iterable[Metric]) -> 
     Args:
         samples: Rows with "counts", and with what `cluster_of` reads.
         metrics: Metrics to compute.
+
+    Raises:
+        NapoBenchError: a metric needs a count that no sample has.
     """
     if not samples:
         return {}
@@ -232,14 +235,30 @@ def measure(samples: Sequence[Mapping[str, Any]], metrics: Iterable[Metric]) -> 
     names = {name for row in counts for name in row}
     sums = {name: math.fsum(row.get(name, 0.0) for row in counts) for name in names}
     wanted = {metric.name: metric for metric in metrics}
+    values = {name: _value(metric, sums) for name, metric in wanted.items()}
     covered = {name: sum(row.get(metric.count, 0.0) > 0 for row in clusters) for name, metric in wanted.items()}
     spans = {name: span for name, metric in wanted.items() if (span := metric.span(covered[name])) is not None}
     functions = {name: metric.function for name, metric in wanted.items()}
     intervals = stats.bootstrap_intervals(clusters, functions, seed=BOOTSTRAP_SEED, spans=spans)
     return {
-        name: MetricValue(float(metric.function(sums)), intervals[name], round(sums[metric.count]), covered[name])
+        name: MetricValue(values[name], intervals[name], round(sums[metric.count]), covered[name])
         for name, metric in wanted.items()
     }
+
+
+def _value(metric: Metric, sums: Mapping[str, float]) -> float:
+    missing = metric.count
+    try:
+        if missing in sums:
+            return float(metric.function(sums))
+    except KeyError as error:
+        missing = str(error.args[0])
+        if missing in sums:
+            raise
+    raise NapoBenchError(
+        f"The metric {metric.name!r} needs the count {missing!r}, which no sample has.",
+        f"The samples' counts are {', '.join(sorted(sums))}.",
+    )
 
 
 def _id_note(kind: str, noun: str, keys: Sequence[Hashable], total: int) -> str:

@@ -117,11 +117,10 @@ BENCHMARK = Benchmark(
     ),
     metrics=(*DESCRIPTION_METRICS, *ANSWER_METRICS),
     tasks=(
-        Task("amber", tuple(metric.name for metric in DESCRIPTION_METRICS)),
+        Task("amber", tuple(metric.name for metric in DESCRIPTION_METRICS), is_default=True),
         Task(
             "amber_discriminative",
             tuple(metric.name for metric in ANSWER_METRICS),
-            is_default=False,
             typical_units=10_000,
         ),
     ),

@@ -118,7 +118,7 @@ BENCHMARK = Benchmark(
         " not asked for again."
     ),
     metrics=METRICS,
-    tasks=(Task("mmhal", tuple(metric.name for metric in METRICS), typical_units=96),),
+    tasks=(Task("mmhal", tuple(metric.name for metric in METRICS), is_default=True, typical_units=96),),
     open=_open,
     score=_score,
     text_fields=("response", "model_answer"),

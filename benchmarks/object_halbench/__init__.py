@@ -121,7 +121,7 @@ BENCHMARK = Benchmark(
         "(en_core_web_trf if none is given) tags the objects that an extractor lists; words need none."
     ),
     metrics=METRICS,
-    tasks=(Task("object_halbench", tuple(metric.name for metric in METRICS), typical_units=300),),
+    tasks=(Task("object_halbench", tuple(metric.name for metric in METRICS), is_default=True, typical_units=300),),
     open=_open,
     score=_score,
     text_fields=("text", "answer"),

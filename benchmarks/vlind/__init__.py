@@ -131,6 +131,7 @@ BENCHMARK = Benchmark(
             tuple(metric.name for metric in METRICS),
             max_new_tokens=64,
             profiles={"paper": {"num_beams": 3}},  # NaPO draws no answers here
+            is_default=True,
             typical_units=300,
             questions_a_unit=14,
         ),

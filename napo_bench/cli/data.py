@@ -63,6 +63,13 @@ def fetch(
         raise NapoBenchError(f"{root} is the micro world; official data would mix with it.", "Give another --data-dir.")
     failed = []
     named = [benchmark_named(text) for text in benchmarks]
+    for benchmark in named:
+        if not benchmark.sources:
+            raise NapoBenchError(
+                f"{benchmark.label} has no published source that could be fetched.",
+                f"Put its files into {root / benchmark.name}"
+                + (f": {', '.join(benchmark.data_files)}." if benchmark.data_files else "."),
+            )
     for source in [source for benchmark in named for source in benchmark.sources]:
         try:
             state = "fetched" if _fetch(source, root, base_url) else "have   "
@@ -102,7 +109,7 @@ def show(
         for name, benchmark in all_benchmarks().items():
             there = [source.is_there(root) for source in benchmark.sources]
             for source, state in zip(benchmark.sources, there, strict=True):
-                table.add_row(source.target, _THERE if state else _MISSING)
+                table.add_row(escape(source.target), _THERE if state else _MISSING)
             if not all(there):
                 commands.append(f"napo-bench data fetch {name.replace('_', '-')}{_same_dir(data_dir)}")
     commands += _add_text_resources(table)
@@ -254,7 +261,7 @@ def _add_text_resources(table: Table) -> list[str]:
     for need, model, label in sorted(named, key=lambda name: name[0] != "words"):
         is_there = find_spec(model) is not None
         use = label if need == "words" else f"{label} with an LLM {need}"
-        table.add_row(f"spaCy {model} ({use})", _THERE if is_there else _MISSING)
+        table.add_row(escape(f"spaCy {model} ({use})"), _THERE if is_there else _MISSING)
         if not is_there:
             comment = "" if need == "words" else f"  # only for {use}"
             commands.append(f"python -m spacy download {model}{comment}")

@@ -25,7 +25,6 @@ from napo_bench.cli.score import (
     ThinkingMarks,
     print_benchmark,
 )
-from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
@@ -68,6 +67,10 @@ def evaluate(
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
     ] = False,
     conversation: Conversation = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="What answers: one of {engines}. Default: api with --api-base-url, else hf."),
+    ] = None,
     api_base_url: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible endpoint to ask; its key is $NAPO_BENCH_API_KEY.")
     ] = None,
@@ -100,8 +103,6 @@ def evaluate(
     from napo_bench.runs.score import ScoreOptions
     from napo_bench.studies.micro_world import micro_world
 
-    if request and api_base_url is None:
-        raise NapoBenchError("--request is given, but no endpoint.", "Add --api-base-url.")
     marks = read_marks(thinking_marks)
     refusable = read_share(max_refused, "--max-refused")
     members = suite_named(",".join(default_suite()) if suite is None else suite)
@@ -118,6 +119,7 @@ def evaluate(
         device=device,
         trust_remote_code=trust_remote_code,
         conversation=conversation,
+        engine=engine,
         api_base_url=api_base_url,
         request=read_request_fields(request or [], "--request"),
         max_refused=refusable,

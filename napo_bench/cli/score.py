@@ -193,7 +193,8 @@ def _command(benchmark: Benchmark) -> Any:
 
     command.__signature__ = everything.replace(parameters=chosen)  # type: ignore[attr-defined]
     one = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    one.command(_hyphened(benchmark.name), help=f"{benchmark.label}: {benchmark.about}\n\n{benchmark.rows}")(command)
+    text = escape(f"{benchmark.label}: {benchmark.about}\n\n{benchmark.rows}")
+    one.command(_hyphened(benchmark.name), help=text)(command)
     return typer.main.get_command(one)
 
 
@@ -270,7 +271,7 @@ def print_benchmark(name: str, result: BenchmarkResult) -> None:
         table.add_row(
             f"{metric} {known[metric].arrow}", known[metric].format(value.value), f"{low} - {high}", value.size
         )
-    console.out.print(f"[bold]{benchmark.label}[/bold]{part}", highlight=False)
+    console.out.print(f"[bold]{escape(benchmark.label)}[/bold]{part}", highlight=False)
     if result.metrics:
         console.out.print(table)
         if any(value.size != str(value.n) for value in result.metrics.values()):

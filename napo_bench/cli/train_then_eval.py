@@ -243,7 +243,7 @@ def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seed
         shown.add_column(escape(row.name), justify="right")
     for metric in entry.metrics:
         cells = [_number(metric, row.cells.get(metric.key), changes.get((row.name, metric))) for row in rows]
-        shown.add_row(f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}", *cells)
+        shown.add_row(escape(f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}"), *cells)
     console.out.print(shown)
     over = "samples" if seeds == 1 else f"{seeds} trainings"
     console.out.print(

@@ -194,10 +194,7 @@ class Answering:
 
     def _write(self, batch: Batch) -> Sequence[Completion]:
         said = self.engine.generate(batch.prompts)
-        if len(said) != len(batch.prompts):
-            raise ValueError(
-                f"{type(self.engine).__name__}.generate: {len(said)} answers to {len(batch.prompts)} prompts"
-            )
+        _require_answers(type(self.engine).__name__, said, len(batch.prompts))
         values = {
             prompt.key: one if isinstance(one, str) else asdict(one)
             for prompt, one in zip(batch.prompts, said, strict=True)
@@ -206,6 +203,17 @@ class Answering:
         with self._writing:
             self._journal.put(values)
         return [Completion.of(one) if isinstance(one, str) else one for one in said]
+
+
+def _require_answers(engine: str, said: object, count: int) -> None:
+    """Refuse what is no list of `count` texts and completions. Raises ValueError: the engine has a mistake."""
+    if isinstance(said, str) or not isinstance(said, Sequence):
+        raise ValueError(f"{engine}.generate: a list of answers is expected, {type(said).__name__} found")
+    if len(said) != count:
+        raise ValueError(f"{engine}.generate: {len(said)} answers to {count} prompts")
+    for one in said:
+        if not isinstance(one, str | Completion):
+            raise ValueError(f"{engine}.generate: an answer is a text or a Completion, {type(one).__name__} found")
 
 
 def stored_completion(value: Any) -> Completion | None:

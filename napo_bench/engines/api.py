@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
@@ -18,7 +18,7 @@ from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answer import Completion, ModelAnswer
 from napo_bench.engines.chat import NOT_SENT, changed_fields
 from napo_bench.engines.endpoint import MAX_REFUSED, Endpoint
-from napo_bench.engines.engine import Engine, Prompt
+from napo_bench.engines.engine import Engine, EngineOptions, Prompt
 from napo_bench.engines.request import Generation
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class APIEngine(Engine):
         NapoBenchError: the URL cannot be used, or a key is needed and missing.
     """
 
+    name = "api"
+    takes = frozenset({"batch_size", "api_base_url", "request", "max_refused", "thinking_marks"})
     batch_size = 1
     asks_again = True
 
@@ -82,6 +84,18 @@ class APIEngine(Engine):
         self.in_flight = in_flight
         self.thinking_marks = thinking_marks
         self.fingerprint = f"{self._endpoint.model} at {self._endpoint.url}"
+
+    @classmethod
+    def open(cls, checkpoint: str, options: EngineOptions) -> Self:
+        """See Engine. The checkpoint is the name of a model."""
+        return cls(
+            checkpoint,
+            options.api_base_url,
+            options.batch_size,
+            request=options.request,
+            max_refused=options.max_refused,
+            thinking_marks=options.thinking_marks,
+        )
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """See Engine. The completion of a refused prompt contains the reason."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
 
 from PIL import Image
 
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import DEFAULT_MARKS, NEVER_ENDS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answer import CUT_OFF, Completion, ModelAnswer
@@ -40,12 +41,44 @@ class Prompt:
         return int(self.key[:15], 16)
 
 
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of a run for its engine. Each engine reads those that suit it.
+
+    Attributes:
+        batch_size: Maximum number of prompts in one forward, or of requests in flight.
+        device: Device; None is the best device.
+        dtype: Number type.
+        trust_remote_code: Whether to run code of the checkpoint.
+        conversation: Conversation that the model is asked in; None is that of the checkpoint.
+        api_base_url: URL of an OpenAI-compatible endpoint.
+        request: Further request fields for the endpoint.
+        max_refused: Share of the prompts that the endpoint may refuse.
+        thinking_marks: Marks around thoughts, which are no part of an answer.
+    """
+
+    batch_size: int = BATCH_SIZE
+    device: str | None = None
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    conversation: str | None = None
+    api_base_url: str | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    max_refused: float = 0.01
+    thinking_marks: Marks = DEFAULT_MARKS
+
+
 class Engine(Protocol):
     """A model that answers batches.
 
-    An engine has a `fingerprint` and `generate`. Everything else has a default.
+    An engine has a `fingerprint` and `generate`. For `napo-bench eval --engine NAME` it also has a `name` and `open`.
+    Everything else has a default.
 
     Attributes:
+        name: Name for `--engine`, which is that of the entry point.
+        takes: Names of EngineOptions that the engine reads. A user who gives another of `trust_remote_code`,
+            `conversation`, `api_base_url` and `request` gets an error. `device` and `dtype` are checked if they are
+            among the names, and have no effect otherwise.
         fingerprint: Identity of the model: other weights have another fingerprint.
         batch_size: Maximum number of prompts for `generate`.
         in_flight: Number of simultaneous calls of `generate`, in threads.
@@ -54,12 +87,33 @@ class Engine(Protocol):
         asked_in: Name of the conversation, if the model can be asked in several; else None.
     """
 
+    name: ClassVar[str] = ""
+    takes: ClassVar[frozenset[str]] = frozenset()
     fingerprint: str
     batch_size: int = BATCH_SIZE
     in_flight: int = 1
     asks_again: bool = False
     thinking_marks: Marks = DEFAULT_MARKS
     asked_in: str | None = None
+
+    @classmethod
+    def open(cls, checkpoint: str, options: EngineOptions) -> Self:
+        """The engine of a run. It loads weights for its first batch, not here. Every process calls this method.
+
+        Args:
+            checkpoint: What the user gave for `--ckpt`.
+            options: Options of the run.
+
+        Raises:
+            NapoBenchError: the checkpoint or an option cannot be used.
+        """
+        raise NapoBenchError(f"The engine {cls.__name__} has no `open`, so no command can use it.")
+
+    @classmethod
+    def known_by(cls, checkpoint: str, options: EngineOptions) -> tuple[str, str | None]:
+        """`fingerprint` and `asked_in` that `open` gives, in one process alone. Raises NapoBenchError as `open`."""
+        engine = cls.open(checkpoint, options)
+        return engine.fingerprint, engine.asked_in
 
     def generate(self, prompts: Sequence[Prompt]) -> Sequence[str | Completion]:
         """The model's output for each prompt of one batch.

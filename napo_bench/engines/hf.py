@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 import transformers
@@ -19,7 +19,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answer import Completion, ModelAnswer
-from napo_bench.engines.engine import Engine, Prompt
+from napo_bench.engines.engine import Engine, EngineOptions, Prompt
 from napo_bench.engines.finite import NotFiniteError, not_finite, stop_at_logits, stopping_at_layers
 from napo_bench.engines.request import Generation
 from napo_bench.models.checkpoint import Checkpoint
@@ -52,6 +52,9 @@ class HFEngine(Engine):
             conversation.
     """
 
+    name = "hf"
+    takes = frozenset({"batch_size", "device", "dtype", "trust_remote_code", "conversation", "thinking_marks"})
+
     def __init__(
         self,
         pretrained: str,
@@ -81,6 +84,26 @@ class HFEngine(Engine):
         self._inputs: dict[str, Any] = {}
         self._tokenizing = threading.Lock()  # a fast tokenizer that pads in one thread cannot decode in another
         self._lengths: dict[str, int] = {}
+
+    @classmethod
+    def open(cls, checkpoint: str, options: EngineOptions) -> Self:
+        """See Engine."""
+        return cls(
+            checkpoint,
+            options.batch_size,
+            options.device,
+            options.dtype,
+            options.trust_remote_code,
+            thinking_marks=options.thinking_marks,
+            conversation=options.conversation,
+        )
+
+    @classmethod
+    def known_by(cls, checkpoint: str, options: EngineOptions) -> tuple[str, str | None]:
+        """See Engine."""
+        opened = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code)
+        config, processor = opened.open_parts()
+        return opened.fingerprint(), Conversation.of(processor, config, options.conversation).choice
 
     @cached_property
     def model(self) -> Any:

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 
 def manifests() -> list[ModelManifest]:
-    """The models that lmms-eval registers: `napo_hf` and `napo_api`."""
+    """The models that lmms-eval registers: `napo_hf`, `napo_api` and `napo_engine`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return [
         ModelManifest("napo_hf", simple_class_path="napo_bench.lmms.models.NapoHF"),
         ModelManifest("napo_api", simple_class_path="napo_bench.lmms.models.NapoAPI"),
+        ModelManifest("napo_engine", simple_class_path="napo_bench.lmms.models.NapoEngine"),
     ]

@@ -1,4 +1,4 @@
-"""The engines as models of lmms-eval: `napo_hf` and `napo_api`."""
+"""The engines as models of lmms-eval: `napo_hf`, `napo_api`, and `napo_engine` for any engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import Progress
 from napo_bench.engines import BATCH_SIZE, read_batch_size
 from napo_bench.engines.answering import Answering
-from napo_bench.engines.engine import Engine
+from napo_bench.engines.engine import Engine, EngineOptions
+from napo_bench.engines.registry import engine_named
 from napo_bench.engines.request import Generation, Picture, Request
 
 
@@ -72,6 +73,21 @@ class NapoAPI(EngineModel):
         from napo_bench.engines.api import APIEngine
 
         super().__init__(APIEngine(model, in_flight=read_batch_size(batch_size), **options), journal)
+
+
+class NapoEngine(EngineModel):
+    """`napo_engine`: the engine of a name, for example of a plug-in. See EngineOptions for further arguments."""
+
+    def __init__(
+        self,
+        engine: str,
+        checkpoint: str,
+        batch_size: int | str = BATCH_SIZE,
+        journal: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        opened = engine_named(engine).open(checkpoint, EngineOptions(batch_size=read_batch_size(batch_size), **options))
+        super().__init__(opened, journal)
 
 
 def read_request(request: Instance, task_dict: Mapping[str, Any]) -> Request:

@@ -78,7 +78,9 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         self._metric_fn_list = dict.fromkeys(names)
         self._aggregation_list = {name: partial(self._metric, name) for name in names}
         self._higher_is_better = {
-            metric.name: metric.better == "higher" for metric in self.scored.metrics if metric.name in names
+            metric.name: metric.better == "higher"
+            for metric in self.scored.metrics
+            if metric.name in names and metric.better is not None
         }
 
     def override_metric(self, metric_name: str) -> None:

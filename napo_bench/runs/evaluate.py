@@ -21,8 +21,9 @@ from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answering import Answering
-from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
-from napo_bench.models.conversation import Conversation
+from napo_bench.engines.engine import EngineOptions
+from napo_bench.engines.registry import engine_named
+from napo_bench.models.checkpoint import require_no_checkpoint
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import (
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from napo_bench.engines.answer import ModelAnswer
     from napo_bench.engines.engine import Engine
 
+_OF_ENGINES = ("trust_remote_code", "conversation", "api_base_url", "request")
+"""Options that are refused if the engine does not take them."""
+
 
 @dataclass(frozen=True)
 class EvalOptions:
@@ -59,6 +63,7 @@ class EvalOptions:
         trust_remote_code: Whether to run code of the checkpoint.
         conversation: Conversation of LLaVA-1.5, "llava_v1" or "vicuna_v1"; None is that of the checkpoint, which is
             "llava_v1" if it does not say.
+        engine: Name of the engine; None is `api` if there is an `api_base_url`, else `hf`.
         api_base_url: URL of an OpenAI-compatible endpoint. The checkpoint is then a model's name, `batch_size` is the
             number of requests in flight, and `dtype` and `device` have no effect.
         request: Further request fields for the endpoint.
@@ -75,23 +80,36 @@ class EvalOptions:
     device: str | None = None
     trust_remote_code: bool = False
     conversation: str | None = None
+    engine: str | None = None
     api_base_url: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
     max_refused: float = 0.01
     scoring: ScoreOptions = field(default_factory=ScoreOptions)
 
+    @property
+    def engine_name(self) -> str:
+        """Name of the engine that answers."""
+        return self.engine or ("hf" if self.api_base_url is None else "api")
+
+    @property
+    def for_engine(self) -> EngineOptions:
+        """The options that the engine gets."""
+        return EngineOptions(
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=evaluation_dtype(self),
+            trust_remote_code=self.trust_remote_code,
+            conversation=self.conversation,
+            api_base_url=self.api_base_url,
+            request=self.request,
+            max_refused=self.max_refused,
+            thinking_marks=self.scoring.thinking_marks,
+        )
+
 
 def identity_of(checkpoint: str, options: EvalOptions) -> Identity:
     """The identity that an evaluation has before its model is loaded."""
-    asked_in = None
-    if options.api_base_url is None:
-        opened = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code)
-        fingerprint = opened.fingerprint()
-        asked_in = Conversation.of(opened.load_processor(), opened.load_config(), options.conversation).choice
-    else:
-        from napo_bench.engines.endpoint import public_url
-
-        fingerprint = f"{checkpoint} at {public_url(options.api_base_url)}"
+    fingerprint, asked_in = engine_named(options.engine_name).known_by(checkpoint, options.for_engine)
     return evaluation_identity(fingerprint, options, _data_hashes(options), asked_in)
 
 
@@ -130,6 +148,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
     data_dir = resolve_data_dir(options.data_dir)
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
+    tasks = _read_suite(options, data_dir, tell)
     is_new = not (out / "run.json").is_file()
     if is_first and (held := held_run(out)) is not None:
         finished, then = held
@@ -141,9 +160,8 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
             require_no_replacement(out, then, wanted)
         is_new = then != wanted
     tell("Loading", 0, 1)
-    engine = open_engine(checkpoint, options)
+    engine = engine_named(options.engine_name).open(checkpoint, options.for_engine)
     tell("Loading", 1, 1)
-    tasks = _read_suite(options, data_dir, tell)
     if is_first:
         if is_new:
             engine.reach()
@@ -179,6 +197,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
             "profile": options.profile,
             "batch_size": options.batch_size,
             "seed": SEED,
+            "engine": options.engine_name,
             **computed,
             "processes": processes.count(),
         },
@@ -212,7 +231,7 @@ def _is_final(out: Path, options: EvalOptions) -> bool:
     """
     judge, extractor = options.scoring.judge, options.scoring.extractor
     asks_judge = extractor is not None or (judge is not None and not judge.rates_everything)
-    asks = asks_judge or options.api_base_url is not None
+    asks = asks_judge or engine_named(options.engine_name).asks_again
     written = all(_responses_file(out / "responses", all_tasks()[name][0]).is_file() for name in options.suite)
     if not processes.is_alone() or asks or not written or not (out / "journal.sqlite").is_file():
         return False
@@ -240,9 +259,11 @@ def suite_named(text: str) -> list[str]:
 
 
 def require_hardware(options: EvalOptions) -> None:
-    """Raises NapoBenchError if the options name a device or a number type that does not exist."""
-    if options.api_base_url is None:
+    """Raises NapoBenchError if the options name a device, a number type or an engine that does not exist."""
+    takes = engine_named(options.engine_name).takes
+    if "dtype" in takes:
         require_dtype(options.dtype)
+    if "device" in takes:
         require_device(options.device)
 
 
@@ -262,11 +283,14 @@ def _check(options: EvalOptions) -> None:
             raise unknown_name("benchmark", name, [*all_tasks(), MICRO], "--suite")
     if options.profile not in PROFILES:
         raise unknown_name("generation profile", options.profile, PROFILES)
-    if options.conversation is not None and options.api_base_url is not None:
-        raise NapoBenchError(
-            "--conversation is given, and the endpoint writes the prompts of its model.",
-            "Leave it out, and give the server that chat template.",
-        )
+    takes = engine_named(options.engine_name).takes
+    for name in _OF_ENGINES:
+        if getattr(options, name) and name not in takes:
+            raise NapoBenchError(
+                f"The engine {options.engine_name} takes no --{name.replace('_', '-')}.",
+                "Leave the option out, or name an engine that takes it: --engine NAME, or --api-base-url URL for an "
+                "endpoint.",
+            )
     if options.scoring.pipeline not in PIPELINES:
         raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
     require_hardware(options)
@@ -285,33 +309,6 @@ def _read_suite(options: EvalOptions, data_dir: Path, tell: Progress) -> list[Ta
     return tasks
 
 
-def open_engine(checkpoint: str, options: EvalOptions) -> Engine:
-    """The engine that the options name. The engine loads weights only when they are needed."""
-    marks = options.scoring.thinking_marks
-    if options.api_base_url is not None:
-        from napo_bench.engines.api import APIEngine
-
-        return APIEngine(
-            checkpoint,
-            options.api_base_url,
-            options.batch_size,
-            request=options.request,
-            max_refused=options.max_refused,
-            thinking_marks=marks,
-        )
-    from napo_bench.engines.hf import HFEngine
-
-    return HFEngine(
-        checkpoint,
-        options.batch_size,
-        options.device,
-        evaluation_dtype(options),
-        options.trust_remote_code,
-        thinking_marks=marks,
-        conversation=options.conversation,
-    )
-
-
 def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
     """Try everything that an evaluation needs, without loading or asking the model.
 
@@ -320,9 +317,8 @@ def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
     """
     data_dir = resolve_data_dir(options.data_dir)
     _check(options)
-    config, processor = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code).open_parts()
-    Conversation.of(processor, config, options.conversation)
     tasks = _read_suite(options, data_dir, SILENT)
+    engine_named(options.engine_name).known_by(checkpoint, options.for_engine)
     reach_judge(options)
     scoring_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _rehearse(tasks, scoring_options, SILENT)

@@ -16,6 +16,7 @@ from napo_bench.benchmarks import all_tasks
 from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.engines.registry import engine_named
 from napo_bench.runs.provenance import package_versions
 from napo_bench.runs.result import RunResult
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Identity = dict[str, Any]
 """Field -> JSON value."""
 
-RESOLVED = {"suite", "dtype", "batch_size", "conversation", "pipeline", "spacy_model", "judge", "extractor"}
+RESOLVED = {"suite", "engine", "dtype", "batch_size", "conversation", "pipeline", "spacy_model", "judge", "extractor"}
 """Options that the identity contains in another form than the user gives."""
 
 WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
@@ -52,7 +53,7 @@ def evaluation_identity(
     scoring, suite = options.scoring, sorted(set(options.suite))
     needs = suite_needs(suite)
     reads_words = "words" in needs
-    dtype = None if options.api_base_url is not None else evaluation_dtype(options)
+    dtype = evaluation_dtype(options) if "dtype" in engine_named(options.engine_name).takes else None
     plain = {
         field.name: getattr(holder, field.name)
         for holder in (options, scoring)
@@ -61,6 +62,7 @@ def evaluation_identity(
     }
     identity = {
         "checkpoint": fingerprint,
+        "engine": options.engine_name,
         "suite": suite,
         **plain,
         **({"conversation": asked_in} if asked_in else {}),
@@ -144,7 +146,7 @@ def _is_gain(name: str, then: Any, now: Any) -> bool:
         return set(then) <= set(now)
     if name == "limit":
         return then is not None and (now is None or now > then)
-    if name in ("judge", "pipeline") or name.startswith(("data/", "spacy_models/")):
+    if name in ("engine", "judge", "pipeline") or name.startswith(("data/", "spacy_models/")):
         return then is None
     return name.startswith("versions/")
 

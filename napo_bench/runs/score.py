@@ -12,6 +12,7 @@ from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import BOOTSTRAP_SEED, ScoreOptions, match_answers, read_responses, replaced_note
 from napo_bench.benchmarks.unanswered import answer_rows
 from napo_bench.core import digests
+from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.paths import MICRO_STAMP
 from napo_bench.core.thoughts import DEFAULT_MARKS
 
@@ -69,6 +70,14 @@ def _score(
 ) -> BenchmarkResult:
     answers = match_answers(data, rows, given, benchmark.text_fields, options)
     result = benchmark.score(data, answers, options)
+    if not isinstance(result, BenchmarkResult):
+        raise NapoBenchError(
+            f"The scorer of {benchmark.name!r} returns {type(result).__name__}; a BenchmarkResult is expected."
+        )
+    for name in result.metrics:
+        if benchmark.metric(name) is None:
+            where = f"The scorer of {benchmark.name!r}"
+            raise unknown_name("metric", name, [metric.name for metric in benchmark.metrics], where)
     result.notes += replaced_note(rows)
     if options.thinking_marks != DEFAULT_MARKS:
         result.settings["thinking_marks"] = [list(pair) for pair in options.thinking_marks]

@@ -107,25 +107,3 @@ def test_help_and_refusals_name_the_benchmark(shell: Shell) -> None:
     assert "colours" in shell.napo_bench("eval", "--help").stdout
     unknown = shell.napo_bench("eval", "--ckpt", "tiny", "--suite", "colour")
     assert unknown.returncode == 2 and "Did you mean colours?" in unknown.stderr
-
-
-@pytest.mark.parametrize(
-    ("entry", "code", "message"),
-    [
-        ("broken = broken_plugin:BENCHMARK", "import no_such_module", "cannot be imported: ModuleNotFoundError"),
-        ("broken = broken_plugin:BENCHMARK", "BENCHMARK = 1", "is no Benchmark but int"),
-        ("amber = broken_plugin:BENCHMARK", "BENCHMARK = 1", "has the name of the one of napo-bench"),
-    ],
-)
-def test_a_plug_in_that_does_not_work_is_one_message_with_its_distribution(
-    tmp_path: Path, entry: str, code: str, message: str
-) -> None:
-    (tmp_path / "broken_plugin.py").write_text(code)
-    info = tmp_path / "broken_plugin-3.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 3.1\n")
-    (info / "entry_points.txt").write_text(f"[napo_bench.benchmarks]\n{entry}\n")
-    done = Shell(tmp_path, tmp_path).napo_bench("data", "show", "--data-dir", str(tmp_path))
-    said = " ".join(done.stderr.replace("│", " ").split())
-    assert done.returncode == 2 and "Traceback" not in said
-    assert message in said and "broken-plugin 3.1" in said

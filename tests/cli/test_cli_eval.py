@@ -189,7 +189,7 @@ def test_the_conversation_of_a_llava_15_is_in_the_run_and_in_its_identity(
     assert "conversation was llava_v1 and is vicuna_v1" in " ".join(err.split())
     code, _, err = command(*arguments, "--conversation", "vicuna_v1", "--api-base-url", "http://127.0.0.1:9/v1")
     assert code == 2
-    assert "the endpoint writes the prompts" in err
+    assert "The engine api takes no --conversation." in err
 
 
 def test_every_command_has_the_same_default_batch_size() -> None:

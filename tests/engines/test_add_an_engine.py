@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -53,6 +54,50 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's package, installed by the page's command."""
+    pytest.importorskip("hatchling", reason="hatchling, of the extra `test`")
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "colours").mkdir()
+    for name, text in re.findall(r"^`(colours/[\w.]+)`:\n\n```\w+\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
+        (folder / name).write_text(text, encoding="utf-8")
+    install = commands()[0].split()
+    subprocess.run(
+        [sys.executable, "-m", *install[:2], "--no-index", "--quiet", "--target", str(folder / "site"), *install[2:]],
+        cwd=folder,
+        check=True,
+    )
+    return folder / "site"
+
+
+def commands() -> list[str]:
+    """The lines of the page's last block of commands."""
+    (block,) = re.findall(r"^```\n(pip install .*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+    return block.splitlines()
+
+
+def test_the_command_line_takes_the_installed_engine(site: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    napo_bench = str(Path(sys.executable).with_name("napo-bench"))
+
+    def ask(*further: str) -> subprocess.CompletedProcess[str]:
+        command = [napo_bench, *commands()[1].split()[1:], *further]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    done = ask()
+    assert done.returncode == 0, done.stderr
+    provenance = json.loads((tmp_path / "runs/mean_colour/run.json").read_text())["provenance"]
+    assert provenance["generation"]["engine"] == provenance["identity"]["engine"] == "mean_colour"
+    assert provenance["checkpoint"]["fingerprint"] == "mean_colour 1"
+    texts = re.findall(r'"text": ?"(.*?)"', (tmp_path / "runs/mean_colour/responses/object_halbench.jsonl").read_text())
+    assert texts and set(texts) <= {"red", "green", "blue"}
+    refused = ask("--conversation", "vicuna_v1")
+    assert refused.returncode == 2 and "The engine mean_colour takes no --conversation." in refused.stderr
+    mistyped = ask("--engine", "mean_color")
+    assert mistyped.returncode == 2 and "Did you mean mean_colour?" in mistyped.stderr
 
 
 def batches(folder: Path, rank: int = 0) -> list[list[str]]:

@@ -65,3 +65,24 @@ def test_an_image_that_cannot_be_read_ends_the_run_after_the_batch_before_it_is_
         with pytest.raises(NapoBenchError, match=r"cannot be decoded.\n16 of 17 are answered and stored"):
             Answering(engine, journal, SILENT).answer(wanted, len(wanted))
         assert len(journal) == 16
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([b"said"], "an answer is a text or a Completion, bytes found"),
+        ([None], "an answer is a text or a Completion, NoneType found"),
+        ("a", "a list of answers is expected, str found"),
+        (None, "a list of answers is expected, NoneType found"),
+        (["a", "b"], "2 answers to 1 prompts"),
+    ],
+)
+def test_what_is_no_answer_is_refused_with_the_engines_name_and_not_stored(
+    tmp_path: Path, said: object, message: str
+) -> None:
+    engine = Waiting(batches=1)
+    engine.generate = lambda prompts: said
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        with pytest.raises(ValueError, match=f"Waiting.generate: {message}"):
+            Answering(engine, journal, SILENT).answer(requests(1), 1)
+        assert len(journal) == 0

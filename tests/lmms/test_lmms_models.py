@@ -10,9 +10,11 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.models import get_model
 from misbehaving_server import MisbehavingServer, answer
 from PIL import Image
+from tiny_llava import make_data
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.lmms.models import NapoAPI, NapoHF
+from napo_bench.lmms.models import NapoAPI, NapoEngine, NapoHF
+from napo_bench.lmms.task import BenchmarkTask
 
 METADATA = {"task": "task", "doc_id": 0, "repeats": 1}
 
@@ -22,9 +24,23 @@ def request_of(question: str, *shown: Any) -> Instance:
     return Instance(request_type="generate_until", arguments=arguments, idx=0, metadata=METADATA)
 
 
-@pytest.mark.parametrize(("name", "model"), [("napo_api", NapoAPI), ("napo_hf", NapoHF)])
+@pytest.mark.parametrize(("name", "model"), [("napo_api", NapoAPI), ("napo_hf", NapoHF), ("napo_engine", NapoEngine)])
 def test_lmms_eval_finds_a_model_by_its_name(name: str, model: type) -> None:
     assert get_model(name) is model
+
+
+def test_the_engine_of_a_name_gets_the_options_of_lmms_eval(tmp_path: Path) -> None:
+    model = NapoEngine("api", "a-model", 3, tmp_path / "journal.sqlite", api_base_url="http://127.0.0.1:9/v1")
+    assert model.answering.engine.fingerprint == "a-model at http://127.0.0.1:9/v1"
+    assert model.batch_size == 3
+
+
+def test_a_metric_without_a_better_direction_has_none_in_lmms_eval(tmp_path: Path) -> None:
+    make_data(tmp_path, size=2)
+    config = {"class": BenchmarkTask, "task": "napo_object_halbench", "member": "object_halbench"}
+    directions = BenchmarkTask(config, tmp_path).higher_is_better()
+    assert directions["chair_s"] is False and directions["recall"] is True
+    assert "mean_words" not in directions
 
 
 @pytest.mark.parametrize("size", ["auto", 0, "-1"])

@@ -70,6 +70,7 @@ class Metric:
         in_table: Whether the metric is a column of Table 1.
         pass_fail: Whether each sample passes or fails, and the metric is the share of one outcome.
         decides: Whether a sample counts as right or wrong by this metric alone.
+        tex: Label in LaTeX; "" is the label itself.
         benchmark: Name of the benchmark, which `Benchmark` fills in.
 
     Raises:
@@ -87,6 +88,7 @@ class Metric:
     in_table: bool = False
     pass_fail: bool = False
     decides: bool = False
+    tex: str = ""
     benchmark: str = ""
 
     def __post_init__(self) -> None:
@@ -97,6 +99,8 @@ class Metric:
         _require_functions(where, self, "function")
         if not isinstance(self.count, str) or not self.count:
             raise NapoBenchError(f"{where}: count is {self.count!r}; the name of a count is expected.")
+        if (self.pass_fail or self.decides) and (self.better is None or self.high is None):
+            raise NapoBenchError(f"{where} decides whether a sample passes, and needs a better direction and a limit.")
         if self.high is not None and not self.high > 0:
             raise NapoBenchError(f"{where}: high is {self.high!r}; a number above 0, or None, is expected.")
         if not isinstance(self.decimals, int) or self.decimals < 0:
@@ -248,6 +252,11 @@ class Benchmark:
         _require_known(where, "need", [*self.needs, *self.spacy_models], get_args(Need))
         named = tuple(replace(metric, benchmark=self.name) for metric in self.metrics)
         object.__setattr__(self, "metrics", named)
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper has numbers of the benchmark."""
+        return any(task.is_default for task in self.tasks)
 
     def metric(self, name: str) -> Metric | None:
         """The metric with this name; None if there is no such metric."""

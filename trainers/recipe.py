@@ -211,6 +211,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), variant: str 
         NapoBenchError: there is no such recipe, a key is unknown (the error names the nearest key), a value has the
             wrong type or is out of range, or the recipe has no loss.
     """
+    if variant is not None and not variant.strip():
+        raise NapoBenchError("--variant is empty.", f"Choose one of {', '.join(_names('variants'))}, or leave it out.")
     values = _read(str(source), variant, ())
     where = f"{source} with --variant {variant}" if variant else str(source)
     for override in overrides:
@@ -284,8 +286,9 @@ def _named(name: str) -> dict[str, Any]:
         near = nearest(name, recipes)
         raise NapoBenchError(
             f"There is no recipe {name!r}.",
-            (f"Did you mean {' or '.join(near)}? " if near else "")
-            + f"Choose one of the bases {', '.join(_names('bases'))}, and one of the variants "
+            f"Did you mean {' or '.join(near)}?"
+            if near
+            else f"Choose one of the bases {', '.join(_names('bases'))}, and one of the variants "
             f"{', '.join(_names('variants'))}, joined by a hyphen. The name of a recipe's file ends in .yaml.",
         )
     base, variant, adapter = recipes[name]

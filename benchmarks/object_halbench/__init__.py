@@ -30,8 +30,17 @@ METRICS = (
         in_table=True,
         pass_fail=True,
         decides=True,
+        tex="CHAIR$_s$",
     ),
-    Metric("chair_i", "CHAIRi", "lower", ratio("hallucinated", "mentions"), "answers_with_objects", in_table=True),
+    Metric(
+        "chair_i",
+        "CHAIRi",
+        "lower",
+        ratio("hallucinated", "mentions"),
+        "answers_with_objects",
+        in_table=True,
+        tex="CHAIR$_i$",
+    ),
     Metric(
         "chair_s_refine",
         "CHAIRs (refined)",

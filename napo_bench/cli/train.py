@@ -74,6 +74,7 @@ def train(
     from napo_bench.trainers.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [], variant)
+    suite = f" --suite {MICRO}" if MICRO in (resolved.base, resolved.data, ckpt) else ""
     resolved = replace(resolved, base=ckpt or resolved.base, data=data or resolved.data)
     resolved = replace(resolved, base=named_checkpoint(resolved.base))
     if resolved.data == MICRO:
@@ -105,7 +106,7 @@ def train(
     if processes.is_first():
         if bars.last:
             console.err.print(_summary(bars.last))
-        console.err.print(f"Next: napo-bench eval --ckpt {out}", markup=False, highlight=False, soft_wrap=True)
+        console.err.print(f"Next: napo-bench eval --ckpt {out}{suite}", markup=False, highlight=False, soft_wrap=True)
         console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
 
 

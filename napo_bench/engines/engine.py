@@ -77,8 +77,8 @@ class Engine(Protocol):
     Attributes:
         name: Name for `--engine`, which is that of the entry point.
         takes: Names of EngineOptions that the engine reads. A user who gives another of `trust_remote_code`,
-            `conversation`, `api_base_url` and `request` gets an error. `device` and `dtype` are checked if they are
-            among the names, and have no effect otherwise.
+            `conversation`, `api_base_url` and `request` gets an error. `device` and `dtype` have no effect if they are
+            not among the names.
         fingerprint: Identity of the model: other weights have another fingerprint.
         batch_size: Maximum number of prompts for `generate`.
         in_flight: Number of simultaneous calls of `generate`, in threads.

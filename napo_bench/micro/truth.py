@@ -7,7 +7,7 @@ import re
 from napo_bench.micro.language import NUMBERS, SINGULAR, Question, answers, left_of, one_of
 from napo_bench.micro.world import COLORS, PLACES, SIDES, Scene
 
-Claim = tuple[str, ...]
+Fact = tuple[str, ...]
 """("there", thing), ("absent", thing), ("alone", thing), ("color", thing, color), ("count", thing, number),
 ("look", thing, side), ("left", thing, other), ("more", thing, other), ("place", place), ("says", Yes|No|True|False)."""
 
@@ -26,7 +26,7 @@ _VERDICT = re.compile(r"\W*(yes|no|true|false)\b", re.IGNORECASE)
 VERDICTS = ("is_there", "is_color", "is_number", "is_one", "does_look", "touch", "statement")
 
 
-def claims(text: str, question: Question) -> set[Claim]:
+def claims(text: str, question: Question) -> set[Fact]:
     """The claims of a text that answers a question; "it" is the object that the question is about."""
     if question.kind in VERDICTS:
         verdict = _VERDICT.match(text)
@@ -35,7 +35,7 @@ def claims(text: str, question: Question) -> set[Claim]:
     def thing(word: str) -> str:
         return question.thing if word.lower() == "it" else SINGULAR[word.lower()]
 
-    found: set[Claim] = {("absent", thing(m[2])) for m in _ABSENT.finditer(text)}
+    found: set[Fact] = {("absent", thing(m[2])) for m in _ABSENT.finditer(text)}
     text = _ABSENT.sub("", text)
     for m in _MORE.finditer(text):
         rival = thing(m[2]) if m[2] else question.other if thing(m[1]) == question.thing else question.thing
@@ -60,7 +60,7 @@ def claims(text: str, question: Question) -> set[Claim]:
     return found
 
 
-def holds(claim: Claim, scene: Scene) -> bool:
+def holds(claim: Fact, scene: Scene) -> bool:
     """Whether a claim is true of a scene."""
     kind, *values = claim
     if kind == "place":
@@ -84,7 +84,7 @@ def holds(claim: Claim, scene: Scene) -> bool:
     }[kind]
 
 
-def false_claims(answer: str, question: Question, scene: Scene) -> set[Claim]:
+def false_claims(answer: str, question: Question, scene: Scene) -> set[Fact]:
     """The claims of an answer that are not true of the scene."""
     truth = claims(answers(question, scene)[0], question)
     made = claims(answer, question)

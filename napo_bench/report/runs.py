@@ -99,14 +99,15 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
         found.append(f"Word similarity of {model} (published: {prescribed}).")
     if settings.get("generation", {}).get("temperature") == NOT_SENT:
         found.append("The endpoint accepts no temperature and uses its own.")
-    conversation = settings.get("conversation", _PUBLISHED_CONVERSATION)
-    if conversation != _PUBLISHED_CONVERSATION:
-        found.append(f"Asked in the conversation {conversation} (published: {_PUBLISHED_CONVERSATION}).")
-    profile = settings.get("generation", {}).get("profile")
-    if profile is None:
-        found.append("Stored responses: how they were generated is not recorded.")
-    elif profile != "paper":
-        found.append(f"Generation profile {profile} (published: paper).")
+    if all_benchmarks()[benchmark].in_paper:
+        conversation = settings.get("conversation", _PUBLISHED_CONVERSATION)
+        if conversation != _PUBLISHED_CONVERSATION:
+            found.append(f"Asked in the conversation {conversation} (published: {_PUBLISHED_CONVERSATION}).")
+        profile = settings.get("generation", {}).get("profile")
+        if profile is None:
+            found.append("Stored responses: how they were generated is not recorded.")
+        elif profile != "paper":
+            found.append(f"Generation profile {profile} (published: paper).")
     return found
 
 

@@ -128,16 +128,17 @@ def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
 
     Args:
         runs: Runs of the user.
-        paper: Show the paper's rows; None shows them unless every run was measured in the micro world.
+        paper: Show the paper's rows, in all columns of the paper. None shows them in the columns of the runs'
+            benchmarks, unless every run was measured in the micro world.
     """
-    metrics = _columns(runs)
+    metrics = _columns(runs, paper)
     published = _published_groups("table1.csv", metrics) if _shows_paper(runs, paper) else []
     return _table(1, metrics, published, [(run.name, run) for run in runs])
 
 
-def _columns(runs: Sequence[NamedRun]) -> list[Metric]:
-    """The paper's columns, and those of further benchmarks that a run was measured on."""
-    published = _read_rows("table1.csv")[0]
+def _columns(runs: Sequence[NamedRun], paper: bool | None) -> list[Metric]:
+    """The columns of the benchmarks that a run was measured on, and those of the paper if the user asks for them."""
+    published = _read_rows("table1.csv")[0] if paper else {}
     measured = {name for run in runs for name in run.run.benchmarks}
     return [metric for metric in table_1_metrics() if metric.key in published or metric.benchmark in measured]
 
@@ -415,7 +416,7 @@ def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) 
     known = {metric.key: metric for metric in metrics}
     for metric in metrics:
         values = [metric.format(row.cells[metric.key].value) for row in rows if metric.key in row.cells]
-        if len(values) > 1 and metric.benchmark not in mixed:
+        if len(values) > 1 and metric.benchmark not in mixed and metric.better is not None:
             best[metric.key] = (max if metric.better == "higher" else min)(values, key=float)
     return [
         replace(
@@ -430,9 +431,12 @@ def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) 
 
 
 def _published_groups(name: str, metrics: Sequence[Metric]) -> list[tuple[str, list[Row]]]:
+    """Group -> published rows with a number in one of the columns."""
     groups: dict[str, list[Row]] = {}
     for row in _read_rows(name):
-        groups.setdefault(row["group"], []).append(_published(row, metrics))
+        published = _published(row, metrics)
+        if published.cells:
+            groups.setdefault(row["group"], []).append(published)
     return list(groups.items())
 
 
@@ -495,9 +499,7 @@ def _tex(text: str) -> str:
 
 
 def _tex_head(metric: Metric, marks: Sequence[str]) -> str:
-    chair, index = metric.label[:-1], metric.label[-1]
-    label = f"CHAIR$_{index}$" if chair == "CHAIR" else _tex(metric.label)
-    return f"{label} {_tex(metric.arrow)}{_superscript(marks)}"
+    return f"{metric.tex or _tex(metric.label)} {_tex(metric.arrow)}{_superscript(marks)}"
 
 
 def _superscript(marks: Sequence[str]) -> str:

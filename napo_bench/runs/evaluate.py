@@ -148,7 +148,6 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
     data_dir = resolve_data_dir(options.data_dir)
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
-    tasks = _read_suite(options, data_dir, tell)
     is_new = not (out / "run.json").is_file()
     if is_first and (held := held_run(out)) is not None:
         finished, then = held
@@ -159,6 +158,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         if not replace:
             require_no_replacement(out, then, wanted)
         is_new = then != wanted
+    tasks = _read_suite(options, data_dir, tell)
     tell("Loading", 0, 1)
     engine = engine_named(options.engine_name).open(checkpoint, options.for_engine)
     tell("Loading", 1, 1)
@@ -259,12 +259,9 @@ def suite_named(text: str) -> list[str]:
 
 
 def require_hardware(options: EvalOptions) -> None:
-    """Raises NapoBenchError if the options name a device, a number type or an engine that does not exist."""
-    takes = engine_named(options.engine_name).takes
-    if "dtype" in takes:
-        require_dtype(options.dtype)
-    if "device" in takes:
-        require_device(options.device)
+    """Raises NapoBenchError if the options name a device or a number type that does not exist."""
+    require_dtype(options.dtype)
+    require_device(options.device)
 
 
 def _check(options: EvalOptions) -> None:
@@ -283,6 +280,7 @@ def _check(options: EvalOptions) -> None:
             raise unknown_name("benchmark", name, [*all_tasks(), MICRO], "--suite")
     if options.profile not in PROFILES:
         raise unknown_name("generation profile", options.profile, PROFILES)
+    require_hardware(options)
     takes = engine_named(options.engine_name).takes
     for name in _OF_ENGINES:
         if getattr(options, name) and name not in takes:
@@ -293,7 +291,6 @@ def _check(options: EvalOptions) -> None:
             )
     if options.scoring.pipeline not in PIPELINES:
         raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
-    require_hardware(options)
 
 
 def _read_suite(options: EvalOptions, data_dir: Path, tell: Progress) -> list[TaskQuestions]:

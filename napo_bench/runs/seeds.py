@@ -32,9 +32,9 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Whether the method is "better" or "worse"; "open" if the interval contains 0."""
+        """Whether the method is "better" or "worse"; "open" if the interval contains 0, or no direction is better."""
         low, high = self.interval
-        if low <= 0 <= high:
+        if low <= 0 <= high or self.metric.better is None:
             return "open"
         return "better" if (low > 0) == (self.metric.better == "higher") else "worse"
 

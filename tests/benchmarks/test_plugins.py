@@ -142,6 +142,8 @@ def benchmark(**changes: object) -> Benchmark:
         (lambda: metric(name="F1 score"), "'F1 score' cannot be the name of a metric"),
         (lambda: metric(high=0), "high is 0"),
         (lambda: metric(decimals=1.5), "decimals is 1.5"),
+        (lambda: metric(better=None, decides=True), "needs a better direction and a limit"),
+        (lambda: metric(high=None, pass_fail=True), "needs a better direction and a limit"),
         (lambda: Task("shapes", ("accuracy",), profiles={"greedi": {}}), "no profile 'greedi'"),
         (lambda: Task("shapes", "accuracy"), "metrics is 'accuracy'; a tuple of names"),
         (lambda: Task("shapes", ("accuracy",), max_new_tokens=0), "max_new_tokens is 0"),

@@ -47,7 +47,7 @@ def test_the_checkpoint_is_named_on_stdout_and_all_else_is_on_stderr(command, tm
     assert "Trained on without a vision negative: 1 of 10 rows (row-2)." in err
     assert "Reference" in err and "Training" in err and "4/4" in err
     assert "q, language-biased" in err
-    assert "Next: napo-bench eval --ckpt trained" in err
+    assert "Next: napo-bench eval --ckpt trained --suite micro\n" in err
     assert "epochs: 2.0" in (tmp_path / "trained/recipe.yaml").read_text()
     assert (tmp_path / "trained/model.safetensors").is_file()
     code, out, err = command("--out", "trained", "--set", "epochs=2", "--set", "per_device_batch_size=5", "--resume")

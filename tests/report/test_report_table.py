@@ -147,9 +147,26 @@ def test_equal_printed_numbers_are_both_bold(runs):
 
 
 def test_benchmarks_that_a_run_lacks_are_empty_cells(runs):
-    table = table_1([named("part", make_run(0.5, 1, sizes={"mmhal": 96}))])
-    assert set(ours(table)["part"].cells) == {"mmhal.score", "mmhal.hal_rate"}
+    runs = [named(name, make_run(0.5, 1, sizes={name: 96})) for name in ("mmhal", "vlind")]
+    table = table_1(runs)
+    assert set(ours(table)["mmhal"].cells) == {"mmhal.score", "mmhal.hal_rate"}
     assert "–" in to_markdown(table)
+
+
+def test_benchmarks_that_no_run_has_are_no_columns_unless_the_papers_rows_are_asked_for():
+    runs = [named("part", make_run(0.5, 1, sizes={"vlind": 96}))]
+    table = table_1(runs)
+    assert [metric.key for metric in table.metrics] == ["vlind.cb", "vlind.lp"]
+    published = [row for _, rows in table.groups[:-1] for row in rows]
+    assert len(published) > 3 and all(row.cells for row in published)
+    assert [metric.key for metric in table_1(runs, paper=True).metrics] == list(PAPER_KEYS.values())
+
+
+def test_a_metric_without_a_better_direction_has_no_best(runs, monkeypatch):
+    words = all_metrics()["object_halbench.mean_words"]
+    monkeypatch.setattr("napo_bench.report.table.table_1_metrics", lambda: (words,))
+    rows = ours(table_1(runs))
+    assert len(rows) > 1 and not any(row.cells[words.key].best for row in rows.values())
 
 
 # What is not comparable is marked

@@ -105,6 +105,7 @@ def test_the_run_says_where_it_comes_from(finished: Path, checkpoint: str, data:
         "profile": "greedy",
         "batch_size": 8,
         "seed": 0,
+        "engine": "hf",
         "dtype": "float32",
         "device": "cpu",
         "processes": 1,
@@ -469,6 +470,12 @@ def test_an_image_that_is_a_git_lfs_pointer_is_found_before_the_model_is_loaded(
     (damaged / "amber/images/AMBER_2.jpg").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
     with pytest.raises(NapoBenchError, match=r"or Git LFS pointers; the first is .*AMBER_2\.jpg"):
         evaluate(checkpoint, tmp_path / "run", dataclasses.replace(options, suite=["amber"], data_dir=damaged))
+
+
+def test_missing_data_is_found_before_the_checkpoint_is_opened(options: EvalOptions, tmp_path: Path) -> None:
+    with pytest.raises(NapoBenchError) as caught:
+        evaluate("no-such-org/no-such-model", tmp_path / "run", dataclasses.replace(options, data_dir=tmp_path / "nix"))
+    assert str(tmp_path / "nix") in str(caught.value) and "no-such-model" not in str(caught.value)
 
 
 def test_missing_data_is_found_before_the_model_is_loaded(

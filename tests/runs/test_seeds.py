@@ -5,7 +5,8 @@ import math
 import pytest
 from synthetic_runs import make_run
 
-from napo_bench.runs.seeds import differences, pooled
+from napo_bench.benchmarks.metrics import metric_named
+from napo_bench.runs.seeds import Difference, differences, pooled
 
 
 def cb(run):
@@ -35,6 +36,11 @@ def test_a_method_that_is_clearly_better_is_called_so_in_the_metrics_own_directi
         verdicts = {row.metric.key: row.verdict for row in differences(base, runs)}
         assert verdicts["vlind.cb"] == "better" and verdicts["object_halbench.chair_s"] == "better"
     assert {row.metric.key: row.verdict for row in differences(method, [base])}["amber.chair"] == "worse"
+
+
+def test_a_difference_of_a_metric_without_a_better_direction_stays_open():
+    metric = metric_named("object_halbench.mean_words")
+    assert Difference(metric, base=10.0, value=20.0, interval=(8.0, 12.0)).verdict == "open"
 
 
 def test_equal_runs_stay_open():

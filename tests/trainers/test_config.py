@@ -202,3 +202,15 @@ def test_a_mistake_in_a_recipe_names_the_key_and_what_is_expected(tmp_path, text
 def test_a_mistake_on_the_command_line_names_what_is_meant(source, override, message):
     with pytest.raises(NapoBenchError, match=message.replace("?", r"\?")):
         load_recipe(source, [override] if override else [])
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_variant_is_refused(empty):
+    with pytest.raises(NapoBenchError, match="--variant is empty"):
+        load_recipe("micro-napo", variant=empty)
+
+
+def test_a_mistyped_variant_is_answered_with_the_nearest_names_alone():
+    with pytest.raises(NapoBenchError) as raised:
+        load_recipe("micro-napo", variant="lb11")
+    assert raised.value.hint.startswith("Did you mean micro-napo-lb1") and len(raised.value.hint) < 120

@@ -48,7 +48,7 @@ def _lists(reply: str) -> Iterator[str]:
 def _texts(part: str) -> list[str] | None:
     try:
         objects = json.loads(files.whole_characters(part.encode()))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return objects if isinstance(objects, list) and all(isinstance(name, str) for name in objects) else None
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from napo_bench.core import disk, processes
+from napo_bench.core import disk, processes, urls
 from napo_bench.core.errors import NapoBenchError
 
 LOCK_NAME = ".napo-bench.lock"
@@ -104,7 +104,7 @@ def _owner() -> dict[str, Any]:
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "started": _started(os.getpid()),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *map(urls.without_secrets, sys.argv[1:])]),
         "since": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
     }
 

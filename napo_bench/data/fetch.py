@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from napo_bench.core import disk, files, hub
+from napo_bench.core import disk, files, hub, urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.data.sources import HubFolder, Source, WebArchive, WebFile
@@ -50,9 +50,11 @@ def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: 
         Whether a file was fetched; False if all files were there, unchanged.
 
     Raises:
-        NapoBenchError: no network, not found, not the expected bytes, disk full. Received bytes are kept, so the same
-            call continues the download.
+        NapoBenchError: `base_url` is no URL, no network, not found, not the expected bytes, disk full. Received bytes
+            are kept, so the same call continues the download.
     """
+    if base_url is not None:
+        urls.require(base_url, "the mirror", query=True)
     try:
         if isinstance(source, WebFile):
             return _fetch_file(source, root, base_url, progress)
@@ -79,18 +81,19 @@ def _fetch_file(source: WebFile, root: Path, base_url: str | None, progress: Pro
             )
         _lock(root, source.target, sha256=actual)
         return False
-    url = f"{base_url.rstrip('/')}/{source.target}" if base_url else source.url
+    url = urls.join(base_url, source.target) if base_url else source.url
+    shown = urls.public(url) if base_url else url
     part = _partial(root, source.target)
-    _download(url, part, progress)
+    _download(url, shown, part, progress)
     if source.constant and not base_url:
         files.write_text(part, _string_constant(part, source.constant, url))
     actual = files.sha256_file(part)
     if expected and actual != expected:
         part.unlink()
-        raise _wrong_bytes(url, f"SHA-256 {actual}", expected)
+        raise _wrong_bytes(shown, f"SHA-256 {actual}", expected)
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
-    _lock(root, source.target, sha256=actual, url=url)
+    _lock(root, source.target, sha256=actual, url=shown)
     return True
 
 
@@ -99,23 +102,24 @@ def _fetch_archive(source: WebArchive, root: Path, base_url: str | None, progres
         return False
     folder = root / source.target
     entry = f"{PurePosixPath(source.target).parent}/{source.name}"
-    url = f"{base_url.rstrip('/')}/{entry}" if base_url else source.url
+    url = urls.join(base_url, entry) if base_url else source.url
+    shown = urls.public(url) if base_url else url
     part = _partial(root, entry)
-    _download(url, part, progress)
+    _download(url, shown, part, progress)
     sha256 = files.sha256_file(part)
     locked = _read_lock(root).get(entry, {}).get("sha256", "")
     if source.md5 and (md5 := _md5_file(part)) != source.md5:
         part.unlink()
-        raise _wrong_bytes(url, f"MD5 {md5}", source.md5)
+        raise _wrong_bytes(shown, f"MD5 {md5}", source.md5)
     if locked and sha256 != locked:
         part.unlink()
-        raise _wrong_bytes(url, f"SHA-256 {sha256}", locked)
+        raise _wrong_bytes(shown, f"SHA-256 {sha256}", locked)
     try:
-        _extract(part, source, folder, url)
+        _extract(part, source, folder, shown)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         part.unlink()
-        raise NapoBenchError(f"What {url} sent is no sound zip archive: {error}.") from None
-    _lock(root, entry, sha256=sha256, url=url)
+        raise NapoBenchError(f"What {shown} sent is no sound zip archive: {error}.") from None
+    _lock(root, entry, sha256=sha256, url=shown)
     part.unlink()
     return True
 
@@ -265,8 +269,10 @@ def _unpack(path: Path, patterns: Sequence[str], folder: Path) -> int:
     return written
 
 
-def _download(url: str, part: Path, progress: Progress) -> None:
+def _download(url: str, shown: str, part: Path, progress: Progress) -> None:
     """Download `url` into `part`. An interrupted download is continued if the server supports it.
+
+    Messages name the address as `shown`.
 
     Received bytes are used only with their validator (ETag or date): a file that has changed is fetched from its
     beginning.
@@ -277,7 +283,7 @@ def _download(url: str, part: Path, progress: Progress) -> None:
         for attempt in range(_ATTEMPTS):
             time.sleep(attempt * _PAUSE_SECONDS)
             try:
-                _stream(client, url, part, progress)
+                _stream(client, url, shown, part, progress)
                 _validator_path(part).unlink(missing_ok=True)
                 return
             except httpx.HTTPStatusError as error:
@@ -290,10 +296,12 @@ def _download(url: str, part: Path, progress: Progress) -> None:
             except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
                 reason = str(error)
                 break
-    raise NapoBenchError(f"{url} cannot be fetched: {reason}.")
+    raise NapoBenchError(f"{shown} cannot be fetched: {urls.without_secrets(reason, urls.secrets_of(url))}.")
 
 
-def _stream(client: httpx.Client, url: str, part: Path, progress: Progress, confirmed: bool = False) -> None:
+def _stream(
+    client: httpx.Client, url: str, shown: str, part: Path, progress: Progress, confirmed: bool = False
+) -> None:
     validator_path = _validator_path(part)
     headers = {"Accept-Encoding": "identity"}
     here = part.stat().st_size if part.is_file() and validator_path.is_file() else 0
@@ -302,7 +310,7 @@ def _stream(client: httpx.Client, url: str, part: Path, progress: Progress, conf
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and here:
             part.unlink()
-            return _stream(client, url, part, progress, confirmed)
+            return _stream(client, url, shown, part, progress, confirmed)
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             here = 0
         blocks = response.iter_bytes()
@@ -312,12 +320,12 @@ def _stream(client: httpx.Client, url: str, part: Path, progress: Progress, conf
             if not page.is_quota:
                 response.raise_for_status()
                 if not confirmed and (onward := page.confirmed(str(response.url))):
-                    return _stream(client, onward, part, progress, confirmed=True)
-            raise page.error(url)
+                    return _stream(client, onward, shown, part, progress, confirmed=True)
+            raise page.error(shown)
         response.raise_for_status()
         if not here and files.is_lfs_pointer(start):
             raise NapoBenchError(
-                f"{url} sent a Git LFS pointer in place of the file.",
+                f"{shown} sent a Git LFS pointer in place of the file.",
                 "Get the file from its source: clone the repository and run `git lfs pull` there.",
             )
         etag = response.headers.get("ETag", "")

@@ -94,8 +94,10 @@ def read_reply(content: bytes) -> ReplyBody:
     """
     try:
         value = msgspec.json.decode(files.whole_characters(content))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise PassingShapeError(f"a reply that is no chat completion ({error})") from None
+    except RecursionError:
+        raise LastingShapeError("a reply that is no chat completion (too many brackets inside each other)") from None
     if isinstance(value, dict) and value.get("error"):
         raise PassingShapeError(f"an error in place of a completion: {json.dumps(value['error'], ensure_ascii=False)}")
     if isinstance(value, dict) and "choices" in value and not value["choices"]:

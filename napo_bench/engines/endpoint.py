@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import openai
 
+from napo_bench.core import urls
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.engines import chat
+from napo_bench.engines import chat, limits
 from napo_bench.engines.answer import Completion
 from napo_bench.engines.threads import StoppedError
 
@@ -38,6 +38,7 @@ _FIRST_WAIT = 1.0
 _LONGEST_WAIT = 60.0
 _LONGEST_RETRY_AFTER = 600.0
 _LONGEST_QUOTE = 400
+_LONGEST_READ = 10_000
 _TRANSIENT_STATUS = {408, 409, 425, 429}
 _EVERY_PROMPT = 3
 MAX_REFUSED = 0.01
@@ -57,6 +58,8 @@ class Endpoint:
         retries: Maximum number of repeated requests for one completion.
         request: Fields of every request, which replace those of the settings; None leaves a field out.
         max_refused: Share of the prompts of `asking`, rounded up to a whole prompt, that may be refused.
+        max_bytes: Maximum size of one reply.
+        max_seconds: Maximum time of one reply, from its first byte to its last.
 
     Raises:
         NapoBenchError: the URL is invalid, the key cannot be sent, or the default URL needs a key and there is none.
@@ -72,19 +75,20 @@ class Endpoint:
         retries: int = 6,
         request: Mapping[str, Any] | None = None,
         max_refused: float = MAX_REFUSED,
+        max_bytes: int = limits.MAX_BYTES,
+        max_seconds: float = limits.MAX_SECONDS,
     ) -> None:
         if api_key is None and base_url is None:
             raise NapoBenchError(f"No API key for {model}.", "Set OPENAI_API_KEY, or give the URL of another server.")
         if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
             raise NapoBenchError(f"The API key for {model} holds characters that no key has.", "Set it again.")
-        if base_url is not None and not _is_url(base_url):
-            raise NapoBenchError(
-                f"The URL of {model} is {base_url.rpartition('@')[2]!r}; http://localhost:8000/v1 is how one looks."
-            )
-        self._client = openai.OpenAI(api_key=api_key or "none", base_url=base_url, max_retries=0, timeout=timeout)
+        if base_url is not None:
+            urls.require(base_url, model)
+        self._client = limits.client(api_key or "none", base_url, timeout, max_bytes, max_seconds)
         self._api_key = api_key
         self.model = model
-        self.url = public_url(str(self._client.base_url))
+        self.url = urls.public(str(self._client.base_url))
+        self._secrets = [secret for secret in (api_key, *urls.secrets_of(base_url or "")) if secret]
         self._max_requests = max_requests
         self._timeout = timeout
         self._retries = retries
@@ -234,17 +238,23 @@ class Endpoint:
             raise _TransientError(self._quote(str(error))) from None
         except chat.LastingShapeError as error:
             if not self._reached:
-                raise self._failure(f"sends {error}", "Give the URL of a chat-completions endpoint.") from None
+                said = self._quote(str(error))
+                raise self._failure(f"sends {said}", "Give the URL of a chat-completions endpoint.") from None
             raise _RefusalError(self._quote(str(error)), 200, "shape") from None
+        except limits.TooLargeError as error:
+            raise self._too_large(error) from None
         except openai.APITimeoutError:
             raise _TransientError(f"no reply within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, limits.TooLargeError):
+                raise self._too_large(error.__cause__) from None
             # By name: the HTTP library under the openai client depends on the client's version.
             if not self._reached and type(error.__cause__).__name__ == "ConnectError":
+                reason = self._quote(str(error.__cause__))
                 raise self._failure(
-                    f"cannot be reached: {error.__cause__}", "Check the URL, and that the server runs."
+                    f"cannot be reached: {reason}", "Check the URL, and that the server runs."
                 ) from None
-            raise _TransientError(f"connection lost ({error.__cause__ or error})") from None
+            raise _TransientError(f"connection lost ({self._quote(str(error.__cause__ or error))})") from None
         except openai.APIStatusError as error:
             if name := chat.unsupported_field(chat.error_text(error.body), error.code, error.param, sent, self.request):
                 return self._send_without(name, messages, fields)
@@ -260,6 +270,11 @@ class Endpoint:
             thoughts=body.thoughts,
             request=sent,
         )
+
+    def _too_large(self, error: limits.TooLargeError) -> Exception:
+        if not self._reached:
+            return self._failure(f"sends {error}", "Give the URL of a chat-completions endpoint.")
+        return _RefusalError(str(error), 200, "too large")
 
     def _send_without(self, name: str, messages: Messages, fields: Mapping[str, Any]) -> Completion:
         """Send the request without a field that the endpoint refuses. If this request is refused too, the field was not
@@ -308,8 +323,8 @@ class Endpoint:
         return NapoBenchError(f"{self.model} at {self.url} {what.rstrip('.')}.", hint)
 
     def _quote(self, text: str) -> str:
-        """The endpoint's message, shortened and without the key."""
-        return textwrap.shorten(text.replace(self._api_key, "***") if self._api_key else text, _LONGEST_QUOTE)
+        """The endpoint's message, shortened and without secrets."""
+        return textwrap.shorten(urls.without_secrets(text[:_LONGEST_READ], self._secrets), _LONGEST_QUOTE)
 
 
 class _TransientError(Exception):
@@ -342,17 +357,3 @@ def _retry_after(header: str | None) -> float | None:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return None
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def public_url(url: str) -> str:
-    """The URL without user, password, query and closing slash."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))

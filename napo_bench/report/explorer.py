@@ -15,7 +15,7 @@ import jinja2
 from napo_bench.benchmarks import all_benchmarks, benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, sample_values
 from napo_bench.benchmarks.view import View
-from napo_bench.core import files
+from napo_bench.core import files, urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
 from napo_bench.report.panel import HEADS
@@ -116,7 +116,7 @@ def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
     lines = {
         "Checkpoint": [] if checkpoint is None else [checkpoint.name, checkpoint.fingerprint[:16]],
         "Responses": [] if responses is None else [responses.path],
-        "Command": [provenance.command],
+        "Command": [urls.without_secrets(provenance.command)],
         "Versions": [", ".join(f"{name} {version}" for name, version in provenance.versions.items())],
     }
     label_of = benchmark_labels()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from napo_bench.core import files
+from napo_bench.core import files, urls
 from napo_bench.core.paths import MICRO_STAMP
 
 _PACKAGES = ("napo-bench", "lmms-eval", "transformers", "torch", "peft", "nltk", "spacy", "openai", "numpy")
@@ -151,8 +151,8 @@ class Provenance:
 
 
 def given_command() -> str:
-    """The command line of this process, as a shell takes it."""
-    return shlex.join(["napo-bench", *sys.argv[1:]])
+    """The command line of this process, as a shell takes it, without the secrets of URLs."""
+    return shlex.join(["napo-bench", *map(urls.without_secrets, sys.argv[1:])])
 
 
 def package_versions() -> dict[str, str]:

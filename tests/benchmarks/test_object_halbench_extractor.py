@@ -67,3 +67,8 @@ def test_a_two_word_term_wins_over_the_runs_of_nouns(terms):
 
 def test_terms_are_unique_and_in_order(terms):
     assert terms("car", "dog", "cars") == ["car", "dog"]
+
+
+@pytest.mark.parametrize("reply", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, "[" + "9" * 5000 + "]"])
+def test_a_reply_that_no_reader_can_take_has_no_objects(reply: str) -> None:
+    assert parse_objects(reply) is None

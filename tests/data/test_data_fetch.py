@@ -544,3 +544,20 @@ def test_every_source_but_vlind_is_pinned_to_a_commit_or_a_digest() -> None:
         )
     ]
     assert loose == ["vlind", "amber/images"]
+
+
+def test_a_mirrors_query_is_sent_and_no_secret_of_its_url_is_shown_or_stored(site: Site, tmp_path: Path) -> None:
+    secret = "pa55w0rd"
+    mirror = site.url.replace("://", f"://user:{secret}@") + f"?token={secret}"
+    source = WebFile("amber/a.json", "https://nowhere.invalid/a.json")
+    with pytest.raises(NapoBenchError, match="cannot be fetched") as caught:
+        fetch(source, tmp_path, base_url=mirror)
+    assert secret not in str(caught.value)
+    site.pages["/amber/a.json"] = b"{}"
+    assert fetch(source, tmp_path, base_url=mirror)
+    assert site.queries[-1] == f"token={secret}" and site.requests[-1][0] == "/amber/a.json"
+    assert secret not in (tmp_path / "sources.lock.json").read_text()
+    for odd in (f"http://user:{secret}@host:port", f"user:{secret}@host"):
+        with pytest.raises(NapoBenchError, match="The URL of the mirror") as caught:
+            fetch(source, tmp_path / "other", base_url=odd)
+        assert secret not in str(caught.value)

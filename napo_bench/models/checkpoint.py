@@ -1,4 +1,4 @@
-"""A checkpoint on disk: full weights, or a PEFT adapter and its base; safetensors only."""
+"""A checkpoint on disk: full weights, or a PEFT adapter and its base; safetensors, or LLaVA's original layout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.models import soundness
+from napo_bench.models import original_llava, soundness
 from napo_bench.models.families import family_of
+from napo_bench.models.original_llava import OriginalLlava
 from napo_bench.models.threads import choose_threads
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -52,12 +53,14 @@ class Checkpoint:
         folder: Folder of weights and configuration; for an adapter, the base's folder.
         adapter: Folder of the PEFT adapter; None if the checkpoint is no adapter.
         trust_remote_code: Run code that the checkpoint brings.
+        original: The parts of a checkpoint in the layout of LLaVA's code; None for the layout of transformers.
     """
 
     name: str
     folder: Path
     adapter: Path | None = None
     trust_remote_code: bool = False
+    original: OriginalLlava | None = None
 
     @classmethod
     def open(cls, name: str, *, trust_remote_code: bool = False) -> Self:
@@ -68,38 +71,36 @@ class Checkpoint:
             trust_remote_code: Run code that the checkpoint brings.
 
         Raises:
-            NapoBenchError: the checkpoint does not exist, or its weights are no safetensors.
+            NapoBenchError: the checkpoint does not exist, or its weights can only be read by running a pickle.
         """
         folder = _folder(name)
-        weights(folder)
         where = folder / "adapter_config.json"
         if not where.is_file():
-            return cls(name, folder, trust_remote_code=trust_remote_code)
+            original = OriginalLlava.find(name, folder, None, _folder)
+            if original is None:
+                weights(folder)
+            return cls(name, folder, None, trust_remote_code, original)
         base = files.field(files.read_json(where), "base_model_name_or_path", str, str(where))
         try:
             base_folder = _folder(base)
-            weights(base_folder)
+            original = OriginalLlava.find(name, folder, base, _folder)
+            if original is None:
+                weights(folder)
+                weights(base_folder)
             if (base_folder / where.name).is_file():
                 raise NapoBenchError(f"{base_folder} is itself an adapter.", "Merge it into its base first.")
         except NapoBenchError as error:
             raise NapoBenchError(
                 f"{name} is an adapter on {base}. {error.message}", error.hint + f"\nThe base's name is in {where}."
             ) from None
-        return cls(name, base_folder, folder, trust_remote_code)
+        return cls(name, base_folder, folder, trust_remote_code, original)
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over the contents of every file that an answer depends on, including an adapter's base.
 
         Python files count only if the checkpoint's code is trusted. Otherwise they are never run.
         """
-        folders = {"model": self.folder, "adapter": self.adapter}
-        own = [
-            (f"{part}/{path.relative_to(folder).as_posix()}", path)
-            for part, folder in folders.items()
-            if folder
-            for path in sorted([*_own_files(folder), *weights(folder)])
-            if path.suffix != ".py" or self.trust_remote_code
-        ]
+        own = [(name, path) for name, path in self._files() if path.suffix != ".py" or self.trust_remote_code]
         contents = digests.sha256(path for _, path in own)
         lines = [f"{name} {content}\n" for (name, _), content in zip(own, contents, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -112,25 +113,49 @@ class Checkpoint:
         Raises:
             NapoBenchError: a part is damaged or missing, or two parts do not fit each other.
         """
-        for folder in filter(None, (self.folder, self.adapter)):
-            soundness.require_json(_own_files(folder))
-        if self.adapter is not None:
+        soundness.require_json(path for _, path in self._files())
+        if self.adapter is not None and self.original is None:
             soundness.require_whole_adapter(self.adapter)
         config = self.load_config()
         processor = self.load_processor()
         soundness.require_tokens(self.name, processor, config)
         soundness.require_generation(self.folder)
         with _explained(self.folder, "model", _OTHER_CONFIG):
-            base = soundness.skeleton(self.folder, config)
+            original = self.original
+            base = soundness.skeleton(self.folder, config) if original is None else original.skeleton(config)
             if base is not None:
                 soundness.require_image_features(self.name, processor, config, base)
-        if base is not None and self.adapter is not None:
+        if base is not None and original is None and self.adapter is not None:
             with _explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
                 soundness.require_adapter(self.adapter, base)
         return config, processor
 
+    def _files(self) -> list[tuple[str, Path]]:
+        """Every file that an answer depends on, with the name that the fingerprint has for the file."""
+        if self.original is not None:
+            own = self.original.parts() + [("adapter", path) for path in self._own_processor]
+            return [(f"{part}/{path.name}", path) for part, path in dict.fromkeys(own)]
+        return [
+            (f"{part}/{path.relative_to(folder).as_posix()}", path)
+            for part, folder in {"model": self.folder, "adapter": self.adapter}.items()
+            if folder
+            for path in sorted([*_own_files(folder), *weights(folder)])
+        ]
+
+    @property
+    def _own_processor(self) -> list[Path]:
+        """The files of a processor that the adapter's folder has; none if the folder has no processor."""
+        folder = self.adapter
+        if folder is None or not any((folder / name).is_file() for name in soundness.PROCESSOR_FILES):
+            return []
+        names = ("config.json", "generation_config.json", "adapter_config.json")
+        return [path for path in _own_files(folder) if path.suffix != ".safetensors" and path.name not in names]
+
     def load_config(self) -> Any:
         """The model's configuration. Raises NapoBenchError for a text-only model."""
+        if self.original is not None:
+            with _explained(self.original.settings, "configuration", _OTHER_CONFIG):
+                return self.original.config()
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -153,6 +178,9 @@ class Checkpoint:
         """
         from transformers import AutoProcessor, AutoTokenizer
 
+        if self.original is not None and not self._own_processor:
+            with _explained(self.folder, "processor", soundness.FETCH_AGAIN):
+                return _complete(self.folder, self.original.processor(), self.load_config())
         places = [self.folder] if self.adapter is None else [self.adapter, self.folder]
         names = soundness.PROCESSOR_FILES
         folder = next((place for place in places if any((place / name).is_file() for name in names)), None)
@@ -178,10 +206,7 @@ class Checkpoint:
                 f"{folder}: its processor, {type(processor).__name__}, lacks a tokenizer or an image processor.",
                 _COPY_PROCESSOR,
             )
-        if processor.tokenizer.pad_token is None:
-            processor.tokenizer.pad_token = processor.tokenizer.eos_token
-        soundness.complete_processor(folder, processor, config)
-        return processor
+        return _complete(folder, processor, config)
 
     def load_model(self, device: Any, dtype: Any) -> Any:
         """The model, in evaluation mode; an adapter is merged into its base.
@@ -197,6 +222,8 @@ class Checkpoint:
         from transformers import AutoModelForImageTextToText
 
         choose_threads(self.folder, torch.device(device).type)
+        if self.original is not None:
+            return self._load_original(self.original, device, dtype)
         from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
         with _explained(self.folder, "weights", soundness.FETCH_AGAIN):
             try:
@@ -210,10 +237,7 @@ class Checkpoint:
                     output_loading_info=True,
                 )
             except torch.OutOfMemoryError:
-                raise NapoBenchError(
-                    f"{self.name} does not fit into the memory of {device}.",
-                    "Use a larger one; eval also takes --dtype bfloat16, and train a -lora recipe.",
-                ) from None
+                raise self._too_large(device) from None
         soundness.require_landed(self.folder, loading)
         soundness.require_finite(self.folder, model)
         if self.adapter is not None:
@@ -224,9 +248,39 @@ class Checkpoint:
             soundness.require_finite(self.adapter, model)
         return model.eval()
 
+    def _load_original(self, original: OriginalLlava, device: Any, dtype: Any) -> Any:
+        import torch
 
-def _folder(name: str) -> Path:
-    """The local folder of a checkpoint. A checkpoint on the hub is fetched into the hub's cache."""
+        with _explained(self.adapter or self.folder, "weights", soundness.FETCH_AGAIN):
+            try:
+                model = original.load(self.load_config(), device, dtype)
+            except torch.OutOfMemoryError:
+                raise self._too_large(device) from None
+        soundness.require_finite(self.adapter or self.folder, model)
+        return model.eval()
+
+    def _too_large(self, device: Any) -> NapoBenchError:
+        return NapoBenchError(
+            f"{self.name} does not fit into the memory of {device}.",
+            "Use a larger one; eval also takes --dtype bfloat16, and train a -lora recipe.",
+        )
+
+
+def _complete(folder: Path, processor: Any, config: Any) -> Any:
+    """The processor with a token for padding, and with the fields that an older transformers left out."""
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    soundness.complete_processor(folder, processor, config)
+    return processor
+
+
+def _folder(name: str, pickled: bool = False) -> Path:
+    """The local folder of a checkpoint. A checkpoint on the hub is fetched into the hub's cache.
+
+    Args:
+        name: A local folder or a hub name.
+        pickled: Fetch weights that are no safetensors too, if there are no safetensors.
+    """
     if not name.strip():
         raise NapoBenchError("The name of the checkpoint is empty.", _GIVE_ONE)
     path = Path(name)
@@ -239,8 +293,13 @@ def _folder(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    wanted: tuple[str, ...] = (*_FILES, *_FETCHED_WEIGHTS)
+    if pickled:
+        wanted = (*wanted, *original_llava.BESIDE)
+        if not any(path for pattern in _FETCHED_WEIGHTS for path in _folder(name).glob(pattern)):
+            wanted = (*wanted, *original_llava.PICKLED)
     try:
-        return Path(snapshot_download(name, allow_patterns=[*_FILES, *_FETCHED_WEIGHTS], ignore_patterns=["*/*"]))
+        return Path(snapshot_download(name, allow_patterns=list(wanted), ignore_patterns=["*/*"]))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise NapoBenchError(
             f"{name} is no folder here, and cannot be fetched from the Hugging Face hub: {_first_line(error)}",

@@ -158,7 +158,9 @@ class Conversation:
             )
         name = _named(processor, config, name)
         template = _own_template(processor) if name == OWN else SYSTEM_LINES[name] + _TURNS
-        square = _mean_colour(processor) if name != OWN and image == "pad" else None
+        # Only a checkpoint of LLaVA's original layout says what it was trained with.
+        padded = image == "pad" and getattr(config, "image_aspect_ratio", "pad") == "pad"
+        square = _mean_colour(processor) if name != OWN and padded else None
         prompt = _render(processor, template, _PROBE, has_image=True)
         both = _render(processor, template, _PROBE, has_image=True, answer=_PROBE[::-1])
         lead, tail = "", eos

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 from napo_bench.core import files
@@ -23,8 +24,9 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FETCH_AGAIN = "Fetch or save the checkpoint again."
 _SAME_SOURCE = "Take weights, config.json, processor and tokenizer from the same checkpoint."
 _CONVERTED = (
-    "These are the names of LLaVA's original code. Give the same checkpoint in the layout of transformers: "
-    "the organisation llava-hf has them, for example llava-hf/llava-1.5-7b-hf."
+    "These are the names of LLaVA's original code, and config.json is none of that code (it has no mm_vision_tower). "
+    "Give the checkpoint with its own config.json, or the same checkpoint in the layout of transformers: the "
+    "organisation llava-hf has them, for example llava-hf/llava-1.5-7b-hf."
 )
 _ORIGINAL_NAMES = ("mm_projector", "vision_tower.vision_tower")
 _BESIDE_AN_ADAPTER = ("non_lora_trainables.bin", "mm_projector.bin")
@@ -149,28 +151,33 @@ def require_generation(folder: Path) -> None:
                 )
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers loads: one file, or the shards of the index.
+def weight_files(folder: Path, name: str = WEIGHTS) -> list[Path]:
+    """The files of weights that transformers loads: one file, or the shards of the index.
 
-    A file may be a link, as in the hub's cache: its content is hashed, and is read as safetensors alone.
+    Args:
+        folder: Folder of the weights.
+        name: Name of the one file.
+
+    A file may be a link, as in the hub's cache: its content is hashed, and is read as what its suffix says.
 
     Raises:
         NapoBenchError: there are no such files, or a shard of the index is missing, no safetensors, or outside the
             folder.
     """
-    whole, index = folder / WEIGHTS, folder / INDEX
+    whole, index = folder / name, folder / f"{name}.index.json"
     if whole.is_file():
         return [whole]
     if not index.is_file():
-        raise NapoBenchError(f"{folder} has neither model.safetensors nor {index.name}.", FETCH_AGAIN)
+        raise NapoBenchError(f"{folder} has neither {name} nor {index.name}.", FETCH_AGAIN)
     named = files.field(files.read_json(index), "weight_map", dict, str(index))
     shards = sorted({files.field(named, weight, str, f"{index}, weight_map") for weight in named})
     for shard in shards:
         place = PurePosixPath(shard)
-        if place.is_absolute() or ".." in place.parts or place.suffix != ".safetensors":
+        kind = whole.suffix.removeprefix(".")
+        if place.is_absolute() or ".." in place.parts or place.suffix != whole.suffix:
             raise NapoBenchError(
-                f"{index} names {shard!r:.120}; a safetensors file below its own folder is expected.",
-                f"Weights are loaded from safetensors alone, and from no other folder. {FETCH_AGAIN}",
+                f"{index} names {shard!r:.120}; a {kind} file below its own folder is expected.",
+                f"Weights are loaded from {kind} files alone, and from no other folder. {FETCH_AGAIN}",
             )
         if not files.is_file(folder / shard):
             raise NapoBenchError(f"{folder / shard!s:.400} is missing; {index.name} names it.", FETCH_AGAIN)
@@ -235,7 +242,7 @@ def skeleton(folder: Path, config: Any) -> Any:
 
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or hasattr(config, "quantization_config"):
         return None
-    stored = _stored_shapes(weight_files(folder))
+    stored = stored_shapes(weight_files(folder))
     of_family: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     with _quiet():
         model, loading = of_family.from_pretrained(
@@ -342,15 +349,44 @@ def require_adapter(folder: Path, base: Any) -> None:
     """
     from peft import PeftConfig, PeftModel
 
-    hint = f"The adapter is another base's, or was saved in another layout: see {folder / 'adapter_config.json'}."
     settings = PeftConfig.from_pretrained(str(folder))
     settings.inference_mode = True
-    try:
+    with _adapter_matched(folder):
         adapted = PeftModel(base, settings, low_cpu_mem_usage=True)
         result = adapted.load_adapter(str(folder), "default", torch_device="cpu", low_cpu_mem_usage=True)
+    _require_adapter_landed(folder, result)
+
+
+def with_adapter(folder: Path, base: Any, settings: Any, state: Mapping[str, Any]) -> Any:
+    """A model with a PEFT adapter whose weights were read already.
+
+    Args:
+        folder: Folder of the adapter, for messages.
+        base: The model without the adapter.
+        settings: PEFT's configuration of the adapter.
+        state: PEFT's name -> weight.
+
+    Raises:
+        NapoBenchError: a weight of the adapter matches no weight of the base, has another shape, or is missing.
+    """
+    from peft import PeftModel, set_peft_model_state_dict
+
+    with _adapter_matched(folder):
+        adapted = PeftModel(base, settings, low_cpu_mem_usage=True)
+        result = set_peft_model_state_dict(adapted, dict(state), low_cpu_mem_usage=True)
+    missing = [key for key in result.missing_keys if "lora_" in key]
+    _require_adapter_landed(folder, SimpleNamespace(unexpected_keys=result.unexpected_keys, missing_keys=missing))
+    return adapted
+
+
+@contextmanager
+def _adapter_matched(folder: Path) -> Iterator[None]:
+    """Turn what PEFT raises about weights that are missing or of another shape into one message."""
+    try:
+        yield
     except KeyError as error:
         raise NapoBenchError(
-            f"{folder}: the weight {error} that adapter_config.json asks for is missing.", hint
+            f"{folder}: the weight {error} that adapter_config.json asks for is missing.", _other_base(folder)
         ) from None
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
@@ -358,20 +394,32 @@ def require_adapter(folder: Path, base: Any) -> None:
             raise
         raise NapoBenchError(
             f"{folder}: {len(lines)} weights of the adapter have another shape than its base: {_first(lines, '; ')}",
-            hint,
+            _other_base(folder),
         ) from None
+
+
+def _require_adapter_landed(folder: Path, result: Any) -> None:
     if result.unexpected_keys:
         raise NapoBenchError(
             f"{folder}: {len(result.unexpected_keys)} weights of the adapter have no place in its base: "
             f"{_first(sorted(result.unexpected_keys))}.",
-            hint,
+            _other_base(folder),
         )
-    if result.missing_keys:
+    require_no_gap(folder, result.missing_keys)
+
+
+def require_no_gap(folder: Path, missing: Iterable[str]) -> None:
+    """Raises NapoBenchError if weights of an adapter are missing. The error names five weights."""
+    names = sorted(missing)
+    if names:
         raise NapoBenchError(
-            f"{folder}: {len(result.missing_keys)} weights that adapter_config.json asks for are missing: "
-            f"{_first(sorted(result.missing_keys))}.",
-            hint,
+            f"{folder}: {len(names)} weights that adapter_config.json asks for are missing: {_first(names)}.",
+            _other_base(folder),
         )
+
+
+def _other_base(folder: Path) -> str:
+    return f"The adapter is another base's, or was saved in another layout: see {folder / 'adapter_config.json'}."
 
 
 def require_whole_adapter(folder: Path) -> None:
@@ -420,7 +468,7 @@ def _says(folder: Path, field: str) -> bool:
     return any(field in files.read_json(folder / name) for name in PROCESSOR_FILES if (folder / name).is_file())
 
 
-def _stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
+def stored_shapes(paths: Sequence[Path]) -> dict[str, Any]:
     """Name -> tensor without memory, for every stored weight."""
     import torch
     from safetensors import SafetensorError, safe_open

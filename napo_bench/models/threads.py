@@ -26,7 +26,7 @@ def choose_threads(folder: Path, device_type: str) -> None:
     Call this function before the model is loaded: the first computation starts the threads, which then spin.
 
     Args:
-        folder: Folder with `*.safetensors`.
+        folder: Folder of the weights.
         device_type: "cpu", "cuda", ...
     """
     import torch
@@ -35,5 +35,6 @@ def choose_threads(folder: Path, device_type: str) -> None:
     if any(os.environ.get(name) for name in USERS_OWN):
         return
     _several = _several or torch.get_num_threads()
-    small = device_type == "cpu" and sum(path.stat().st_size for path in folder.glob("*.safetensors")) < SMALL
+    weights = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
+    small = device_type == "cpu" and sum(path.stat().st_size for path in weights) < SMALL
     torch.set_num_threads(1 if small else _several)

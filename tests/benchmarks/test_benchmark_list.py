@@ -16,7 +16,7 @@ from napo_bench.benchmarks import all_benchmarks, all_tasks, default_suite
 from napo_bench.benchmarks.metrics import all_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = r"vlind|object.halbench|amber|mmhal|chair"
+NAMES = r"vlind|object.halbench|amber|mmhal"
 ROOMS = ("cli", "core", "data", "engines", "lmms", "models", "report", "runs", "trainers")
 
 

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 
-out = Console()
-err = Console(stderr=True)
+_UNSEEN = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t"
+}
+"""Character that a terminal acts on, or that turns the direction of text -> what is shown in its place."""
+
+
+class _Console(Console):
+    """A console that shows control characters as text: those of servers, models and data reach no terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See rich: every string becomes a text here."""
+        return super().render_str(text.translate(_UNSEEN), **options)
+
+
+out = _Console()
+err = _Console(stderr=True)
 CLUSTERED = "n: samples in pictures. Intervals and tests resample whole pictures, whose answers depend on each other."
 _WIDEST = 400
 

@@ -6,8 +6,9 @@ A leaf: `benchmarks` and `trainers` use it too, and it imports only `napo_bench.
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from napo_bench.core.errors import NapoBenchError
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
-# Exceptions of Pillow for bytes that are no image, or a damaged image.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""The formats that are read. Pillow knows more, and hands one of them (EPS) to another program."""
+MOST_PIXELS = 178_956_970
+"""Number of pixels of the square that an image is padded to: 13,377 pixels a side, as many as Pillow reads."""
 
 
 class UnreadableImageError(NapoBenchError):
@@ -30,15 +33,38 @@ def open_rgb(source: bytes | Path) -> Image.Image:
     """The image of a file, or of a file's bytes, in RGB.
 
     Raises:
-        UnreadableImageError: the file does not exist, cannot be decoded, or has grey levels of an unknown range.
+        UnreadableImageError: see `opened`; or the grey levels have an unknown range.
+    """
+    with opened(source) as image:
+        return to_rgb(image)
+
+
+@contextmanager
+def opened(source: bytes | Path) -> Iterator[Image.Image]:
+    """The image of a file, or of a file's bytes, as Pillow opens it. In this block every failure is one message.
+
+    Raises:
+        UnreadableImageError: there is no such file, its format is none of `FORMATS`, it has too many pixels, or it
+            cannot be decoded.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches this on for the whole process
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return to_rgb(image)
-    except _UNREADABLE as error:
+        if isinstance(source, Path) and not source.is_file():  # a pipe would be waited for
+            raise UnreadableImageError("there is no such file")
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(stream, formats=FORMATS) as image:
+            if max(image.size) ** 2 > MOST_PIXELS:
+                width, height = image.size
+                raise UnreadableImageError(
+                    f"it has {width:,} x {height:,} pixels; a side of {math.isqrt(MOST_PIXELS):,} is the longest"
+                )
+            yield image
+    except UnreadableImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
         # Pillow names the stream by its address in memory. Only the words before the address are useful.
-        raise UnreadableImageError(str(error).partition(" <")[0]) from None
+        reason = str(error).partition(" <")[0] or type(error).__name__
+        raise UnreadableImageError(reason) from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ from PIL import Image
 from napo_bench.benchmarks import benchmark_named
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.images import eight_bits
+from napo_bench.core.images import eight_bits, opened
 
 Reference = tuple[str, str]
 """Benchmark, and the image's name in its samples."""
@@ -73,7 +73,7 @@ def _is_inside(folder: Path, name: str) -> bool:
 
 
 def _address(encoded: bytes, edge: int) -> str:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with opened(encoded) as image:
         kind = Image.MIME.get(image.format or "", "")
         small = len(encoded) <= edge * edge * _BYTES_A_PIXEL
         if not small or max(image.size) > 2 * edge or kind not in ("image/png", "image/jpeg", "image/webp"):

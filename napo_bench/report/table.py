@@ -269,8 +269,13 @@ def to_csv(tables: Sequence[Table]) -> str:
     columns = dict.fromkeys(name for record in records for name in record)
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A cell that a spreadsheet takes for a text, and never for a formula. Numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _table(

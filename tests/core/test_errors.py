@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import invoke
 
-from napo_bench.core.errors import nearest
+from napo_bench.core.errors import NapoBenchError, nearest
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,21 @@ def test_a_mistyped_name_in_a_gates_file_is_refused_with_the_nearest_one(
     with pytest.raises(NapoBenchError) as caught:
         load_gates(tmp_path / "gates.toml")
     assert message in str(caught.value)
+
+
+def test_control_characters_reach_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.table import Table
+
+    from napo_bench.cli import console
+
+    hostile = "a\x1b[31mb\x1b]0;title\x07\x9b2J\u202ec\r"
+    console.print_error(NapoBenchError(hostile, hostile))
+    console.err.print(hostile, markup=False)
+    table = Table()
+    table.add_column(hostile)
+    table.add_row(hostile)
+    console.print_whole(table)
+    for text in capsys.readouterr():
+        assert not set(text) & set("\x1b\x07\x9b\u202e\r") and "\\x1b" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,46 @@ def test_a_question_whose_image_has_no_known_range_is_one_message(tmp_path: Path
     path.write_bytes(encoded(grey(RAMP, np.float32), "TIFF"))
     with pytest.raises(NapoBenchError, match=r"depth.tiff: the image cannot be decoded: its grey levels are from 0"):
         Question("Why?", path, lambda text: {}).open_picture()
+
+
+def test_a_file_that_another_program_would_read_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(UnreadableImageError, match="cannot identify"):
+        open_rgb(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("size", [(65_500, 1), (1, 65_500)])
+def test_an_image_whose_square_is_larger_than_memory_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UnreadableImageError, match=r"65,500.* a side of 13,377 is the longest"):
+        open_rgb(encoded(Image.new("1", size)))
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(UnreadableImageError, match="there is no such file"):
+        open_rgb(tmp_path / "x.png")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_a_damaged_image_is_an_image_or_one_message(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    whole = encoded(Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)), kind)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 120), rng.integers(1, 5)):
+            damaged[place] = rng.integers(0, 256)
+        try:
+            assert open_rgb(bytes(damaged)).mode == "RGB"
+        except UnreadableImageError as error:
+            assert error.message
+
+
+def test_an_exception_that_pillow_never_named_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(self: object, *arguments: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'x'")
+
+    content = encoded(Image.new("RGB", (8, 8)))
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load_prepare", stumble)
+    with pytest.raises(UnreadableImageError, match="NoneType"):
+        open_rgb(content)

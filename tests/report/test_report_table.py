@@ -646,3 +646,10 @@ def test_a_panel_that_cannot_be_made_is_refused_in_words(two_runs, monkeypatch, 
     ):
         code, _, err = invoke(["report", *arguments], monkeypatch, capsys)
         assert code == 2 and said in err
+
+
+def test_a_cell_of_a_csv_is_no_formula(runs):
+    for name in ("=1+1", "+1", "-1", "@x", "\t=1"):
+        named = [replace(runs[0], name=name)]
+        rows = list(csv.DictReader(io.StringIO(to_csv([table_1(named)]))))
+        assert f"'{name}" in {row["model"] for row in rows} and name not in {row["model"] for row in rows}

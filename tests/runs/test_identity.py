@@ -31,7 +31,7 @@ def identity(**changes: Any) -> dict[str, Any]:
     return evaluation_identity("0" * 64, dataclasses.replace(OPTIONS, scoring=scoring, **changes), {"a/b.json": "1"})
 
 
-def judge(folder: Path, model: str = "gpt", url: str = "http://user:secret@judge/v1?key=hidden") -> Judge:
+def judge(folder: Path, model: str = "gpt", url: str = "http://user:secret@judge/v1") -> Judge:
     return Judge(JournalledEndpoint(model, url, "a-key-of-mine", Journal(folder / "judge.sqlite")))
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
+from napo_bench.engines.registry import engine_named
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/add-an-engine.md").read_text(encoding="utf-8")
@@ -83,21 +85,20 @@ def test_the_command_line_takes_the_installed_engine(site: Path, tmp_path: Path)
     environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     napo_bench = str(Path(sys.executable).with_name("napo-bench"))
 
-    def ask(*further: str) -> subprocess.CompletedProcess[str]:
-        command = [napo_bench, *commands()[1].split()[1:], *further]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-
-    done = ask()
+    command = [napo_bench, *commands()[1].split()[1:]]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     provenance = json.loads((tmp_path / "runs/mean_colour/run.json").read_text())["provenance"]
     assert provenance["generation"]["engine"] == provenance["identity"]["engine"] == "mean_colour"
     assert provenance["checkpoint"]["fingerprint"] == "mean_colour 1"
     texts = re.findall(r'"text": ?"(.*?)"', (tmp_path / "runs/mean_colour/responses/object_halbench.jsonl").read_text())
     assert texts and set(texts) <= {"red", "green", "blue"}
-    refused = ask("--conversation", "vicuna_v1")
-    assert refused.returncode == 2 and "The engine mean_colour takes no --conversation." in refused.stderr
-    mistyped = ask("--engine", "mean_color")
-    assert mistyped.returncode == 2 and "Did you mean mean_colour?" in mistyped.stderr
+
+
+def test_a_mistyped_engine_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(NapoBenchError, match="there is no engine 'apj'") as caught:
+        engine_named("apj")
+    assert "Did you mean api?" in caught.value.hint
 
 
 def batches(folder: Path, rank: int = 0) -> list[list[str]]:

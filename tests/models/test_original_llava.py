@@ -187,6 +187,14 @@ def test_a_lora_is_merged_with_the_weights_that_were_trained_beside_it(world: Wo
     assert (found - world.logits(world.twin)).abs().max() > 0.1
 
 
+def test_a_lora_in_a_pickle_has_the_same_weights(lora, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(lora[0], tmp_path / "lora"))
+    torch.save(load_file(out / "adapter_model.safetensors"), out / "adapter_model.bin")
+    (out / "adapter_model.safetensors").unlink()
+    one, other = load(out).state_dict(), load(lora[0]).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
 # --- the fingerprint -----------------------------------------------------------------------------------------------
 
 

@@ -221,8 +221,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), variant: str 
             raise NapoBenchError(f"--set {override}: key=value is expected.", "For example --set beta=0.2")
         _check_key(key.strip(), f"--set {override}")
         try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values[key.strip()] = _load(text)
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise NapoBenchError(f"--set {override}: the value is not valid YAML.") from None
     if overrides:
         where += f" with --set {' --set '.join(overrides)}"
@@ -327,10 +327,17 @@ def _names(kind: str) -> list[str]:
     return sorted(path.stem for path in (RECIPES / kind).glob("*.yaml"))
 
 
+def _load(text: str) -> Any:
+    """The value of a YAML text without aliases, a few of which can stand for any number of values."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("a recipe has no aliases (*name)")
+    return yaml.safe_load(text)
+
+
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(files.read_text(path))
-    except yaml.YAMLError as error:
+        values = _load(files.read_text(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise NapoBenchError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise NapoBenchError(f"{path}: lines of the form `key: value` are expected.")

@@ -34,6 +34,9 @@ _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 30.0
 _RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
 _SHOWN = 3
+LARGEST_DOWNLOAD = 20 * 10**9
+_LARGEST_RATIO, _SMALL = 20, 1 << 20
+"""Unpacked bytes for each packed byte, and bytes that any archive may unpack to. Images do not pack."""
 
 
 def fetch(source: Source, root: Path, *, base_url: str | None = None, progress: Progress = SILENT) -> bool:
@@ -148,6 +151,13 @@ def _extract(archive: Path, source: WebArchive, folder: Path, url: str) -> None:
                     f"The archive behind {url} has two different files {name}: {twin.filename} and {member.filename}.",
                     f"Put the right one into {folder} by hand, with all other files {source.members}.",
                 )
+        size, packed_size = sum(member.file_size for member in wanted.values()), archive.stat().st_size
+        if len(wanted) > 2 * source.count or size > _SMALL + _LARGEST_RATIO * packed_size:
+            raise NapoBenchError(
+                f"The archive behind {url} has {packed_size:,} bytes, and would write {len(wanted):,} files of "
+                f"{size:,} bytes; {source.count:,} images are expected.",
+                f"If these are the files, put them into {folder} by hand.",
+            )
         if len(wanted) < source.count:
             besides = f" Besides, it has {_some(others)}." if others else ""
             raise NapoBenchError(
@@ -278,6 +288,9 @@ def _download(url: str, shown: str, part: Path, progress: Progress) -> None:
     beginning.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
+    for path in (part.parent, part, _validator_path(part)):
+        if path.is_symlink():
+            raise NapoBenchError(f"{path} is a link, and would be written through.", f"Delete {path}.")
     reason = ""
     with httpx.Client(follow_redirects=True, timeout=_TIMEOUT_SECONDS) as client:
         for attempt in range(_ATTEMPTS):
@@ -330,14 +343,16 @@ def _stream(
             )
         etag = response.headers.get("ETag", "")
         validator = etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
-        if validator:
+        if validator.isascii() and validator.isprintable() and validator:
             validator_path.write_text(validator, encoding="utf-8")
         length = response.headers.get("Content-Length")
         total = here + int(length) if length else None
         with part.open("ab" if here else "wb") as stream:
             for block in itertools.chain([start], blocks):
-                stream.write(block)
                 here += len(block)
+                if here > LARGEST_DOWNLOAD:
+                    raise NapoBenchError(f"{shown} sent more than {LARGEST_DOWNLOAD:,} bytes; no source has as many.")
+                stream.write(block)
                 progress(part.name, here, total)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -220,13 +221,12 @@ def test_no_network_is_one_message(tmp_path: Path) -> None:
         fetch(WebFile("amber/relation.json", "http://127.0.0.1:9/x"), tmp_path)
 
 
-def test_a_full_disk_is_one_message(site: Site, tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full to stand for a full disk")
+def test_a_full_disk_is_one_message(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     site.pages["/relation.json"] = BODY
-    part = tmp_path / ".partial" / "amber--relation.json"
-    part.parent.mkdir()
-    part.symlink_to("/dev/full")
+    monkeypatch.setattr("napo_bench.data.fetch.is_web_page", full)
     with pytest.raises(NapoBenchError, match="cannot be written: the disk is full"):
         fetch(web_file(site), tmp_path)
 
@@ -561,3 +561,40 @@ def test_a_mirrors_query_is_sent_and_no_secret_of_its_url_is_shown_or_stored(sit
         with pytest.raises(NapoBenchError, match="The URL of the mirror") as caught:
             fetch(source, tmp_path / "other", base_url=odd)
         assert secret not in str(caught.value)
+
+
+def test_a_link_in_place_of_a_download_is_not_written_through(site: Site, tmp_path: Path) -> None:
+    site.pages["/relation.json"] = BODY
+    (tmp_path / "private").write_text("mine")
+    (tmp_path / "data/.partial").mkdir(parents=True)
+    (tmp_path / "data/.partial/amber--relation.json").symlink_to(tmp_path / "private")
+    with pytest.raises(NapoBenchError, match="is a link"):
+        fetch(web_file(site), tmp_path / "data")
+    assert (tmp_path / "private").read_text() == "mine"
+
+
+def test_a_download_without_end_ends(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napo_bench.data.fetch.LARGEST_DOWNLOAD", 100_000)
+    site.pages["/relation.json"] = bytes(200_000)
+    with pytest.raises(NapoBenchError, match="more than 100,000 bytes"):
+        fetch(web_file(site), tmp_path)
+
+
+def test_an_odd_etag_is_not_sent_back(site: Site, tmp_path: Path) -> None:
+    site.etag, site.break_after, site.pages["/relation.json"] = '"\xe9"', 2, BODY
+    assert fetch(web_file(site), tmp_path)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 50_000_000), (5000, 1)])
+def test_an_archive_that_writes_more_than_it_may_writes_nothing(
+    site: Site, tmp_path: Path, count: int, size: int
+) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(count):
+            archive.writestr(f"{number}.jpg", bytes(size))
+    site.pages["/x.zip"] = stream.getvalue()
+    source = WebArchive("amber/images", f"{site.url}/x.zip", "x.zip", r"\d+\.jpg", 1, page="x")
+    with pytest.raises(NapoBenchError, match="would write"):
+        fetch(source, tmp_path)
+    assert not (tmp_path / "amber/images").exists()

@@ -214,3 +214,10 @@ def test_a_mistyped_variant_is_answered_with_the_nearest_names_alone():
     with pytest.raises(NapoBenchError) as raised:
         load_recipe("micro-napo", variant="lb11")
     assert raised.value.hint.startswith("Did you mean micro-napo-lb1") and len(raised.value.hint) < 120
+
+
+@pytest.mark.parametrize("text", ["a: &a [x, x]\nb: &b [*a, *a]\nbeta: [*b, *b]\n", "[" * 10_000])
+def test_a_recipe_of_aliases_or_of_brackets_without_end_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(NapoBenchError, match=r"x\.yaml is not valid YAML"):
+        load_recipe(tmp_path / "x.yaml")

@@ -351,3 +351,31 @@ def test_train_takes_the_folder_and_saves_what_eval_takes(lora_r: int, world: Wo
     moved = world.logits(model) - world.logits(world.twin)
     assert moved.abs().max() > 1e-4
     assert model.generation_config.suppress_tokens[0] == world.pieces
+
+
+def test_the_hubs_names_are_fetched_with_the_files_that_are_read(world: World, lora, tmp_path: Path, monkeypatch):
+    """The adapter, its base and the tower are names on the hub; only wanted files arrive."""
+    hub = {"authors/lora": Path(shutil.copytree(lora[0], tmp_path / "lora")), "authors/clip": world.tower}
+    hub["authors/vicuna"] = lora[0].parent / "vicuna"
+    settings = json.loads((hub["authors/lora"] / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "authors/vicuna"
+    (hub["authors/lora"] / "adapter_config.json").write_text(json.dumps(settings))
+    layout.write_settings(hub["authors/lora"], Path("authors/clip"), world.pieces)
+    (hub["authors/lora"] / "optimizer.bin").write_bytes(b"not wanted")
+
+    def snapshot_download(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        fetched = tmp_path / "fetched" / name
+        fetched.mkdir(parents=True, exist_ok=True)
+        for path in hub[name].iterdir():
+            if any(path.match(pattern) for pattern in allow_patterns):
+                shutil.copy(path, fetched)
+        return str(fetched)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    checkpoint = Checkpoint.open("authors/lora")
+    checkpoint.open_parts()
+    read = {(part, path.name) for part, path in checkpoint.original.parts()}
+    assert {("adapter", "non_lora_trainables.bin"), ("tower", "pytorch_model.bin")} < read
+    assert not (tmp_path / "fetched/authors/lora/optimizer.bin").exists()
+    assert {path for _, path in checkpoint.original.parts()} <= set((tmp_path / "fetched").rglob("*"))

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from napo_bench.core import digests, disk, files, hub
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.images import open_rgb
+from napo_bench.core.images import UnreadableImageError, open_rgb
 from napo_bench.models.conversation import Conversation, Markup, any_of
 from napo_bench.trainers.negatives import BIASED, CHOSEN, REJECTED, column_of
 from napo_bench.trainers.published import hub_revision
@@ -53,6 +53,25 @@ class PreferenceRow:
     responses: tuple[str, ...]
     image: Image.Image | None
     counted: bool = True
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """One row with its image as it is stored.
+
+    Attributes:
+        position: Position in the data set, from 0.
+        id: See `PreferenceRow`.
+        question: See `PreferenceRow`.
+        responses: See `PreferenceRow`.
+        image: Encoded image of the row, or its file.
+    """
+
+    position: int
+    id: str
+    question: str
+    responses: tuple[str, ...]
+    image: bytes | Path
 
 
 @dataclass
@@ -157,15 +176,19 @@ class PreferenceRows(Dataset[PreferenceRow]):
 
     def __getitem__(self, draw: tuple[int, bool]) -> PreferenceRow:
         index, counted = draw
+        row = self.stored(index)
+        return PreferenceRow(row.position, row.id, row.question, row.responses, _decoded(row.image), counted)
+
+    def stored(self, index: int) -> StoredRow:
+        """A row whose image is not decoded."""
         position = int(self.positions[index])
         row = self._table[position]
-        return PreferenceRow(
+        return StoredRow(
             position=position,
             id=self._names[position],
             question=row["question"] or "",
             responses=tuple(self._response(row, position, name) for name in self.responses),
-            image=decode_image(row["image"], self._source.folder(position)),
-            counted=counted,
+            image=_encoded(row["image"], self._source.folder(position)),
         )
 
     def _response(self, row: Mapping[str, str], position: int, name: str) -> str:
@@ -451,9 +474,22 @@ def decode_image(value: Any, folder: Path) -> Image.Image | None:
     """The image of a cell ({bytes, path}, bytes, or a path that starts at the folder); None if the image cannot be
     decoded.
     """
+    return _decoded(_encoded(value, folder))
+
+
+def _encoded(value: Any, folder: Path) -> bytes | Path:
+    """The encoded image of a cell, or its file; b"" if the cell has neither, or if its path leads out of the folder."""
     path = image_path(value)
-    content = value.get("bytes") if isinstance(value, dict) else value
+    if path is not None:
+        try:
+            return files.inside(folder, path)
+        except NapoBenchError:
+            return b""
+    return (value.get("bytes") if isinstance(value, dict) else value) or b""
+
+
+def _decoded(encoded: bytes | Path) -> Image.Image | None:
     try:
-        return open_rgb(files.inside(folder, path) if path is not None else content or b"")
-    except NapoBenchError:
+        return open_rgb(encoded)
+    except UnreadableImageError:
         return None

@@ -18,6 +18,7 @@ from napo_bench.cli.begin import begin, tell_licence
 from napo_bench.cli.eval import Conversation
 from napo_bench.cli.listed import ListedCommand
 from napo_bench.cli.root import app
+from napo_bench.core import disk
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.progress import NO_VALUES, Silent
@@ -26,7 +27,9 @@ from napo_bench.micro import named_checkpoint
 
 if TYPE_CHECKING:
     from napo_bench.data.sources import Source
+    from napo_bench.trainers.audit.rows import BenchmarkPicture, RowAudit
 
+_SHOWN = 5
 _THERE, _MISSING = "[green]there[/green]", "[red]missing[/red]"
 
 data_app = typer.Typer(help="Benchmark data and preference data.", no_args_is_help=True)
@@ -163,6 +166,37 @@ def build_bias(
     console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
 
 
+@data_app.command("audit")
+def audit(
+    rows: Annotated[str, typer.Argument(help="Preference rows: parquet file, folder of parquet files, or hub name.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Data folder of benchmarks, whose pictures are looked for among those of the rows."),
+    ] = None,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write the audit here, with the names of all rows.")
+    ] = None,
+) -> None:
+    """Audit preference rows: what tells chosen from its negatives without the image, and what is there twice.
+
+    Nothing is trained but three small classifiers of texts: of length, of style, and of words.
+    """
+    if json_out is not None:
+        disk.try_file(json_out)
+    begin(f"Auditing {rows}")
+    from napo_bench.core import files
+    from napo_bench.core.bars import Bars
+    from napo_bench.trainers.audit.rows import audit_rows
+
+    benchmarks = _benchmark_pictures(against) if against is not None else {}
+    with Bars() as bars:
+        found = audit_rows(rows, benchmarks, progress=bars)
+    _print_audit(found)
+    if json_out is not None:
+        files.write_json(json_out, {"data": rows, **found.to_json()})
+        console.err.print(f"Written: {escape(str(json_out))}", highlight=False)
+
+
 @data_app.command("micro")
 def micro(
     context: typer.Context,
@@ -201,6 +235,86 @@ def micro_rows(
     with console.err.status("Drawing the rows ..."):
         write_preference_rows(out, rows, seed)
     console.out.print(str(out), markup=False, highlight=False, soft_wrap=True)
+
+
+def _benchmark_pictures(root: Path) -> dict[str, list[BenchmarkPicture]]:
+    """The different pictures of each benchmark in a data folder. A picture inside a file is read when it is needed."""
+    from napo_bench.benchmarks import all_benchmarks
+    from napo_bench.trainers.audit.rows import BenchmarkPicture
+
+    found = {}
+    for name, benchmark in all_benchmarks().items():
+        if (root / name).is_dir():
+            questions = {
+                (question.file, question.place): question for question in benchmark.open(root / name).known.values()
+            }
+            found[name] = [
+                BenchmarkPicture(f"{file}{place}", question.picture or file)
+                for (file, place), question in questions.items()
+            ]
+    if not found:
+        raise NapoBenchError(
+            f"{root} has no folder of a benchmark ({', '.join(all_benchmarks())}).",
+            "Give the data folder that `napo-bench data show` names, or fetch data: napo-bench data fetch amber",
+        )
+    return found
+
+
+def _print_audit(audit: RowAudit) -> None:
+    from napo_bench.trainers.audit.telling import FEWEST_PICTURES
+    from napo_bench.trainers.negatives import NEGATIVES
+
+    def line(text: str) -> None:
+        console.out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    of = f" (of a draw of {audit.told} rows)" if audit.told < audit.rows else ""
+    line(f"{audit.rows} rows; {audit.left_out} more cannot be trained on\n")
+    line(f"What tells chosen from negative without the image{of}")
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for heading in ("negative", "by", "AUC", "95% interval", "pairs", "pictures", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("negative", "by", "verdict") else "right", no_wrap=True)
+    few = f"too few: {FEWEST_PICTURES} pictures needed"
+    for one in audit.tellings:
+        ends = "" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}"
+        verdict = {
+            None: few,
+            True: "[yellow]tells[/yellow]",
+            False: "cleared",
+        }
+        table.add_row(
+            NEGATIVES[one.negative].column,
+            one.trait,
+            "" if one.auc is None else f"{one.auc:.3f}",
+            ends,
+            str(one.pairs),
+            str(one.pictures),
+            verdict[one.tells],
+        )
+    console.print_whole(table)
+    line("0.5: the trait says nothing. 1: the trait alone says which response is chosen.\n")
+    line(f"Rows that repeat another row: {_named(audit.repeated_rows)}")
+    unreadable = f" ({_listed(audit.unreadable)})" if audit.unreadable else ""
+    line(f"Pictures: {audit.pictures}. Rows without a readable picture: {len(audit.unreadable)}{unreadable}")
+    line(
+        f"Rows with nearly the same picture as another row (resized, encoded again): {_named(audit.repeated_pictures)}"
+    )
+    for name, overlap in audit.overlaps.items():
+        unreadable = f"; {overlap.unreadable} cannot be decoded" if overlap.unreadable else ""
+        line(f"Pictures of {name}: {len(overlap.found)} of {overlap.pictures} are in {overlap.rows} rows{unreadable}")
+        for picture, names in list(overlap.found.items())[:_SHOWN]:
+            line(f"  {picture}: {_listed(names)}")
+
+
+def _named(groups: Mapping[str, list[str]]) -> str:
+    """A number of rows, and the first of them with the rows that they repeat."""
+    number = sum(map(len, groups.values()))
+    shown = [f"{_listed(names)} like {first}" for first, names in list(groups.items())[:_SHOWN]]
+    text = "; ".join(shown) + ("; ..." if len(groups) > _SHOWN else "")
+    return f"{number}{f' ({text})' if shown else ''}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _fetch(source: Source, root: Path, base_url: str | None) -> bool:

@@ -1,0 +1,1 @@
+"""Audits preference rows before they are trained on."""

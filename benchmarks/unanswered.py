@@ -1,8 +1,9 @@
 """Response rows for scoring: thoughts are separated from the answer, and prompts without an answer are marked.
 
-A row may have two fields beside the official fields. `thoughts` is the text before the answer. `unanswered` is the
-reason why there is no answer: the endpoint refused the prompt, or the text was cut off. Such a row is left out of the
-score, because an empty answer would count as a good or a bad answer.
+A row may have three fields beside the official fields. `thoughts` is the text before the answer. `cut_off` says whether
+the answer ends at the token limit, if the engine knows it. `unanswered` is the reason why there is no answer: the
+endpoint refused the prompt, or the text was cut off. Such a row is left out of the score, because an empty answer would
+count as a good or a bad answer.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def reason(row: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) else ""
 
 
-def kept_thoughts(row: Mapping[str, Any]) -> dict[str, str]:
-    """The field `thoughts` of a sample, if its row has thoughts."""
-    return {"thoughts": row["thoughts"]} if row.get("thoughts") else {}
+def kept_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields `thoughts` and `cut_off` of a sample, if its row has them."""
+    thoughts = {"thoughts": row["thoughts"]} if row.get("thoughts") else {}
+    return thoughts | ({"cut_off": row["cut_off"]} if isinstance(row.get("cut_off"), bool) else {})
 
 
 def unanswered_note(unanswered: Sequence[Mapping[str, str]], total: int, what: str = "unanswered") -> str:

@@ -28,7 +28,7 @@ from napo_bench.benchmarks.question import Answer, Answers, Row
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
 from napo_bench.benchmarks.text import TextPipeline, Word, open_pipeline
-from napo_bench.benchmarks.unanswered import kept_thoughts
+from napo_bench.benchmarks.unanswered import kept_fields
 from napo_bench.core.errors import NapoBenchError
 
 _EXAMPLE_LENGTH = 40
@@ -116,7 +116,7 @@ def _asked(answer: Answer) -> Row:
     return {
         "prompt": item.query.text if item.query else "",
         "image": item.query.image if item.query else "",
-        **kept_thoughts(answer.row),
+        **kept_fields(answer.row),
     }
 
 

@@ -14,7 +14,7 @@ from napo_bench.benchmarks.mmhal.score import parse_rating, question_counts
 from napo_bench.benchmarks.question import Answer, Answers
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
-from napo_bench.benchmarks.unanswered import kept_thoughts, unanswered_note
+from napo_bench.benchmarks.unanswered import kept_fields, unanswered_note
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import Marks, split_thoughts
@@ -167,5 +167,5 @@ def _sample(answer: Answer, data: Mmhal) -> dict[str, Any]:
         "prompt": item.question,
         "response": answer.text,
         "expected": item.gt_answer,
-        **kept_thoughts(answer.row),
+        **kept_fields(answer.row),
     }

@@ -15,7 +15,7 @@ from napo_bench.benchmarks.question import Answer, Answers, Row
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
 from napo_bench.benchmarks.text import TextPipeline, load_spacy, open_pipeline, spacy_model_name
-from napo_bench.benchmarks.unanswered import kept_thoughts, unanswered_note
+from napo_bench.benchmarks.unanswered import kept_fields, unanswered_note
 from napo_bench.core.errors import NapoBenchError
 
 Mentions = list[tuple[str, str, int | None]]
@@ -86,13 +86,13 @@ class _Scored:
     image_id: int
     question: str
     answer: str
-    thoughts: dict[str, str]
+    beside: dict[str, Any]
 
 
 def _scored(answer: Answer) -> _Scored:
     item: HalbenchItem = answer.question.item
     text = answer.text.replace("Assistant:", "").strip()
-    return _Scored(item.sample_id, item.image_id, answer.question.prompt, text, kept_thoughts(answer.row))
+    return _Scored(item.sample_id, item.image_id, answer.question.prompt, text, kept_fields(answer.row))
 
 
 def _image_objects(data: ObjectHalbench, image_ids: set[int], text: TextPipeline) -> dict[int, set[str]]:
@@ -188,5 +188,5 @@ def _sample(item: _Scored, mentions: Mentions, image_objects: set[str]) -> Row:
         "covered": [surface for surface, name, _ in mentions if name in image_objects],
         "image_objects": sorted(image_objects),
         **({"mentions": placed} if len(placed) == len(mentions) else {}),
-        **item.thoughts,
+        **item.beside,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from napo_bench.benchmarks.question import Answer, Answers, Question
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
-from napo_bench.benchmarks.unanswered import kept_thoughts
+from napo_bench.benchmarks.unanswered import kept_fields
 from napo_bench.benchmarks.vlind import METRICS
 from napo_bench.benchmarks.vlind.data import Vlind
 from napo_bench.benchmarks.vlind.instance import BEST_IMG_ID, Instance
@@ -125,5 +125,5 @@ def _response(statement: Statement, answer: Answer, data_dir: Path) -> dict[str,
         "image": statement.picture.name(data_dir),
         "expected": statement.expected,
         "correct": parse_answer(answer.text) == statement.expected,
-        **kept_thoughts(answer.row),
+        **kept_fields(answer.row),
     }

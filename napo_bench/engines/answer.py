@@ -19,7 +19,7 @@ class Completion:
         model: The model's name as an endpoint reported it, else "".
         prompt_tokens: Number of tokens as an endpoint reported it, else 0.
         completion_tokens: Number of tokens as an endpoint reported it, else 0.
-        cut_off: Whether the text ends at the token limit.
+        cut_off: Whether the text ends at the token limit; None if this is unknown.
         thoughts: Thoughts that an endpoint sent apart from the text.
         request: Fields that an endpoint got beside model and messages.
         refused: Reason why an endpoint refuses the prompt; "" if the endpoint answers the prompt.
@@ -29,15 +29,15 @@ class Completion:
     model: str
     prompt_tokens: int
     completion_tokens: int
-    cut_off: bool = False
+    cut_off: bool | None = None
     thoughts: str = ""
     request: dict[str, Any] = field(default_factory=dict)
     refused: str = ""
 
     @classmethod
-    def of(cls, text: str) -> Self:
+    def of(cls, text: str, cut_off: bool | None = None) -> Self:
         """The output of a local model."""
-        return cls(text, "", 0, 0)
+        return cls(text, "", 0, 0, cut_off)
 
 
 class ModelAnswer(str):
@@ -46,16 +46,19 @@ class ModelAnswer(str):
     Attributes:
         thoughts: Text before the answer, with the marks; "" if there is none.
         unanswered: Reason why there is no answer; "" if there is an answer.
+        cut_off: Whether the answer ends at the token limit; None if this is unknown.
     """
 
     thoughts: str
     unanswered: str
+    cut_off: bool | None
 
-    def __new__(cls, text: str, thoughts: str = "", unanswered: str = "") -> Self:
+    def __new__(cls, text: str, thoughts: str = "", unanswered: str = "", cut_off: bool | None = None) -> Self:
         """See the class."""
         answer = super().__new__(cls, text)
         answer.thoughts = thoughts
         answer.unanswered = unanswered
+        answer.cut_off = cut_off
         return answer
 
     @classmethod
@@ -64,7 +67,8 @@ class ModelAnswer(str):
         thoughts, text = split_thoughts(raw, marks)
         return cls("", thoughts, NEVER_ENDS) if text is None else cls(text, thoughts)
 
-    def beside(self) -> dict[str, str]:
+    def beside(self) -> dict[str, str | bool]:
         """The fields that a response row gets beside the official fields."""
         fields = {"thoughts": self.thoughts, "unanswered": self.unanswered}
-        return {name: value for name, value in fields.items() if value}
+        known = {} if self.cut_off is None else {"cut_off": self.cut_off}
+        return {name: value for name, value in fields.items() if value} | known

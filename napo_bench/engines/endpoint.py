@@ -266,7 +266,7 @@ class Endpoint:
             model=body.model or self.model,
             prompt_tokens=body.prompt_tokens,
             completion_tokens=body.completion_tokens,
-            cut_off=body.finish_reason == "length",
+            cut_off=body.finish_reason == "length" if body.finish_reason else None,
             thoughts=body.thoughts,
             request=sent,
         )

@@ -182,7 +182,8 @@ class Engine(Protocol):
         if text is None:
             return ModelAnswer("", thoughts, NEVER_ENDS)
         answer = prompt.generation.cut(text)
-        return ModelAnswer(answer, thoughts, "" if answer or not completion.cut_off else CUT_OFF)
+        unanswered = "" if answer or not completion.cut_off else CUT_OFF
+        return ModelAnswer(answer, thoughts, unanswered, completion.cut_off)
 
     def reach(self) -> None:
         """Check that the model answers. Raises NapoBenchError if a server or a setting is wrong."""

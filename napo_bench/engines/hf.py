@@ -117,7 +117,7 @@ class HFEngine(Engine):
     def _takes_features(self) -> bool:
         return "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """See Engine. Raises NapoBenchError if the batch does not fit into memory, or the logits are not finite."""
         try:
             return self._decoded(prompts, self._features)
@@ -173,7 +173,9 @@ class HFEngine(Engine):
         """See Engine. Chat templates of some reasoning models end the prompt with the opening mark of thoughts."""
         end = prompt.text.rstrip()
         opened = next((opening for opening, _ in self.thinking_marks if end.endswith(opening)), "")
-        return super().read(prompt, Completion.of(opened + completion.text))
+        answer = super().read(prompt, Completion.of(opened + completion.text))
+        answer.cut_off = completion.cut_off  # no reason to leave out an empty answer, as it is for an endpoint
+        return answer
 
     def provenance(self) -> dict[str, Any]:
         """See Engine."""
@@ -184,7 +186,7 @@ class HFEngine(Engine):
         return self.conversation.markup.has_controls(question)
 
     @torch.inference_mode()
-    def _decoded(self, batch: Sequence[Prompt], features: dict[str, torch.Tensor]) -> list[str]:
+    def _decoded(self, batch: Sequence[Prompt], features: dict[str, torch.Tensor]) -> list[Completion]:
         generation = batch[0].generation
         ready = self._inputs.pop(batch[0].key, None)
         inputs = (self._encoded(batch) if ready is None else ready).to(self.device, self.dtype)
@@ -209,21 +211,27 @@ class HFEngine(Engine):
             ) from None
         new = tokens[:, inputs["input_ids"].shape[1] :]
         with self._tokenizing:
-            return [self._text(row, generation) for row in new]
+            return [self._completion(row.tolist(), generation) for row in new]
 
     def _encoded(self, batch: Sequence[Prompt]) -> Any:
         images = [prompt.image for prompt in batch if prompt.image is not None]
         with self._tokenizing:
             return self.conversation.encode([prompt.text for prompt in batch], images)
 
-    def _text(self, tokens: torch.Tensor, generation: Generation) -> str:
+    def _completion(self, tokens: list[int], generation: Generation) -> Completion:
         """Tokens as text, without special tokens except marks of thoughts, and cut at `until`."""
         text = ""
-        for mark, run in itertools.groupby(tokens.tolist(), key=self._special_marks.get):
+        for mark, run in itertools.groupby(tokens, key=self._special_marks.get):
             ids = list(run)
             text += mark * len(ids) if mark else self.processor.tokenizer.decode(ids, skip_special_tokens=True)
         thoughts, answer = split_thoughts(text, self.thinking_marks)
-        return thoughts.strip() if answer is None else thoughts + generation.cut(answer)
+        ends = self.model.generation_config.eos_token_id
+        ended = not {*(ends if isinstance(ends, list) else [ends])}.isdisjoint(tokens)
+        cut_off = len(tokens) >= generation.max_new_tokens and not ended
+        if answer is None:
+            return Completion.of(thoughts.strip(), cut_off)
+        kept = generation.cut(answer)
+        return Completion.of(thoughts + kept, cut_off and kept == answer)
 
     def _with_features(self, inputs: Any, digests: list[str], features: dict[str, torch.Tensor]) -> dict[str, Any]:
         """The inputs with image features in place of pixels, if the model accepts features.

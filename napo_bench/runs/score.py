@@ -25,7 +25,7 @@ def score(benchmark: str, rows: Sequence[Row], data_dir: Path, options: ScoreOpt
     Args:
         benchmark: Name of a benchmark.
         rows: Responses in the benchmark's official format. Thoughts in them are not scored; see
-            `napo_bench.benchmarks.unanswered` for two further fields.
+            `napo_bench.benchmarks.unanswered` for three further fields.
         data_dir: Folder with one folder for each benchmark, with the official data files.
         options: Options of scoring.
 

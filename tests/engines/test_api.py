@@ -155,7 +155,7 @@ def test_a_refused_question_is_unanswered_and_the_next_run_asks_it_again(model_o
         answers = model_of(server, in_flight=1).answer(requests)
         assert answers == ["0", "1", "2", "3", "", "5"]
         assert [answer.beside() for answer in answers[3:5]] == [
-            {},
+            {"cut_off": False},
             {"unanswered": "HTTP 400: this picture is refused"},
         ]
         broken = False

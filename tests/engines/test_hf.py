@@ -20,6 +20,7 @@ from tiny_llava import make_checkpoint, picture
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
+from napo_bench.engines.answer import ModelAnswer
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
@@ -124,6 +125,20 @@ def test_answers_are_those_of_transformers_own_generate(model_of, checkpoint: Pa
         tokens = model.generate(**inputs, max_new_tokens=12, do_sample=False)
         expected = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answer == expected.strip()
+
+
+def test_an_answer_says_whether_it_ends_at_the_token_limit(model_of) -> None:
+    model = model_of(4, folder=base_checkpoint())
+
+    def ask(most: int, until: tuple[str, ...] = ()) -> ModelAnswer:
+        return model.answer([Request("Describe this image.", None, Generation(most, until=until))], 1)[0]
+
+    whole = ask(48)
+    tokens = len(model.engine.processor.tokenizer(whole, add_special_tokens=False)["input_ids"])
+    assert whole.cut_off is False and whole.beside() == {"cut_off": False}
+    assert (ask(tokens + 1).cut_off, ask(tokens).cut_off, ask(3).cut_off) == (False, True, True)
+    assert ask(tokens).beside() == {"cut_off": True}  # now from the journal
+    assert ask(3, until=(whole.split()[1],)).cut_off is False  # its end is the stop word
 
 
 def test_a_picture_goes_through_the_vision_tower_once_in_a_window(model_of) -> None:

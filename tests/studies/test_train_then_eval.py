@@ -56,6 +56,8 @@ def test_base_and_every_method_are_trained_and_evaluated_and_end_in_one_table(co
         for run in ("out/base/eval", "out/micro-dpo/seed-0/eval", "out/micro-napo/seed-0/eval")
     }
     assert len(fingerprints) == 3
+    assert "\nmicro-napo: VLind-Bench: The accuracy " in out and "at an equal yes-rate." in out
+    assert "What the gains of micro-napo over base were bought with." in (tmp_path / "out/report.html").read_text()
     assert "micro-napo" in (tmp_path / "out/table.md").read_text()
     assert r"\toprule" in (tmp_path / "out/table.tex").read_text()
     assert "<html" in (tmp_path / "out/report.html").read_text()

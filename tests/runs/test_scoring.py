@@ -229,6 +229,7 @@ def test_amber_samples_show_what_is_marked_in_the_explorer(amber):
         },
         "hallucinated": ["balls"],
         "covered": ["dog", "puppies"],
+        "mentions": [[1, "dog", False], [3, "ball", True], [5, "dog", False]],
         "truth": ["dog", "tree"],
         "covered_truth": ["dog"],
         "hit_hallu": ["ball"],

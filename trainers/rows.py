@@ -133,7 +133,8 @@ class PreferenceRows(Dataset[PreferenceRow]):
         no_negative = np.logical_and.reduce([self._empty[name] for name in negatives]) & ~no_chosen
         equal = np.zeros(len(table), dtype=np.bool_)
         if REJECTED.name in texts:
-            equal = _are_equal(texts[CHOSEN], texts[REJECTED.name]) & ~no_chosen & ~no_negative
+            compared = texts if strip else {name: _texts(table, column_of(name), markup) for name in texts}
+            equal = _are_equal(compared[CHOSEN], compared[REJECTED.name]) & ~no_chosen & ~no_negative
             self._empty[REJECTED.name] = self._empty[REJECTED.name] | equal
         only_equal = np.logical_and.reduce([self._empty[name] for name in negatives]) & equal
         self.positions: NDArray[np.int64] = np.arange(len(table))
@@ -408,14 +409,19 @@ def _missing_hint(missing: Sequence[str], data: str | Path) -> str:
     return "RLAIF-V's columns are: question, image, chosen, rejected, idx."
 
 
+def _texts(table: Any, column: str, markup: Markup) -> Any:
+    """The texts of a column without markup, as an Arrow array."""
+    import pyarrow.compute as pc
+
+    pattern = any_of((*markup.placeholders, *markup.controls))
+    return pc.replace_substring_regex(table.data.column(column), pattern, "")
+
+
 def _visible_texts(table: Any, column: str, markup: Markup) -> Any:
     """The texts of a column without markup and without invisible characters, as an Arrow array."""
     import pyarrow.compute as pc
 
-    texts = table.data.column(column)
-    for pattern in (any_of((*markup.placeholders, *markup.controls)), _BLANK):
-        texts = pc.replace_substring_regex(texts, pattern, "")
-    return texts
+    return pc.replace_substring_regex(_texts(table, column, markup), _BLANK, "")
 
 
 def _is_empty(texts: Any) -> NDArray[np.bool_]:

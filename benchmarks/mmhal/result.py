@@ -48,7 +48,7 @@ def score_mmhal(data: Mmhal, answers: Answers, options: ScoreOptions) -> Benchma
             metrics={},
             complete=False,
             doubts=doubts,
-            notes=[*notes, f"not rated: there is no judge. {NO_JUDGE_HINT}"],
+            notes=[*notes, f"not rated: there is no judge. {NO_JUDGE_HINT.removesuffix('.')}"],
             unanswered=answers.unanswered,
             samples=[_sample(answer, data) for answer in answers],
         )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _RLHF_V = "https://raw.githubusercontent.com/RLHF-V/RLHF-V/3d35a91568b237fcc9d884463d9279fd7ae10350/eval"
 _RLAIF_V = "https://raw.githubusercontent.com/RLHF-V/RLAIF-V/83d917b2e8118ca8e7877a796d72af9bb3e6b356/eval"
+_TAGGER = "en_core_web_trf"
+
 METRICS = (
     Metric(
         "chair_s",
@@ -105,9 +107,13 @@ def _measured(settings: Mapping[str, Any]) -> str:
         return "CHAIR over words or over the objects that an LLM lists: the authors do not say."
     if not definition:
         return ""
+    asked, extractor = definition.removeprefix("llm:"), settings.get("extractor", {})
+    answered, tagger = extractor.get("reported_model", ""), extractor.get("spacy_model", _TAGGER)
+    other = f", which answered as {answered}" if answered not in ("", asked) else ""
+    tagged = "" if tagger.startswith(_TAGGER) else f" They are tagged by {tagger} (published: {_TAGGER})."
     # RLHF-V's and RLAIF-V's tables have the share that `chair_s_refine` is.
     return (
-        f"CHAIR over the objects that {definition.removeprefix('llm:')} lists. In published numbers of this kind, "
+        f"CHAIR over the objects that {asked} lists{other}.{tagged} In published numbers of this kind, "
         "CHAIRs leaves out the answers without an object, as chair_s_refine does."
     )
 
@@ -145,7 +151,7 @@ BENCHMARK = Benchmark(
         "annotations/captions_val2014.json",
     ),
     needs=frozenset({"words", "extractor"}),
-    spacy_models={"extractor": "en_core_web_trf"},
+    spacy_models={"extractor": _TAGGER},
     measured=_measured,
     show=_show,
     readings=_readings,

@@ -147,6 +147,13 @@ def _print_plan(recipe: Recipe, plan: Plan, report: RowReport, processes: int) -
     console.out.print(facts, markup=False, highlight=False)
     for line in report.lines():
         console.err.print(line, markup=False, highlight=False)
+    from napo_bench.trainers.means import require_whole_groups
+
+    try:
+        require_whole_groups(recipe, processes)
+    except NapoBenchError as error:  # a plan may be made on one process for a training on several
+        refused = f"train on {processes} process{'es' if processes > 1 else ''} refuses this recipe."
+        console.err.print(f"{refused} {error.message} {error.hint}", markup=False, highlight=False)
 
 
 def _size(gigabytes: float) -> str:

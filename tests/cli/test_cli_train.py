@@ -94,6 +94,9 @@ def test_dry_run_shows_recipe_rows_tokens_memory_and_time_and_trains_nothing(com
     assert f"{sum(weight.numel() for weight in weights.values()):,}; " in out
     trained = sum(weight.numel() for name, weight in weights.items() if "vision_tower" not in name)
     assert f"{trained:,} train" in out
+    assert "refuses this recipe" not in err
+    _, _, err = command("--dry-run", "--set", "noise_rows=3")
+    assert "train on 1 process refuses this recipe. noise_rows is 3" in " ".join(err.split())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -183,6 +183,14 @@ def test_a_run_by_the_published_protocol_has_no_footnote_but_how_it_was_measured
     [
         ("mmhal", {"judge": {"model": "qwen-72b"}}, "Judged by qwen-72b"),
         ("object_halbench", {"chair_definition": "llm:gpt-4o"}, "over the objects that gpt-4o lists"),
+        (
+            "object_halbench",
+            {
+                "chair_definition": "llm:gpt-4o",
+                "extractor": {"reported_model": "other", "spacy_model": "en_core_web_md 3.8.0"},
+            },
+            "lists, which answered as other. They are tagged by en_core_web_md 3.8.0 (published: en_core_web_trf).",
+        ),
         ("amber", {"text_pipeline": {"name": "closed_vocabulary"}}, "closed_vocabulary"),
         ("amber", {"text_pipeline": {"name": "official", "spacy_model": "en_core_web_md 3.8"}}, "en_core_web_md"),
         ("vlind", {"generation": {"profile": "greedy"}}, "profile greedy"),

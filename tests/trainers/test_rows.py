@@ -88,7 +88,7 @@ def test_an_answer_that_shows_nothing_is_no_answer(open_tiny, text):
 
 def test_rejected_equal_to_chosen_is_no_negative_and_a_biased_negative_may_equal_it(open_tiny):
     source = tiny_rows(4)
-    source[1]["rejected"] = f" {source[1]['chosen']}\u200b\n"
+    source[1]["rejected"] = source[1]["chosen"]
     source[2]["question_only"] = source[2]["chosen"]
     source[3] |= {"chosen": "", "rejected": ""}
     rows = open_tiny(source)
@@ -100,6 +100,16 @@ def test_rejected_equal_to_chosen_is_no_negative_and_a_biased_negative_may_equal
     assert pairs.report.left_out["chosen and rejected response are equal"] == ["row-1"]
     assert [pairs[index, True].id for index in range(2)] == ["row-0", "row-2"]
     assert len(open_tiny(source, ("language",))) == 3
+
+
+def test_responses_that_differ_in_blanks_alone_are_a_pair_unless_blanks_are_removed(tmp_path):
+    source = tiny_rows(3)
+    source[1]["rejected"] = f" {source[1]['chosen']}\u200b\n"
+    source[2]["rejected"] = source[2]["chosen"].replace(" ", "\n")
+    path = write_rows(tmp_path / "rows.parquet", source)
+    kept, removed = (open_rows(path, ("rejected",), tmp_path / "cache", strip=strip) for strip in (False, True))
+    assert len(kept) == 3 and kept.report.left_out == {}
+    assert removed.report.left_out == {"chosen and rejected response are equal": ["row-1", "row-2"]}
 
 
 def test_blanks_at_the_ends_of_responses_are_kept_unless_they_are_to_be_removed(tmp_path):

@@ -95,6 +95,7 @@ def question(rng: np.random.Generator, index: int) -> dict[str, Any]:
     return {
         "sample_id": str(AMBER_DESCRIPTIONS + index + 1),
         "unit": "question",
+        "image": f"amber/images/AMBER_{index % AMBER_DESCRIPTIONS + 1}.jpg",
         "response": response,
         "counts": amber.score_answer(kind, truth, response),
     }

@@ -22,9 +22,10 @@ from napo_bench.core.progress import Progress
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.request import Generation, Picture, Request
-from napo_bench.models.checkpoint import Checkpoint, require_no_checkpoint
+from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import require_device, require_dtype
+from napo_bench.models.folders import require_no_checkpoint
 from napo_bench.trainers.published import BUILD_NAME, full_name, licence_of
 from napo_bench.trainers.rows import decode_image, image_path, open_table, row_ids, row_names
 

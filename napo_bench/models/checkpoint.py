@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Self
 
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.models import original_llava, soundness
+from napo_bench.models import soundness
+from napo_bench.models.explained import explained
 from napo_bench.models.families import family_of
-from napo_bench.models.original_llava import OriginalLlava
+from napo_bench.models.folders import folder_of, own_files, weight_files
+from napo_bench.models.original_llava.checkpoint import OriginalLlava
 from napo_bench.models.threads import choose_threads
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZER = ("tokenizer.json", "*.model", "vocab*")
-_FILES = (
-    *soundness.PROCESSOR_FILES,
-    "model.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "*token*.json",
-    "*.model",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
-    "*.py",
-)
-_FETCHED_WEIGHTS = ("model*.safetensors", soundness.ADAPTER_WEIGHTS)
 _COPY_PROCESSOR = (
     "Save its base checkpoint's processor into the folder: "
     "python -c \"from transformers import AutoProcessor as P; P.from_pretrained('BASE').save_pretrained('FOLDER')\""
@@ -41,7 +25,6 @@ _OTHER_CONFIG = (
     "config.json may be another model's, or of another layout than transformers'. Fetch the checkpoint again."
 )
 _SAVE_ADAPTER_AGAIN = "Fetch or save the adapter again."
-_GIVE_ONE = "Give the folder of a checkpoint, or the name of one on the Hugging Face hub."
 
 
 @dataclass(frozen=True)
@@ -73,20 +56,20 @@ class Checkpoint:
         Raises:
             NapoBenchError: the checkpoint does not exist, or its weights can only be read by running a pickle.
         """
-        folder = _folder(name)
+        folder = folder_of(name)
         where = folder / "adapter_config.json"
         if not where.is_file():
-            original = OriginalLlava.find(name, folder, None, _folder)
+            original = OriginalLlava.find(name, folder, None, folder_of)
             if original is None:
-                weights(folder)
+                weight_files(folder, name)
             return cls(name, folder, None, trust_remote_code, original)
         base = files.field(files.read_json(where), "base_model_name_or_path", str, str(where))
         try:
-            base_folder = _folder(base)
-            original = OriginalLlava.find(name, folder, base, _folder)
+            base_folder = folder_of(base)
+            original = OriginalLlava.find(name, folder, base, folder_of)
             if original is None:
-                weights(folder)
-                weights(base_folder)
+                weight_files(folder, name)
+                weight_files(base_folder, base)
             if (base_folder / where.name).is_file():
                 raise NapoBenchError(f"{base_folder} is itself an adapter.", "Merge it into its base first.")
         except NapoBenchError as error:
@@ -120,13 +103,13 @@ class Checkpoint:
         processor = self.load_processor()
         soundness.require_tokens(self.name, processor, config)
         soundness.require_generation(self.folder)
-        with _explained(self.folder, "model", _OTHER_CONFIG):
+        with explained(self.folder, "model", _OTHER_CONFIG):
             original = self.original
             base = soundness.skeleton(self.folder, config) if original is None else original.skeleton(config)
             if base is not None:
                 soundness.require_image_features(self.name, processor, config, base)
         if base is not None and original is None and self.adapter is not None:
-            with _explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
+            with explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
                 soundness.require_adapter(self.adapter, base)
         return config, processor
 
@@ -139,7 +122,7 @@ class Checkpoint:
             (f"{part}/{path.relative_to(folder).as_posix()}", path)
             for part, folder in {"model": self.folder, "adapter": self.adapter}.items()
             if folder
-            for path in sorted([*_own_files(folder), *weights(folder)])
+            for path in sorted([*own_files(folder), *weight_files(folder)])
         ]
 
     @property
@@ -149,18 +132,18 @@ class Checkpoint:
         if folder is None or not any((folder / name).is_file() for name in soundness.PROCESSOR_FILES):
             return []
         names = ("config.json", "generation_config.json", "adapter_config.json")
-        return [path for path in _own_files(folder) if path.suffix != ".safetensors" and path.name not in names]
+        return [path for path in own_files(folder) if path.suffix != ".safetensors" and path.name not in names]
 
     def load_config(self) -> Any:
         """The model's configuration. Raises NapoBenchError for a text-only model."""
         if self.original is not None:
-            with _explained(self.original.settings, "configuration", _OTHER_CONFIG):
+            with explained(self.original.settings, "configuration", _OTHER_CONFIG):
                 return self.original.config()
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
         soundness.require_own_parts(self.folder, self.trust_remote_code)
-        with _explained(self.folder, "configuration", "Check that it is the folder of a whole checkpoint."):
+        with explained(self.folder, "configuration", "Check that it is the folder of a whole checkpoint."):
             config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=self.trust_remote_code)
         brings_code = self.trust_remote_code and hasattr(config, "auto_map")
         if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not brings_code:
@@ -179,7 +162,7 @@ class Checkpoint:
         from transformers import AutoProcessor, AutoTokenizer
 
         if self.original is not None and not self._own_processor:
-            with _explained(self.folder, "processor", soundness.FETCH_AGAIN):
+            with explained(self.folder, "processor", soundness.FETCH_AGAIN):
                 return _complete(self.folder, self.original.processor(), self.load_config())
         places = [self.folder] if self.adapter is None else [self.adapter, self.folder]
         names = soundness.PROCESSOR_FILES
@@ -194,7 +177,7 @@ class Checkpoint:
             raise NapoBenchError(f"{folder} has no tokenizer (no tokenizer.json).", _COPY_PROCESSOR)
         config = self.load_config()
         options = family_of(config).processor
-        with _explained(folder, "processor", _COPY_PROCESSOR):
+        with explained(folder, "processor", _COPY_PROCESSOR):
             processor = from_pretrained(str(folder), trust_remote_code=self.trust_remote_code, **options)
             if folder == self.adapter and not (folder / "config.json").is_file():
                 # Without a config.json, transformers would build the tokenizer anew, and other tokens than the base's.
@@ -225,7 +208,7 @@ class Checkpoint:
         if self.original is not None:
             return self._load_original(self.original, device, dtype)
         from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
-        with _explained(self.folder, "weights", soundness.FETCH_AGAIN):
+        with explained(self.folder, "weights", soundness.FETCH_AGAIN):
             try:
                 model, loading = from_pretrained(
                     str(self.folder),
@@ -243,7 +226,7 @@ class Checkpoint:
         if self.adapter is not None:
             from peft import PeftModel
 
-            with _explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
+            with explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
                 model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload()
             soundness.require_finite(self.adapter, model)
         return model.eval()
@@ -251,7 +234,7 @@ class Checkpoint:
     def _load_original(self, original: OriginalLlava, device: Any, dtype: Any) -> Any:
         import torch
 
-        with _explained(self.adapter or self.folder, "weights", soundness.FETCH_AGAIN):
+        with explained(self.adapter or self.folder, "weights", soundness.FETCH_AGAIN):
             try:
                 model = original.load(self.load_config(), device, dtype)
             except torch.OutOfMemoryError:
@@ -272,100 +255,3 @@ def _complete(folder: Path, processor: Any, config: Any) -> Any:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     soundness.complete_processor(folder, processor, config)
     return processor
-
-
-def _folder(name: str, pickled: bool = False) -> Path:
-    """The local folder of a checkpoint. A checkpoint on the hub is fetched into the hub's cache.
-
-    Args:
-        name: A local folder or a hub name.
-        pickled: Fetch weights that are no safetensors too, if there are no safetensors.
-    """
-    if not name.strip():
-        raise NapoBenchError("The name of the checkpoint is empty.", _GIVE_ONE)
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise NapoBenchError(f"{name} is a file; the folder of a checkpoint is expected.", f"Try {path.parent}")
-    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
-        raise NapoBenchError(f"{name} does not exist.", _GIVE_ONE)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    wanted: tuple[str, ...] = (*_FILES, *_FETCHED_WEIGHTS)
-    if pickled:
-        wanted = (*wanted, *original_llava.BESIDE)
-        if not any(path for pattern in _FETCHED_WEIGHTS for path in _folder(name).glob(pattern)):
-            wanted = (*wanted, *original_llava.PICKLED)
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(wanted), ignore_patterns=["*/*"]))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise NapoBenchError(
-            f"{name} is no folder here, and cannot be fetched from the Hugging Face hub: {_first_line(error)}",
-            "Check the name and the network (a gated checkpoint needs `hf auth login`), or give a local folder.",
-        ) from None
-
-
-def require_no_checkpoint(out: Path) -> None:
-    """Refuse an output folder that holds a checkpoint: a result beside its files would become a part of it.
-
-    Raises:
-        NapoBenchError: the folder has the file of a model or of an adapter.
-    """
-    for name in ("config.json", "adapter_config.json"):
-        if (out / name).is_file():
-            raise NapoBenchError(
-                f"{out} is the folder of a checkpoint ({name}); results need a folder of their own.",
-                f"For example --out {out / 'run'}",
-            )
-
-
-def _own_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint that an answer depends on, beside the weights."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _FILES)
-    ]
-
-
-def weights(folder: Path) -> list[Path]:
-    """The files that the weights of a model or of an adapter are loaded from. The fingerprint is of these files.
-
-    Raises:
-        NapoBenchError: there are none, one is missing or no safetensors, or an index names one outside the folder.
-    """
-    is_adapter = (folder / "adapter_config.json").is_file()
-    one = folder / (soundness.ADAPTER_WEIGHTS if is_adapter else soundness.WEIGHTS)
-    if one.is_file():
-        return [one]
-    if not is_adapter and (folder / soundness.INDEX).is_file():
-        return soundness.weight_files(folder)
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise NapoBenchError(
-            f"{folder} holds its weights as pickle only ({pickles[0]}), and loading a pickle can run any code.",
-            "Give a checkpoint in safetensors: most on the hub have one, and a training writes one with "
-            "save_pretrained. Convert a pickle only with the code that wrote it.",
-        )
-    raise NapoBenchError(f"{folder} holds no weights (no {one.name}).", _GIVE_ONE)
-
-
-@contextmanager
-def _explained(folder: Path, part: str, hint: str) -> Iterator[None]:
-    """Turn whatever transformers, safetensors and peft raise about a damaged `part` of a checkpoint into one
-    message.
-    """
-    try:
-        yield
-    except NapoBenchError:
-        raise
-    except Exception as error:
-        raise NapoBenchError(f"{folder}: the {part} cannot be loaded: {_first_line(error)}", hint) from error
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of a message; with the next one if the first announces it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -23,8 +23,8 @@ from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.engine import EngineOptions
 from napo_bench.engines.registry import engine_named
-from napo_bench.models.checkpoint import require_no_checkpoint
 from napo_bench.models.device import require_device, require_dtype
+from napo_bench.models.folders import require_no_checkpoint
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import (
     Identity,

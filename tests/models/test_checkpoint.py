@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from local_site import Site, hub_pages
 from safetensors.torch import load_file, save_file
 
 from napo_bench.core.errors import NapoBenchError
@@ -176,6 +177,39 @@ def test_a_pickle_is_not_loaded(copy: Path) -> None:
     assert "as pickle only (pytorch_model.bin)" in error.message
     assert "safetensors" in error.hint
     assert "from_pretrained" not in error.hint
+
+
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_a_gguf_file_is_refused_with_what_reads_it(copy: Path, given: str) -> None:
+    weights = (copy / "model.safetensors").rename(copy / "llava-Q4_K_M.gguf")
+    error = refusal(weights if given == "file" else copy)
+    assert "llava-Q4_K_M.gguf is a GGUF file" in error.message
+    assert f"llama-server -m {weights}" in error.hint and "--api-base-url" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("file", "found"), [("Q4.gguf", "Q4.gguf is a GGUF file"), ("pytorch_model.bin", "as pickle only")]
+)
+def test_weights_of_the_hub_that_were_not_fetched_are_named(hub: Site, file: str, found: str) -> None:
+    hub.pages |= hub_pages("some/model", "main", {"config.json": b"{}", file: b"weights"}, kind="models")
+    assert found in refusal("some/model").message
+    assert not [path for path, _ in hub.requests if file in path]
+
+
+@pytest.mark.numeric
+def test_shards_give_the_logits_of_one_file(tiny: Path, copy: Path) -> None:
+    whole = Checkpoint.open(str(tiny)).load_model(CPU, torch.float32)
+    (copy / "model.safetensors").unlink()
+    whole.save_pretrained(copy, max_shard_size="50KB")
+    shards = sorted(copy.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    checkpoint = Checkpoint.open(str(copy))
+    checkpoint.open_parts()
+    inputs = {"input_ids": torch.tensor([[1, 5, 6, 7]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    with torch.no_grad():
+        assert torch.equal(checkpoint.load_model(CPU, torch.float32)(**inputs).logits, whole(**inputs).logits)
+    shards[1].unlink()
+    assert f"{shards[1]} is missing; model.safetensors.index.json names it" in refusal(copy).message
 
 
 def test_an_adapter_in_a_pickle_is_not_loaded(adapter: Path, tmp_path: Path) -> None:

@@ -106,12 +106,15 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def hub_pages(repo: str, revision: str, files: dict[str, bytes], commit: str = COMMIT) -> dict[str, bytes]:
-    """What the Hugging Face library asks a hub for, as far as a data set's files go."""
+def hub_pages(
+    repo: str, revision: str, files: dict[str, bytes], commit: str = COMMIT, kind: str = "datasets"
+) -> dict[str, bytes]:
+    """What the Hugging Face library asks a hub for, as far as the files of a data set or of a model (`models`) go."""
+    files_at = f"/{repo}/resolve" if kind == "models" else f"/{kind}/{repo}/resolve"
     siblings = [{"rfilename": name} for name in files]
     info = json.dumps({"id": repo, "sha": commit, "siblings": siblings, "tags": []}).encode()
     tree = [{"type": "file", "path": name, "size": len(body), "oid": sha256(body)} for name, body in files.items()]
-    pages = {f"/api/datasets/{repo}/revision/{at}": info for at in (revision, commit)}
-    pages |= {f"/api/datasets/{repo}/tree/{commit}": json.dumps(tree).encode()}
-    pages |= {f"/datasets/{repo}/resolve/{commit}/{name.replace(' ', '%20')}": body for name, body in files.items()}
+    pages = {f"/api/{kind}/{repo}/revision/{at}": info for at in (revision, commit)}
+    pages |= {f"/api/{kind}/{repo}/tree/{at}": json.dumps(tree).encode() for at in (revision, commit)}
+    pages |= {f"{files_at}/{commit}/{name.replace(' ', '%20')}": body for name, body in files.items()}
     return pages

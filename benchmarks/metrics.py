@@ -9,8 +9,8 @@ import numpy as np
 
 from napo_bench.benchmarks import all_benchmarks
 from napo_bench.benchmarks.benchmark import Better, Metric
+from napo_bench.core.draws import count_matrix
 from napo_bench.core.errors import unknown_name
-from napo_bench.core.stats import count_matrix
 
 __all__ = ["Better", "Metric", "all_metrics", "metric_named", "sample_values", "table_1_metrics"]
 

@@ -108,7 +108,7 @@ PAIRED: list[tuple[str, int, Callable[[float], Draw]]] = [
 
 
 def answers_about(sizes: Sizes, correlation: float, rng: np.random.Generator, models: int) -> list[Rows]:
-    """The right answers of equally good models to the questions of each picture.
+    """The summed right answers of equally good models to the questions of each picture.
 
     Answers of a model to two questions about one picture have the given correlation.
 
@@ -124,8 +124,8 @@ def answers_about(sizes: Sizes, correlation: float, rng: np.random.Generator, mo
         rates = (
             rng.beta(RIGHT * spread, (1 - RIGHT) * spread, len(sizes)) if correlation else np.full(len(sizes), RIGHT)
         )
-        right = rng.random(sizes.sum()) < np.repeat(rates, sizes)
-        found.append([{"part": float(x), "whole": 1.0} for x in right])
+        right = rng.binomial(sizes, rates)
+        found.append([{"part": float(x), "whole": float(size)} for x, size in zip(right, sizes, strict=True)])
     return found
 
 
@@ -138,11 +138,10 @@ def report_clusters(trials: int, resamples: int) -> None:
             rng = np.random.default_rng(3)
             count = Counter[str]()
             for trial in range(trials):
-                sizes = draw(rng)
-                clusters = np.repeat(np.arange(len(sizes)), sizes).tolist()
-                one, other = answers_about(sizes, correlation, rng, models=2)
-                pictures = stats.by_cluster(one, clusters), stats.by_cluster(other, clusters)
-                for column, units in (("pictures", pictures[0]), ("answers", one)):
+                pictures = answers_about(draw(rng), correlation, rng, models=2)
+                right, asked = (round(sum(row[name] for row in pictures[0])) for name in ("part", "whole"))
+                single = [{"part": 1.0, "whole": 1.0}] * right + [{"part": 0.0, "whole": 1.0}] * (asked - right)
+                for column, units in (("pictures", pictures[0]), ("answers", single)):
                     low, high = stats.bootstrap_intervals(units, {"m": percent}, resamples, trial)["m"]
                     count[column] += low <= 100 * RIGHT <= high
                 p_value = stats.permutation_p_values(*pictures, {"m": percent}, resamples, trial)["m"]

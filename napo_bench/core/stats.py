@@ -2,9 +2,7 @@
 
 Every metric of the project is a function of sums of per-sample counts: CHAIRi is hallucinated mentions over all
 mentions, LP a sum of shares over the number of eligible instances. A sample is therefore one row of counts `[K]`, a
-bootstrap resample is one vector of K sums, and so is one exchange of the labels of paired samples. Rows that are equal
-are interchangeable, so a resample is drawn as one multinomial over the distinct rows: exact, and independent of
-how many samples share a row. If few samples share a row, clusters are drawn one by one, which is faster.
+bootstrap resample is one vector of K sums, and so is one exchange of the labels of paired samples. See `core/draws.py`.
 
 Answers about one picture depend on each other. Samples of one cluster are therefore added up first (`by_cluster`), and
 then whole clusters are resampled or exchanged.
@@ -12,20 +10,18 @@ then whole clusters are resampled or exchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from napo_bench.core.draws import Array, distinct, distinct_clusters, exchanged, resampled
 
 Sums = Mapping[str, Any]
 MetricFunction = Callable[[Sums], Any]
-Array = NDArray[np.float64]
 
-_CELLS_A_CHUNK = 4_000_000
-_SHARED = 2  # clusters a distinct row, above which a multinomial draws faster than cluster by cluster
 _ROUNDING = 1e-9
 _NO_WIDTH = 1e-3  # AMBER's denominators start at 0.001, so a constant 100% still varies by this much
 
@@ -52,19 +48,14 @@ def by_cluster(rows: Sequence[Mapping[str, float]], clusters: Sequence[Hashable]
         rows: Counts of each sample.
         clusters: Cluster of each sample.
     """
+    if len(set(clusters)) == len(rows):
+        return [dict(row) for row in rows]
     sums: dict[Hashable, dict[str, float]] = {}
     for row, cluster in zip(rows, clusters, strict=True):
         total = sums.setdefault(cluster, {})
         for name, value in row.items():
             total[name] = total.get(name, 0.0) + value
     return list(sums.values())
-
-
-def count_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
-    """The counts of the samples as `[N, K]`; a count that a sample lacks is 0."""
-    return np.array([[row.get(name, 0.0) for name in names] for row in rows], dtype=np.float64).reshape(
-        len(rows), len(names)
-    )
 
 
 def bootstrap_intervals(
@@ -99,19 +90,30 @@ def bootstrap_intervals(
     """
     if not rows:
         return {}
-    names = sorted({name for row in rows for name in row})
-    distinct, frequency = _distinct(count_matrix(rows, names))
-    sums = _resample(distinct, frequency, resamples, np.random.default_rng(seed))
-    total = frequency @ distinct
+    return _intervals([rows], metrics, resamples, seed, level, spans)
+
+
+def _intervals(
+    sides: Sequence[Sequence[Mapping[str, float]]],
+    metrics: Mapping[str, Callable[..., Any]],
+    resamples: int,
+    seed: int,
+    level: float,
+    spans: Mapping[str, Span] | None,
+) -> dict[str, tuple[float, float]]:
+    """BCa intervals of functions of the sums of every side. See `bootstrap_intervals`."""
+    names, counts, frequency = distinct_clusters(sides)
+    sums = resampled(counts, frequency, resamples, np.random.default_rng(seed))
+    total = np.tensordot(frequency, counts, 1)
     intervals = {}
     for name, metric in metrics.items():
-        value = float(metric(_columns(total, names)))
-        resampled = _values(metric, sums, names)
-        resampled = resampled[np.isfinite(resampled)]
-        if not len(resampled):
-            raise ValueError(f"the metric {name} is defined in no resample of {len(rows)} clusters")
-        if np.ptp(resampled) > _NO_WIDTH:
-            intervals[name] = _bca(value, resampled, level)
+        value = float(metric(*_sides(total, names)))
+        values = _values(metric, sums, names)
+        values = values[np.isfinite(values)]
+        if not len(values):
+            raise ValueError(f"the metric {name} is defined in no resample of {len(sides[0])} clusters")
+        if np.ptp(values) > _NO_WIDTH:
+            intervals[name] = _bca(value, values, level)
         elif spans is not None and name in spans:
             span = spans[name]
             share = unseen_share(span.n, (1 - level) / 2)
@@ -144,15 +146,11 @@ def paired_intervals(
     Returns:
         Name -> (low, high), in the metric's unit; empty if there are no clusters.
     """
-    pairs = [
-        {f"candidate {name}": value for name, value in new.items()}
-        | {f"baseline {name}": value for name, value in old.items()}
-        for new, old in zip(candidate, baseline, strict=True)
-    ]
+    if not candidate:
+        return {}
+    gaps = {name: Span(span.low - span.high, span.high - span.low, span.n) for name, span in (spans or {}).items()}
     differences = {name: _difference_of(metric) for name, metric in metrics.items()}
-    widths = {name: span.high - span.low for name, span in (spans or {}).items()}
-    gaps = {name: Span(-width, width, (spans or {})[name].n) for name, width in widths.items()}
-    return bootstrap_intervals(pairs, differences, resamples, seed, level, gaps)
+    return _intervals([baseline, candidate], differences, resamples, seed, level, gaps)
 
 
 def resampled_together(
@@ -168,10 +166,9 @@ def resampled_together(
         resamples: Number of resamples.
         seed: Seed of the generator.
     """
-    names = sorted({name for rows in runs for row in rows for name in row})
-    counts = np.concatenate([count_matrix(rows, names) for rows in runs], axis=1)
-    sums = _resample(*_distinct(counts), resamples, np.random.default_rng(seed))
-    values = np.stack([_values(metric, part, names) for part in np.split(sums, len(runs), axis=1)], axis=1)
+    names, counts, frequency = distinct_clusters(runs)
+    sums = resampled(counts, frequency, resamples, np.random.default_rng(seed))
+    values = np.stack([_values(metric, sums[:, [run]], names) for run in range(len(runs))], axis=1)
     return values[np.isfinite(values).all(axis=1)]
 
 
@@ -196,21 +193,20 @@ def permutation_p_values(
     Returns:
         Name -> p-value, at least 1 / (permutations + 1).
     """
-    names = sorted({name for row in (*candidate, *baseline) for name in row})
-    new, old = count_matrix(candidate, names), count_matrix(baseline, names)
-    gains, frequency = _distinct(new - old)
+    names, counts, frequency = distinct_clusters([candidate, baseline])
+    sums = np.tensordot(frequency, counts, 1)
+    gains, frequency = distinct(counts[:, 0] - counts[:, 1], frequency)
     moved = np.any(gains != 0, axis=1)
     gains, frequency = gains[moved], frequency[moved]
     generator = np.random.default_rng(seed)
-    parts = [
-        generator.binomial(frequency, 0.5, (size, len(frequency))) @ gains for size in _chunks(permutations, gains)
-    ]
-    exchanged = np.concatenate(parts)
-    new_sums, old_sums = new.sum(axis=0), old.sum(axis=0)
+    moves = exchanged(gains, frequency, permutations, generator)
+    permuted_sums = sums + np.stack([-moves, moves], axis=1)
     p_values = {}
     for name, metric in metrics.items():
-        difference = float(metric(_columns(new_sums, names))) - float(metric(_columns(old_sums, names)))
-        permuted = _values(metric, new_sums - exchanged, names) - _values(metric, old_sums + exchanged, names)
+        difference, permuted = (
+            _values(metric, part[..., [0], :], names) - _values(metric, part[..., [1], :], names)
+            for part in (sums, permuted_sums)
+        )
         extreme = int(np.count_nonzero(np.abs(permuted) >= abs(difference) - _ROUNDING))
         p_values[name] = (extreme + 1) / (permutations + 1)
     return p_values
@@ -248,56 +244,18 @@ def unseen_share(n: float, tail: float) -> float:
     return float(1 - tail ** (1 / n)) if n > 0 else 1.0
 
 
-def _difference_of(metric: MetricFunction) -> MetricFunction:
-    def difference(sums: Sums) -> Any:
-        sides: dict[str, dict[str, Any]] = {"candidate": {}, "baseline": {}}
-        for name, column in sums.items():
-            side, _, count = name.partition(" ")
-            sides[side][count] = column
-        return metric(sides["candidate"]) - metric(sides["baseline"])
-
-    return difference
+def _difference_of(metric: MetricFunction) -> Callable[[Sums, Sums], Any]:
+    return lambda baseline, candidate: metric(candidate) - metric(baseline)
 
 
-def _distinct(counts: Array) -> tuple[Array, NDArray[np.int64]]:
-    rows, frequency = np.unique(counts, axis=0, return_counts=True)
-    return rows, frequency
+def _sides(sums: Array, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The summed counts of each side by name, from `[..., S, K]`."""
+    return [{name: sums[..., side, index] for index, name in enumerate(names)} for side in range(sums.shape[-2])]
 
 
-def _chunks(resamples: int, rows: Array) -> Iterator[int]:
-    size = max(1, _CELLS_A_CHUNK // max(1, len(rows)))
-    for start in range(0, resamples, size):
-        yield min(size, resamples - start)
-
-
-def _resample(rows: Array, frequency: NDArray[np.int64], resamples: int, generator: np.random.Generator) -> Array:
-    n = int(frequency.sum())
-    draw = _draw_multinomial if n > _SHARED * len(rows) else _draw_one_by_one
-    return np.concatenate([draw(frequency, size, generator) @ rows for size in _chunks(resamples, rows)])
-
-
-def _draw_multinomial(frequency: NDArray[np.int64], resamples: int, generator: np.random.Generator) -> Array:
-    """How often each resample contains each distinct row, `[B, D]`. The cost grows with D."""
-    n = int(frequency.sum())
-    return generator.multinomial(n, frequency / n, size=resamples).astype(np.float64)
-
-
-def _draw_one_by_one(frequency: NDArray[np.int64], resamples: int, generator: np.random.Generator) -> Array:
-    """As `_draw_multinomial`. The cost grows with n, but a draw costs a fifth of a binomial."""
-    row_of = np.repeat(np.arange(len(frequency)), frequency)
-    drawn = row_of[generator.integers(0, len(row_of), (resamples, len(row_of)), dtype=np.uint32)]
-    drawn += len(frequency) * np.arange(resamples)[:, None]
-    counts = np.bincount(drawn.ravel(), minlength=resamples * len(frequency))
-    return counts.reshape(resamples, len(frequency)).astype(np.float64)
-
-
-def _columns(sums: Array, names: Sequence[str]) -> dict[str, Any]:
-    return {name: sums[..., index] for index, name in enumerate(names)}
-
-
-def _values(metric: MetricFunction, sums: Array, names: Sequence[str]) -> Array:
+def _values(metric: Callable[..., Any], sums: Array, names: Sequence[str]) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.asarray(metric(_columns(sums, names)), dtype=np.float64)
+        values = np.asarray(metric(*_sides(sums, names)), dtype=np.float64)
     return np.broadcast_to(values, (len(sums),))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from napo_bench.benchmarks import benchmark_named
@@ -37,7 +38,7 @@ class Pairs:
     clusters: list[str]
     unshared: int
 
-    @property
+    @cached_property
     def by_cluster(self) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
         """The summed counts of each cluster in the candidate, and in the baseline."""
         return stats.by_cluster(self.candidate, self.clusters), stats.by_cluster(self.baseline, self.clusters)

@@ -29,6 +29,16 @@ def test_interval_of_a_mean_is_that_of_scipys_bca():
     assert interval == pytest.approx(tuple(theirs), abs=0.03 * (theirs.high - theirs.low))
 
 
+def test_an_interval_is_the_same_if_clusters_are_drawn_one_by_one_or_as_a_multinomial_over_equal_ones():
+    rng = np.random.default_rng(4)
+    rows = [{"x": float(a), "n": float(b)} for a, b in rng.integers(1, 9, (20, 2))]
+    marked = [{**row, "mark": float(index)} for index, row in enumerate(rows * 10)]
+    few, many = (
+        stats.bootstrap_intervals(part, {"m": share("x")}, resamples=40_000)["m"] for part in (rows * 10, marked)
+    )
+    assert many == pytest.approx(few, rel=0.004)
+
+
 def test_interval_of_a_ratio_of_sums_resamples_samples_not_mentions():
     rng = np.random.default_rng(0)
     mentions = rng.poisson(5, 200) + 1
@@ -189,10 +199,12 @@ def test_identical_runs_still_leave_room_for_unseen_changes():
     assert (low, high) == pytest.approx((-100 * exact, 100 * exact))
 
 
-def test_permutation_p_value_is_that_of_all_permutations():
+@pytest.mark.parametrize("distinct", [2, 10])
+def test_permutation_p_value_is_that_of_all_permutations(distinct):
     rng = np.random.default_rng(11)
-    new = [{"x": float(a), "n": float(b)} for a, b in rng.integers(1, 9, (10, 2))]
-    old = [{"x": float(a), "n": float(b)} for a, b in rng.integers(1, 7, (10, 2))]
+    times = 10 // distinct
+    new = [{"x": float(a), "n": float(b)} for a, b in rng.integers(1, 9, (distinct, 2))] * times
+    old = [{"x": float(a), "n": float(b)} for a, b in rng.integers(1, 7, (distinct, 2))] * times
     metric = share("x")
 
     def value(rows):

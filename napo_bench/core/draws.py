@@ -1,0 +1,121 @@
+"""Random draws over clusters: bootstrap resamples, and exchanges of the labels of pairs.
+
+Rows that are equal are interchangeable, so a resample is drawn as one multinomial over the distinct rows: exact, and
+independent of how many clusters share a row. If few clusters share a row, clusters are drawn one by one, which is
+faster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Frequency = NDArray[np.int64]
+
+_CELLS_A_CHUNK = 4_000_000
+_SHARED = 2  # clusters a distinct row, above which a draw a distinct row is faster than a draw a cluster
+
+
+def count_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
+    """The counts of the samples as `[N, K]`; a count that a sample lacks is 0."""
+    column = {name: index for index, name in enumerate(names)}
+    counts = np.zeros((len(rows), len(names)))
+    samples = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    columns = np.array([column[name] for row in rows for name in row], dtype=np.int64)
+    counts[samples, columns] = [value for row in rows for value in row.values()]
+    return counts
+
+
+def distinct_clusters(sides: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[str], Array, Frequency]:
+    """Names of the counts `[K]`, the counts of the distinct clusters `[D, S, K]`, and how often each occurs `[D]`.
+
+    Args:
+        sides: Counts of each cluster on each side; the same clusters in the same order.
+    """
+    seen = Counter(zip(*[[tuple(row.items()) for row in side] for side in sides], strict=True))
+    names = sorted({name for cluster in seen for row in cluster for name, _ in row})
+    parts = [count_matrix([dict(cluster[side]) for cluster in seen], names) for side in range(len(sides))]
+    rows, frequency = distinct(np.concatenate(parts, axis=1), np.array(list(seen.values()), dtype=np.int64))
+    return names, rows.reshape(len(rows), len(sides), len(names)), frequency
+
+
+def distinct(rows: Array, frequency: Frequency) -> tuple[Array, Frequency]:
+    """The distinct rows `[D, K]` in lexicographic order, and the summed frequency of each."""
+    if not rows.size:
+        return rows[:1], frequency.sum(keepdims=True)[: len(rows)]
+    order = np.lexsort(rows.T[::-1])
+    rows = rows[order]
+    first = np.concatenate([[True], np.any(rows[1:] != rows[:-1], axis=1)])
+    return rows[first], np.add.reduceat(frequency[order], np.flatnonzero(first))
+
+
+def resampled(rows: Array, frequency: Frequency, resamples: int, generator: np.random.Generator) -> Array:
+    """The summed counts of bootstrap resamples, `[B, ...]`.
+
+    Args:
+        rows: Counts of the distinct clusters `[D, ...]`.
+        frequency: How often each occurs `[D]`.
+        resamples: Number of resamples.
+        generator: Generator.
+    """
+    draw = _draw_multinomial if _are_shared(frequency) else _draw_one_by_one
+    return np.concatenate(
+        [np.tensordot(draw(frequency, size, generator), rows, 1) for size in _chunks(resamples, rows)]
+    )
+
+
+def exchanged(gains: Array, frequency: Frequency, permutations: int, generator: np.random.Generator) -> Array:
+    """The summed gains of the pairs that exchange their labels, each with probability 1/2, `[B, K]`.
+
+    Args:
+        gains: Differences of the distinct pairs `[D, K]`.
+        frequency: How often each occurs `[D]`.
+        permutations: Number of permutations.
+        generator: Generator.
+    """
+    exchange = _exchange_binomial if _are_shared(frequency) else _exchange_one_by_one
+    return np.concatenate([exchange(frequency, size, generator) @ gains for size in _chunks(permutations, gains)])
+
+
+def _are_shared(frequency: Frequency) -> bool:
+    return bool(frequency.sum() > _SHARED * len(frequency))
+
+
+def _chunks(draws: int, rows: Array) -> Iterator[int]:
+    size = max(1, _CELLS_A_CHUNK // max(1, len(rows)))
+    for start in range(0, draws, size):
+        yield min(size, draws - start)
+
+
+def _draw_multinomial(frequency: Frequency, resamples: int, generator: np.random.Generator) -> Array:
+    """How often each resample contains each distinct row, `[B, D]`. The cost grows with D."""
+    n = int(frequency.sum())
+    return generator.multinomial(n, frequency / n, size=resamples).astype(np.float64)
+
+
+def _draw_one_by_one(frequency: Frequency, resamples: int, generator: np.random.Generator) -> Array:
+    """As `_draw_multinomial`. The cost grows with n, but a draw costs a fifth of a binomial."""
+    row_of = np.repeat(np.arange(len(frequency)), frequency)
+    drawn = row_of[generator.integers(0, len(row_of), (resamples, len(row_of)), dtype=np.uint32)]
+    drawn += len(frequency) * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=resamples * len(frequency))
+    return counts.reshape(resamples, len(frequency)).astype(np.float64)
+
+
+def _exchange_binomial(frequency: Frequency, permutations: int, generator: np.random.Generator) -> Array:
+    """How many of the equal pairs `[B, D]` exchange their labels in each permutation. The cost grows with D."""
+    return generator.binomial(frequency, 0.5, (permutations, len(frequency))).astype(np.float64)
+
+
+def _exchange_one_by_one(frequency: Frequency, permutations: int, generator: np.random.Generator) -> Array:
+    """As `_exchange_binomial`. The cost grows with the number of pairs, but a bit costs less than a binomial."""
+    if not len(frequency):
+        return np.zeros((permutations, 0))
+    pairs = int(frequency.sum())
+    octets = np.frombuffer(generator.bytes(permutations * -(-pairs // 8)), dtype=np.uint8).reshape(permutations, -1)
+    bits = np.unpackbits(octets, axis=1, count=pairs)
+    return np.add.reduceat(bits, np.cumsum(frequency) - frequency, axis=1, dtype=np.float64)

@@ -81,6 +81,7 @@ class HFEngine(Engine):
         self.thinking_marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
         self._features: dict[str, torch.Tensor] = {}
+        self._stacks_features = False
         self._inputs: dict[str, Any] = {}
         self._tokenizing = threading.Lock()  # a fast tokenizer that pads in one thread cannot decode in another
         self._lengths: dict[str, int] = {}
@@ -253,11 +254,13 @@ class HFEngine(Engine):
         if first:
             pixels = values["pixel_values"][list(first.values())]
             found = self.model.base_model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
-            if len(found) != len(first):
+            if found is None or len(found) != len(first):
                 return values
+            self._stacks_features = isinstance(found, torch.Tensor)
             features.update(zip(first, found, strict=True))
         del values["pixel_values"]
         rows: Any = [features[digest] for digest in digests]
+        rows = torch.stack(rows) if self._stacks_features else rows
         output = BaseModelOutputWithPooling(pooler_output=rows)
         return values | {"mm_encoder_outputs": {"image": output}}
 

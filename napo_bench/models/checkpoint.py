@@ -11,7 +11,7 @@ from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.models import soundness
 from napo_bench.models.explained import explained
-from napo_bench.models.families import family_of
+from napo_bench.models.families import complete_outputs, family_of
 from napo_bench.models.folders import folder_of, own_files, weight_files
 from napo_bench.models.original_llava.checkpoint import OriginalLlava
 from napo_bench.models.threads import choose_threads
@@ -223,6 +223,7 @@ class Checkpoint:
                 raise self._too_large(device) from None
         soundness.require_landed(self.folder, loading)
         soundness.require_finite(self.folder, model)
+        complete_outputs(model)
         if self.adapter is not None:
             from peft import PeftModel
 

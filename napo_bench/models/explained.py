@@ -18,6 +18,11 @@ def explained(folder: Path, part: str, hint: str) -> Iterator[None]:
         yield
     except NapoBenchError:
         raise
+    except ImportError as error:
+        raise NapoBenchError(
+            f"{folder}: the {part} cannot be loaded: {first_line(error)}",
+            "Install the package that the message names, and run the command again.",
+        ) from error
     except Exception as error:
         raise NapoBenchError(f"{folder}: the {part} cannot be loaded: {first_line(error)}", hint) from error
 

@@ -29,6 +29,7 @@ class Family:
     conversation: Literal["own", "llava_v1"] = "own"
     processor: Mapping[str, Any] = field(default_factory=dict)
     counts_features: bool = False
+    reads_of_text: tuple[str, ...] = ()
 
 
 FAMILIES: dict[str, Family] = {
@@ -40,6 +41,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": Family(positions="multimodal_rope", token_types="mm_token_type_ids"),
     "qwen2_5_vl": Family(positions="multimodal_rope", token_types="mm_token_type_ids"),
     "gemma3": Family(token_types="token_type_ids"),
+    "llama4": Family(reads_of_text=("image_outputs",)),
 }
 """`model_type` of config.json -> what is special in that family."""
 
@@ -49,3 +51,14 @@ _PLAIN = Family()
 def family_of(config: Any) -> Family:
     """The row of a model's configuration."""
     return FAMILIES.get(config.model_type, _PLAIN)
+
+
+def complete_outputs(model: Any) -> None:
+    """Give the output of a model's text model the fields of `Family.reads_of_text`, as None, if they are missing."""
+    for name in family_of(model.config).reads_of_text:
+
+        def complete(_module: Any, _inputs: Any, output: Any, name: str = name) -> None:
+            if not hasattr(output, name):
+                setattr(output, name, None)
+
+        model.get_decoder().register_forward_hook(complete)

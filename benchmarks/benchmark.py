@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from napo_bench.benchmarks.rated import Rated
 from napo_bench.benchmarks.reading import Reading, plain_readings
 from napo_bench.benchmarks.view import BarChart, Sample, View, plain_view
 from napo_bench.core.errors import NapoBenchError, unknown_name
@@ -201,6 +202,7 @@ class Benchmark:
             Numbers with different sentences are not comparable.
         show: Sample -> how the explorer shows it.
         readings: Sample, settings of the result -> the answers of the sample, for the panel of a report.
+        rated: How its raters are compared and mapped; None for a benchmark that no judge and no extractor reads.
         right_if: When a sample counts as right, to complete "A sample is right if ...".
         thumbnail: Longer edge of an image in the explorer, in pixels.
         charts: Figures of the benchmark's own.
@@ -228,6 +230,7 @@ class Benchmark:
     measured: Callable[[Mapping[str, Any]], str] = one_way
     show: Callable[[Sample], View] = plain_view
     readings: Callable[[Sample, Mapping[str, Any]], list[Reading]] = plain_readings
+    rated: Rated | None = None
     right_if: str = ""
     thumbnail: int = 320
     charts: tuple[BarChart, ...] = ()

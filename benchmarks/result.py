@@ -63,6 +63,14 @@ class BenchmarkResult:
     samples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
+    def mapped_from(self) -> str:
+        """The rater whose ratings were mapped onto another rater's (`napo-bench judge map`); "" if none were.
+
+        A mapped result has no samples.
+        """
+        return str(self.settings.get("mapped", {}).get("from", ""))
+
+    @property
     def remarks(self) -> list[str]:
         """Remarks about the numbers: the doubts, and the notes except those about a judge's costs."""
         early = any(value.clusters is None for value in self.metrics.values())

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
-from napo_bench.benchmarks.mmhal.score import mean
+from napo_bench.benchmarks.mmhal.score import RATINGS, mean, question_counts
+from napo_bench.benchmarks.rated import Counts, Rated, Raters, Steps
 from napo_bench.benchmarks.view import Bar, BarChart, Sample, View, plain_fields
 from napo_bench.data.sources import HubFolder, WebFile
 
@@ -100,6 +101,40 @@ def _show(sample: Sample) -> View:
     )
 
 
+def _raters(result: BenchmarkResult) -> Raters:
+    """The ratings of a run. A reply without a rating is left out."""
+    asked = result.settings.get("judge", {}).get("model") or "judge"
+    found: dict[str, dict[str, list[Counts]]] = {}
+    for sample in result.samples:
+        reply = sample.get("judge_reply") or {}
+        one = {"judge": reply.get("model", asked), "rating": sample.get("rating")}
+        for entry in sample.get("judge_replies", [one]):
+            if entry["rating"] is not None:
+                by_sample = found.setdefault(str(entry["judge"]), {})
+                by_sample.setdefault(str(sample["sample_id"]), []).append(question_counts(entry["rating"]))
+    return found
+
+
+def _settings_of(judge: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    several: Mapping[str, Any] = settings.get("judges", {})
+    return {"judge": several.get(judge) or settings.get("judge") or {"model": judge}}
+
+
+RATED = Rated(
+    columns={"rating": (RATINGS[0], RATINGS[-1])},
+    counts=lambda rating: question_counts(rating),
+    rating="rating",
+    flag="hallucinated",
+    predicted={"rating": Steps("rating"), "hallucinated": Steps("rating", rising=False)},
+    fixed=("questions",),
+    metrics=("score", "hal_rate"),
+    precision=0.3,
+    settings=("judge", "judges"),
+    settings_of=_settings_of,
+    raters=_raters,
+)
+
+
 def _by_type(result: BenchmarkResult) -> dict[str, Bar]:
     return {
         group.partition("/")[2]: Bar(values["score"].value, values["score"].ci95)
@@ -129,6 +164,7 @@ BENCHMARK = Benchmark(
     try_judge=_try_judge,
     measured=_measured,
     show=_show,
+    rated=RATED,
     right_if="the judge rates the answer 3 or more",
     charts=(
         BarChart(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
 from napo_bench.benchmarks.object_halbench.score import ratio
+from napo_bench.benchmarks.rated import Counts, Line, Rated, Raters
 from napo_bench.benchmarks.reading import Caption, Reading
 from napo_bench.benchmarks.view import Sample, View, plain_fields
 from napo_bench.data.sources import WebArchive, WebFile
@@ -127,6 +128,45 @@ def _readings(sample: Sample, settings: Mapping[str, Any]) -> list[Reading]:
     return [Reading.of(sample, str(sample["response"]), caption=caption)]
 
 
+def _raters(result: BenchmarkResult) -> Raters:
+    """The counts of a run's answers. The rater is the definition of CHAIR: `words` or `llm:NAME`."""
+    definition = str(result.settings.get("chair_definition", "words"))
+    return {definition: {str(sample["sample_id"]): [sample["counts"]] for sample in result.samples}}
+
+
+def _settings_of(definition: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    extractor = {"extractor": settings["extractor"]} if "extractor" in settings else {}
+    return {"chair_definition": definition, **extractor}
+
+
+def _counts(hallucinated: int, mentions: int) -> Counts:
+    if hallucinated > mentions:
+        raise ValueError(f"{hallucinated} hallucinated mentions of {mentions} mentions")
+    return {
+        "answers": 1.0,
+        "answers_with_objects": float(mentions > 0),
+        "answers_with_hallucination": float(hallucinated > 0),
+        "mentions": float(mentions),
+        "hallucinated": float(hallucinated),
+    }
+
+
+RATED = Rated(
+    columns={"hallucinated": (0, None), "mentions": (0, None)},
+    counts=_counts,
+    rating="hallucinated",
+    flag="answers_with_hallucination",
+    predicted={
+        name: Line(name) for name in ("answers_with_hallucination", "answers_with_objects", "hallucinated", "mentions")
+    },
+    fixed=("answers",),
+    metrics=("chair_s", "chair_i", "chair_s_refine"),
+    precision=5.0,
+    settings=("chair_definition", "extractor"),
+    settings_of=_settings_of,
+    raters=_raters,
+)
+
 BENCHMARK = Benchmark(
     name="object_halbench",
     label="Object HalBench",
@@ -155,6 +195,7 @@ BENCHMARK = Benchmark(
     measured=_measured,
     show=_show,
     readings=_readings,
+    rated=RATED,
     right_if="the answer names nothing that is not in the image",
     place=2,
 )

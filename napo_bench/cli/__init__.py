@@ -21,6 +21,7 @@ from napo_bench.cli import (  # noqa: F401
     data,
     eval,
     gate,
+    judge,
     lab,
     power,
     report,

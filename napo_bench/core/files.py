@@ -5,6 +5,7 @@ A leaf: `benchmarks` and `trainers` use it too, and it imports only the leaves `
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -159,6 +160,37 @@ def read_jsonl(path: Path, hint: str = "") -> list[dict[str, Any]]:
             raise NapoBenchError(f"{path}, line {number}: a JSON object is expected, {type(row).__name__} found.", hint)
         _refuse_half_pairs(line, row, f"{path}, line {number}")
         rows.append(row)
+    return rows
+
+
+def read_csv(path: Path, hint: str = "") -> list[dict[str, str]]:
+    """The rows of a CSV file with a line of names; blank lines are skipped. Raises NapoBenchError that names the line.
+
+    A value is the text of its cell without the blanks around it.
+    """
+    reader = csv.reader(read_text(path, hint).splitlines(keepends=True), strict=True)
+    rows: list[dict[str, str]] = []
+    names: list[str] = []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if not names:
+                names = cells
+                twice = sorted({name for name in names if names.count(name) > 1})
+                if twice:
+                    raise NapoBenchError(f"{path}: two columns are called {twice[0]!r}.", hint)
+                continue
+            if len(cells) != len(names):
+                raise NapoBenchError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells; {len(names)} are expected, one for each "
+                    f"column ({', '.join(names)}).",
+                    hint,
+                )
+            rows.append(dict(zip(names, cells, strict=True)))
+    except csv.Error as error:
+        raise NapoBenchError(f"{path}, line {reader.line_num}: not valid CSV: {error}.", hint) from None
     return rows
 
 

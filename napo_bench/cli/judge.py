@@ -1,0 +1,156 @@
+"""`napo-bench judge`: how far raters of the same answers agree, and what one rater's numbers say about another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from napo_bench.cli import console
+from napo_bench.cli.root import app
+from napo_bench.core import disk
+
+if TYPE_CHECKING:
+    from napo_bench.runs.agreement import Agreement, Measured
+    from napo_bench.runs.ratings import Ratings
+    from napo_bench.runs.result import RunResult
+
+judge_app = typer.Typer(
+    help="Compare judges with each other and with humans, and map one judge's numbers onto another's.",
+    no_args_is_help=True,
+)
+app.add_typer(judge_app, name="judge")
+
+RatingsFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ratings",
+        metavar="[RUN=]FILE",
+        help="CSV, JSON or JSON lines with sample_id, rater, rating; RUN= or a column run names the rated answers' "
+        "run. A run is a file of ratings too. Repeatable.",
+    ),
+]
+BenchmarkName = Annotated[str, typer.Option(help="mmhal (judges) or object_halbench (extractors).")]
+Runs = Annotated[list[str] | None, typer.Argument(metavar="[RUN ...]", help="PATH or NAME=PATH of each run.")]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
+
+
+@judge_app.command("agree")
+def agree(
+    runs: Runs = None,
+    ratings: RatingsFiles = None,
+    benchmark: BenchmarkName = "mmhal",
+    json_out: JsonOut = None,
+) -> None:
+    """How far do judges, extractors and humans agree on the same answers?
+
+    Two runs have the same answer to a sample if its text is the same.
+    """
+    if json_out is not None:
+        disk.try_file(json_out)
+    from napo_bench.core import files
+    from napo_bench.runs.agreement import agreements
+
+    collected, _ = _collect(benchmark, runs or [], ratings or [])
+    with console.err.status("Resampling ..."):
+        found = agreements(collected)
+    _print_agreements(collected, found)
+    if json_out is not None:
+        document = {
+            "benchmark": benchmark,
+            "raters": collected.raters,
+            "agreements": [one.to_json() for one in found],
+            "notes": collected.notes,
+        }
+        files.write_json(json_out, document)
+        console.err.print(f"Written: {escape(str(json_out))}", highlight=False)
+
+
+def _collect(benchmark: str, runs: list[str], ratings: list[str]) -> tuple[Ratings, list[tuple[str, RunResult]]]:
+    """The ratings of runs and files, and the runs that were given as runs."""
+    from napo_bench.core.errors import NapoBenchError
+    from napo_bench.report.names import name_and_path, run_names
+    from napo_bench.runs.ratings import collect, is_run
+    from napo_bench.runs.result import RunResult
+
+    if not runs and not ratings:
+        raise NapoBenchError("There is nothing to compare.", "Give runs, or --ratings FILE, or both.")
+    named = [name_and_path(argument) for argument in runs]
+    beside = [name_and_path(argument) for argument in ratings]
+    also = [(name, path) for name, path in beside if is_run(path)]
+    every = [*named, *also]
+    loaded = [RunResult.load(path) for _, path in every]
+    names = run_names([name for name, _ in every], [path for _, path in every], loaded)
+    found = list(zip(names, loaded, strict=True))
+    tables = [entry for entry in beside if entry not in also]
+    return collect(benchmark.replace("-", "_"), found, tables), found[: len(named)]
+
+
+def _print_agreements(ratings: Ratings, found: list[Agreement]) -> None:
+    from napo_bench.benchmarks import benchmark_named
+    from napo_bench.runs.agreement import FEW_CLUSTERS
+
+    label = benchmark_named(ratings.benchmark).label
+    raters = ", ".join(f"{rater} ({n})" for rater, n in ratings.raters.items())
+    console.out.print(f"[bold]{escape(label)}[/bold], rated answers: {escape(raters)}", highlight=False)
+    for one in found:
+        console.out.print(f"\n[bold]{escape(_title(one))}[/bold]: {_size(one)}", highlight=False)
+        table = Table(box=None, pad_edge=False, collapse_padding=True, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True)
+        undefined = "undefined: all ratings are equal"
+        table.add_row("Krippendorff's alpha, ordinal", *_cells(one.alpha, 3, undefined))
+        for heading, measured, decimals in (
+            (f"equal {_what(ratings)}, %", one.exact, 1),
+            (f"{_what(ratings)} within 1, %", one.within_one, 1),
+            ("hallucination or not: equal, %", one.flag, 1),
+            (f"mean of {one.raters[-1]} minus mean of {one.raters[0]}", one.higher_by, 2),
+        ):
+            if measured is not None:
+                table.add_row(escape(heading), *_cells(measured, decimals, "undefined"))
+        console.print_whole(table)
+        if one.table:
+            _print_confusion(one)
+    few = [_title(one) for one in found if one.clusters < FEW_CLUSTERS]
+    notes = [f"fewer than {FEW_CLUSTERS} pictures, so the intervals are too narrow: {'; '.join(few)}"] if few else []
+    for note in [*ratings.notes, *notes]:
+        console.out.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
+
+
+def _what(ratings: Ratings) -> str:
+    return "ratings" if ratings.rated.rating == "rating" else "numbers of hallucinated objects"
+
+
+def _title(one: Agreement) -> str:
+    if one.is_repeated:
+        return f"{one.raters[0]} with itself"
+    return " and ".join(one.raters) if len(one.raters) == 2 else f"all {len(one.raters)} raters"
+
+
+def _size(one: Agreement) -> str:
+    pictures = "" if one.clusters == one.n else f" in {one.clusters} pictures"
+    return f"{one.n} answers{pictures}"
+
+
+def _cells(measured: Measured, decimals: int, undefined: str) -> tuple[str, str]:
+    if measured.value is None or measured.ci95 is None:
+        return "", undefined
+    low, high = measured.ci95
+    return f"{measured.value:.{decimals}f}", f"[{low:.{decimals}f}, {high:.{decimals}f}]".replace("[", r"\[")
+
+
+def _print_confusion(one: Agreement) -> None:
+    first, second = one.raters[0], one.raters[-1]
+    across = "its other rating" if one.is_repeated else second
+    console.out.print(f"Answers by rating: rows {escape(first)}, columns {escape(across)}", highlight=False)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    table.add_column("", justify="right", no_wrap=True)
+    for level in one.levels:
+        table.add_column(str(level), justify="right", no_wrap=True)
+    for level, line in zip(one.levels, one.table, strict=True):
+        table.add_row(str(level), *(f"{count:.3g}" if count else "·" for count in line))
+    console.print_whole(table)

@@ -33,7 +33,10 @@ RatingsFiles = Annotated[
         "run. A run is a file of ratings too. Repeatable.",
     ),
 ]
-BenchmarkName = Annotated[str, typer.Option(help="mmhal (judges) or object_halbench (extractors).")]
+BenchmarkName = Annotated[
+    str | None,
+    typer.Option(help="A benchmark with a judge or an extractor. Default: the runs', first one with a judge."),
+]
 Runs = Annotated[list[str] | None, typer.Argument(metavar="[RUN ...]", help="PATH or NAME=PATH of each run.")]
 JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the numbers here.")]
 
@@ -42,7 +45,7 @@ JsonOut = Annotated[Path | None, typer.Option("--json", help="Write the numbers 
 def agree(
     runs: Runs = None,
     ratings: RatingsFiles = None,
-    benchmark: BenchmarkName = "mmhal",
+    benchmark: BenchmarkName = None,
     json_out: JsonOut = None,
 ) -> None:
     """How far do judges, extractors and humans agree on the same answers?
@@ -60,7 +63,7 @@ def agree(
     _print_agreements(collected, found)
     if json_out is not None:
         document = {
-            "benchmark": benchmark,
+            "benchmark": collected.benchmark,
             "raters": collected.raters,
             "agreements": [one.to_json() for one in found],
             "notes": collected.notes,
@@ -69,11 +72,11 @@ def agree(
         console.err.print(f"Written: {escape(str(json_out))}", highlight=False)
 
 
-def _collect(benchmark: str, runs: list[str], ratings: list[str]) -> tuple[Ratings, list[tuple[str, RunResult]]]:
+def _collect(benchmark: str | None, runs: list[str], ratings: list[str]) -> tuple[Ratings, list[tuple[str, RunResult]]]:
     """The ratings of runs and files, and the runs that were given as runs."""
     from napo_bench.core.errors import NapoBenchError
     from napo_bench.report.names import name_and_path, run_names
-    from napo_bench.runs.ratings import collect, is_run
+    from napo_bench.runs.ratings import collect, is_run, rated_benchmark
     from napo_bench.runs.result import RunResult
 
     if not runs and not ratings:
@@ -86,7 +89,7 @@ def _collect(benchmark: str, runs: list[str], ratings: list[str]) -> tuple[Ratin
     names = run_names([name for name, _ in every], [path for _, path in every], loaded)
     found = list(zip(names, loaded, strict=True))
     tables = [entry for entry in beside if entry not in also]
-    return collect(benchmark.replace("-", "_"), found, tables), found[: len(named)]
+    return collect(rated_benchmark(benchmark, loaded), found, tables), found[: len(named)]
 
 
 def _print_agreements(ratings: Ratings, found: list[Agreement]) -> None:

@@ -86,17 +86,26 @@ class Ratings:
         return [item for item in self.items if all(rater in item.by for rater in raters)]
 
 
-def rated_benchmark(name: str) -> Rated:
-    """How the ratings of a benchmark are compared and mapped.
+def rated_benchmark(name: str | None, runs: Sequence[RunResult] = ()) -> str:
+    """The benchmark whose ratings are meant.
+
+    Args:
+        name: Name that the user gave; `-` is read as `_`. None is the benchmark of the runs, first one with a judge.
+        runs: The runs.
 
     Raises:
-        NapoBenchError: there is no such benchmark, or nobody rates its answers.
+        NapoBenchError: there is no such benchmark, or no judge and no extractor reads its answers.
     """
-    rated = benchmark_named(name, "--benchmark").rated
-    if rated is None:
-        known = ", ".join(key for key, benchmark in all_benchmarks().items() if benchmark.rated is not None)
-        raise NapoBenchError(f"No judge and no extractor reads the answers of {name}.", f"Give one of: {known}.")
-    return rated
+    known = {key: benchmark for key, benchmark in all_benchmarks().items() if benchmark.rated is not None}
+    if name is None:
+        shared = [key for key in known if all(key in run.benchmarks for run in runs)] or list(known)
+        return next((key for key in shared if "judge" in known[key].needs), shared[0])
+    found = benchmark_named(name, "--benchmark").name
+    if found not in known:
+        raise NapoBenchError(
+            f"No judge and no extractor reads the answers of {found}.", f"Give one of: {', '.join(known)}."
+        )
+    return found
 
 
 def is_run(path: Path) -> bool:
@@ -123,7 +132,8 @@ def collect(benchmark: str, runs: Sequence[tuple[str, RunResult]], tables: Seque
         NapoBenchError: a run has no such benchmark, or a file of ratings has a row that cannot be used. The error
             names every such row.
     """
-    rated = rated_benchmark(benchmark)
+    rated = benchmark_named(benchmark).rated
+    assert rated is not None
     items: dict[tuple[str, str], Item] = {}
     settings: dict[str, dict[str, Any]] = {}
     for name, run in runs:

@@ -13,7 +13,7 @@ from napo_bench.benchmarks.mmhal import RATED
 from napo_bench.benchmarks.mmhal.score import question_counts
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.agreement import agreements
-from napo_bench.runs.ratings import Item, Ratings, collect
+from napo_bench.runs.ratings import Item, Ratings, collect, rated_benchmark
 
 
 def rated(*raters, clusters=None):
@@ -124,6 +124,8 @@ def test_extractors_are_compared_by_the_hallucinated_objects_of_each_answer():
     assert found.raters == ("words", "llm:x")
     assert found.flag.value == pytest.approx(200 / 3)
     assert found.within_one.value == pytest.approx(200 / 3)
+    assert rated_benchmark(None, [words, llm]) == "object_halbench"
+    assert rated_benchmark(None, []) == "mmhal"
 
 
 HEAD = "sample_id,rater,rating\n"

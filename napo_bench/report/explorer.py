@@ -17,6 +17,7 @@ from napo_bench.benchmarks.metrics import Metric, sample_values
 from napo_bench.benchmarks.view import View
 from napo_bench.core import files, urls
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.report.curves import HEIGHT, WIDTH, chart
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
 from napo_bench.report.panel import HEADS
 from napo_bench.report.pictures import Reference, thumbnails
@@ -84,6 +85,9 @@ def to_html(
         tables=[(table, _columns(table)) for table in tables],
         panels=panels,
         heads=HEADS,
+        chart=chart,
+        chart_width=WIDTH,
+        chart_height=HEIGHT,
         figures=[(figure, _inline(figure.svg())) for figure in figures],
         benchmarks=benchmark_labels(),
         right_if=_right_if(runs),

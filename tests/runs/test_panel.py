@@ -12,30 +12,10 @@ from napo_bench.benchmarks.object_halbench import score as object_halbench
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.core.signal import Detection
-from napo_bench.runs import panel as panel_module
-from napo_bench.runs.panel import (
-    ACCURACY,
-    ACCURACY_AT,
-    ALL,
-    CAPTIONS,
-    CHAIR,
-    CHAIR_AT_COVER,
-    CHAIR_AT_LENGTH,
-    CHOICES,
-    COVER,
-    CRITERION,
-    CURVES,
-    CUT_OFF,
-    EMPTY,
-    GAINS,
-    HEDGING,
-    IDENTICAL,
-    SENSITIVITY,
-    UNPARSABLE,
-    WORDS,
-    YES_RATE,
-    panel,
-)
+from napo_bench.runs.panel import CUT_OFF, EMPTY, IDENTICAL, panel
+from napo_bench.runs.panel.captions import CHAIR, CHAIR_AT_COVER, CHAIR_AT_LENGTH, COVER, HEDGES, HEDGING, WORDS
+from napo_bench.runs.panel.choices import ACCURACY, ACCURACY_AT, CRITERION, SENSITIVITY, UNPARSABLE, YES_RATE
+from napo_bench.runs.panel.rows import ALL, CAPTIONS, CHOICES, CURVES, GAINS
 from napo_bench.runs.result import RunResult
 
 PICTURES, QUESTIONS = 150, 10
@@ -245,6 +225,21 @@ def test_curves_are_chair_and_cover_of_the_first_words_and_mentions():
     )
 
 
+def test_the_drawn_curves_end_at_the_numbers_of_whole_captions_and_pass_through_the_rows():
+    one = [*["and"] * 9, "thing0", "thing9", "thing0", *["and"] * 20, "thing1", "thing10"]
+    other = [*["and"] * 9, "thing0"]
+    (found,) = panel(caption_run([one]), caption_run([other])).benchmarks
+    curves = {(curve.label, curve.unit): curve for curve in found.curves}
+    assert set(curves) == {("CHAIR", "words"), ("Cover", "words"), ("CHAIR", "mentions"), ("Cover", "mentions")}
+    for (label, unit), curve in curves.items():
+        whole = found.part(CAPTIONS).row(label)
+        if unit == "words":
+            assert (curve.candidate[-1], curve.baseline[-1]) == pytest.approx((whole.candidate, whole.baseline))
+        row = found.part(CURVES).row(f"{label}, first 2 mentions" if unit == "mentions" else f"{label}, first 20 words")
+        there = curve.points.index(2 if unit == "mentions" else 20)
+        assert (curve.candidate[there], curve.baseline[there]) == pytest.approx((row.candidate, row.baseline))
+
+
 def test_equal_coverage_is_the_point_of_the_longer_curve_where_the_shorter_one_ends():
     """Two objects covered after 2 words, one of them hallucinated later: computed by hand."""
     long = [["thing0", "thing9", "thing1", "thing10"]]
@@ -315,5 +310,5 @@ def test_a_loss_is_called_a_loss(captions):
 
 
 def test_no_phrase_of_the_list_contains_another():
-    phrases = panel_module.HEDGES
+    phrases = HEDGES
     assert [(a, b) for a in phrases for b in phrases if a != b and f" {a} " in f" {b} "] == []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import Metric
+from napo_bench.benchmarks.judged import GROUP, of_judge
 from napo_bench.benchmarks.question import Answer, Answers, BenchmarkData, Question, Row
 from napo_bench.benchmarks.result import MetricValue, cluster_of
 from napo_bench.benchmarks.unanswered import reason, unanswered_note
@@ -35,7 +36,7 @@ class ScoreOptions:
         allow_partial: Whether to score the existing responses if ids are missing, duplicate or unknown.
         pipeline: Text pipeline that reads words: "official" or "closed_vocabulary".
         spacy_model: Name or path of the official pipeline's spaCy model; None is the benchmark's model.
-        judge: Judge that rates answers.
+        judges: Judges that rate answers.
         extractor: LLM that lists the objects of answers; None reads the words of answers.
         answers: Reading of yes/no answers: "exact" as published, or "lenient" by their first word.
         source: Source of the responses, for messages.
@@ -48,7 +49,7 @@ class ScoreOptions:
     allow_partial: bool = False
     pipeline: str = "official"
     spacy_model: str | None = None
-    judge: Judge | None = None
+    judges: tuple[Judge, ...] = ()
     extractor: Judge | None = None
     answers: str = "exact"
     source: str = "the responses"
@@ -59,6 +60,21 @@ class ScoreOptions:
 
         if self.pipeline not in PIPELINES:
             raise unknown_name("text pipeline", self.pipeline, PIPELINES)
+
+    @property
+    def judge(self) -> Judge | None:
+        """The judge of a benchmark that asks one judge once; None if there is no judge.
+
+        Raises:
+            NapoBenchError: there are several judges, or the judge rates several times.
+        """
+        if len(self.judges) > 1 or any(judge.repeats > 1 for judge in self.judges):
+            raise NapoBenchError(
+                f"This benchmark asks one judge once; {len(self.judges)} judges, {self.judges[0].repeats} times each, "
+                "are given.",
+                "Give --judge-model once, and leave out --judge-repeats.",
+            )
+        return next(iter(self.judges), None)
 
 
 @dataclass(frozen=True)
@@ -244,6 +260,16 @@ def measure(samples: Sequence[Mapping[str, Any]], metrics: Iterable[Metric]) -> 
         name: MetricValue(values[name], intervals[name], round(sums[metric.count]), covered[name])
         for name, metric in wanted.items()
     }
+
+
+def measure_judges(
+    samples: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
+) -> dict[str, dict[str, MetricValue]]:
+    """Group of a breakdown -> the metrics as one of several judges rates; empty if one judge rated."""
+    judges = dict.fromkeys(entry["judge"] for entry in (samples[0].get("judge_replies", []) if samples else []))
+    if len(judges) < 2:
+        return {}
+    return {f"{GROUP}{judge}": measure([of_judge(sample, judge) for sample in samples], metrics) for judge in judges}
 
 
 def _value(metric: Metric, sums: Mapping[str, float]) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
+from napo_bench.benchmarks.judged import GROUP, judges_of
 from napo_bench.benchmarks.mmhal.score import RATINGS, mean, question_counts
 from napo_bench.benchmarks.rated import Counts, Rated, Raters, Steps
 from napo_bench.benchmarks.view import Bar, BarChart, Sample, View, plain_fields
@@ -82,23 +83,39 @@ def _try_judge(judge: Judge, data: Mmhal) -> None:
 
 
 def _measured(settings: Mapping[str, Any]) -> str:
-    judge = settings.get("judge", {})
-    asked, answered = judge.get("model", ""), judge.get("reported_model", "")
-    if asked == NOT_STATED:
+    judges = judges_of(settings)
+    if NOT_STATED in judges:
         return "The authors do not say which model judged."
-    other = f", which answered as {answered}" if answered not in ("", asked) else ""
-    return f"Judged by {asked}{other}." if asked else ""
+    named = [_named(judge, own) for judge, own in judges.items() if judge]
+    if len(named) > 1:
+        return f"Mean over the judges {'; '.join(named)}."
+    return f"Judged by {named[0]}." if named else ""
+
+
+def _named(judge: str, settings: Mapping[str, Any]) -> str:
+    """A judge in words, with the model that answered and the number of repetitions."""
+    answered, repeats = settings.get("reported_model", ""), settings.get("repeats", 1)
+    other = f", which answered as {answered}" if answered not in ("", settings.get("model")) else ""
+    return f"{judge}{other}" + (f", {repeats} times each" if repeats > 1 else "")
 
 
 def _show(sample: Sample) -> View:
     rating = sample.get("rating")
-    reply = sample.get("judge_reply")
     return View(
         **plain_fields(sample),
         group=str(sample.get("question_type", "")),
-        verdict=f"rated {'–' if rating is None else rating} of 6" if "rating" in sample else "",
-        detail=("The judge's reply", str(reply["text"])) if reply else ("", ""),
+        verdict=f"rated {'–' if rating is None else f'{rating:.3g}'} of 6" if "rating" in sample else "",
+        detail=_replies(sample),
     )
+
+
+def _replies(sample: Sample) -> tuple[str, str]:
+    """Heading and text of what the judges said."""
+    if reply := sample.get("judge_reply"):
+        return "The judge's reply", str(reply["text"])
+    entries = sample.get("judge_replies", [])
+    said = [f"{entry['judge']}, rating {int(entry['repeat']) + 1}:\n{entry['text']}" for entry in entries]
+    return ("The judges' replies", "\n\n".join(said)) if said else ("", "")
 
 
 def _raters(result: BenchmarkResult) -> Raters:
@@ -139,7 +156,7 @@ def _by_type(result: BenchmarkResult) -> dict[str, Bar]:
     return {
         group.partition("/")[2]: Bar(values["score"].value, values["score"].ci95)
         for group, values in result.breakdown.items()
-        if "score" in values
+        if "score" in values and not group.startswith(GROUP)
     }
 
 

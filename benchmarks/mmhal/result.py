@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from napo_bench.benchmarks.mmhal import METRICS
@@ -12,35 +11,39 @@ from napo_bench.benchmarks.mmhal.data import Mmhal
 from napo_bench.benchmarks.mmhal.official import Item
 from napo_bench.benchmarks.mmhal.score import parse_rating, question_counts
 from napo_bench.benchmarks.question import Answer, Answers
+from napo_bench.benchmarks.replies import read_stored, settings_of, stored_fields
 from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure
+from napo_bench.benchmarks.scoring import ScoreOptions, empty_doubt, empty_note, measure, measure_judges
 from napo_bench.benchmarks.unanswered import kept_fields, unanswered_note
-from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.thoughts import Marks, split_thoughts
-from napo_bench.engines.judge import NO_JUDGE_HINT, REQUEST, Judge, Reply, judge_settings, tokens_note
+from napo_bench.core.thoughts import Marks
+from napo_bench.engines.judge import Judge, Reply, tokens_note
+from napo_bench.engines.judge_options import NO_JUDGE_HINT
 
 _WITHOUT_RATING = 0.05
 _REPLIES_SHOWN = 3
 _REPLY_LENGTH = 200
 _TRIED = 3
 
+Replies = dict[str, list[list[Reply[int]]]]
+"""Judge -> its replies to each answer, in the order of the repetitions."""
+
 
 def score_mmhal(data: Mmhal, answers: Answers, options: ScoreOptions) -> BenchmarkResult:
     """Score MMHal-Bench's answers.
 
-    The judge rates every answer. Without a judge, the replies in the rows are read. Without replies, the result has the
-    responses as samples, no metrics, and a note about what is missing. A reply without a rating counts as 0. An answer
-    that the judge's endpoint refuses to rate is left out.
+    Each judge rates every answer. Without a judge, the replies in the rows are read. Without replies, the result has
+    the responses as samples, no metrics, and a note about what is missing. A reply without a rating counts as 0. An
+    answer that the endpoint of a judge refuses to rate is left out of every judge's numbers.
 
     Raises:
-        NapoBenchError: more than one reply, and more than 5% of the replies, contain no rating.
+        NapoBenchError: more than one reply, and more than 5% of the replies of a judge, contain no rating.
     """
     notes = [*answers.notes, *empty_note(answers.texts)]
     doubts = empty_doubt(answers.texts)
     replies = (
-        _rate(options.judge, answers, data)
-        if options.judge
+        _rate(options.judges, answers, data)
+        if options.judges
         else _stored_replies(answers, options.source, options.thinking_marks)
     )
     if replies is None:
@@ -52,29 +55,36 @@ def score_mmhal(data: Mmhal, answers: Answers, options: ScoreOptions) -> Benchma
             unanswered=answers.unanswered,
             samples=[_sample(answer, data) for answer in answers],
         )
+    reasons = [_refusal(replies, number) for number, _ in enumerate(answers)]
     refused = [
-        {"sample_id": f"{_item(answer).index}", "reason": f"refused by the judge: {reply.refused}"}
-        for answer, reply in zip(answers, replies, strict=True)
-        if reply.refused
+        {"sample_id": f"{_item(answer).index}", "reason": f"refused by the judge: {reason}"}
+        for answer, reason in zip(answers, reasons, strict=True)
+        if reason
     ]
     if refused:
-        notes.append(unanswered_note(refused, len(replies), "unrated"))
-    notes += _require_ratings([reply for reply in replies if not reply.refused])
+        notes.append(unanswered_note(refused, len(reasons), "unrated"))
+    for judge, own in replies.items():
+        given = [reply for repeats in own for reply in repeats if not reply.refused]
+        notes += _require_ratings(given, f" of {judge}" if len(replies) > 1 else "")
     samples = []
     groups: dict[str, list[dict[str, Any]]] = {}
-    for answer, reply in zip(answers, replies, strict=True):
-        if reply.refused:
+    for number, (answer, reason) in enumerate(zip(answers, reasons, strict=True)):
+        if reason:
             continue
-        counts = question_counts(reply.value)
-        samples.append(_sample(answer, data) | _judged(reply) | {"counts": counts})
+        rated = {judge: own[number] for judge, own in replies.items()}
+        counts = {judge: [question_counts(reply.value) for reply in repeats] for judge, repeats in rated.items()}
+        samples.append(_sample(answer, data) | stored_fields(rated, counts))
         groups.setdefault(f"question_type/{_item(answer).question_type}", []).append(samples[-1])
     return BenchmarkResult(
         metrics=measure(samples, METRICS),
-        breakdown={group: measure(rated, METRICS) for group, rated in groups.items()},
+        breakdown={
+            **measure_judges(samples, METRICS),
+            **{group: measure(rated, METRICS) for group, rated in groups.items()},
+        },
         complete=answers.is_complete and not refused,
-        notes=[*notes, tokens_note(replies)],
+        notes=[*notes, tokens_note([reply for own in replies.values() for repeats in own for reply in repeats])],
         doubts=doubts,
-        settings={"judge": judge_settings(replies)},
+        settings=settings_of(replies),
         unanswered=[*answers.unanswered, *refused],
         samples=samples,
     )
@@ -85,9 +95,18 @@ def _item(answer: Answer) -> Item:
     return item
 
 
-def _rate(judge: Judge, answers: Answers, data: Mmhal) -> list[Reply[int]]:
+def _rate(judges: Sequence[Judge], answers: Answers, data: Mmhal) -> Replies:
     template = data.judge_template
-    return judge.ask([_item(answer).judge_prompt(template, answer.text) for answer in answers], parse_rating)
+    prompts = [_item(answer).judge_prompt(template, answer.text) for answer in answers]
+    if len(judges) > 1:  # a wrong URL, key or model of the last judge is found before the first judge is paid
+        for judge in judges:
+            judge.ask(prompts[:_TRIED], parse_rating)
+    return {judge.name: judge.rate(prompts, parse_rating) for judge in judges}
+
+
+def _refusal(replies: Replies, number: int) -> str:
+    """The first reason why a judge refuses to rate an answer; "" if every judge rates the answer."""
+    return next((reply.refused for own in replies.values() for reply in own[number] if reply.refused), "")
 
 
 def try_judge(judge: Judge, data: Mmhal) -> None:
@@ -100,17 +119,17 @@ def try_judge(judge: Judge, data: Mmhal) -> None:
     judge.reach([item.judge_prompt(template, item.gt_answer) for item in data.items[:_TRIED]])
 
 
-def _require_ratings(replies: Sequence[Reply[int]]) -> list[str]:
+def _require_ratings(replies: Sequence[Reply[int]], of: str) -> list[str]:
     """A note on replies without a rating, or none. Raises NapoBenchError if there are too many for a measurement.
 
     A single reply without a rating is always a note.
     """
     if not replies:
-        raise NapoBenchError("The judge refuses to rate every answer.", "Ask another judge.")
+        raise NapoBenchError(f"The judge{of} refuses to rate every answer.", "Ask another judge.")
     without = [reply.text for reply in replies if reply.value is None]
     if not without:
         return []
-    found = f"{len(without)} of {len(replies)} judge replies hold no single rating"
+    found = f"{len(without)} of {len(replies)} judge replies{of} hold no single rating"
     if len(without) > 1 and len(without) > _WITHOUT_RATING * len(replies):
         shown = "\n".join(
             f"- {textwrap.shorten(text, _REPLY_LENGTH) or '(empty)'}" for text in without[:_REPLIES_SHOWN]
@@ -124,36 +143,25 @@ def _require_ratings(replies: Sequence[Reply[int]]) -> list[str]:
     return [f"{found} and count as 0"]
 
 
-def _stored_replies(answers: Answers, source: str, marks: Marks) -> list[Reply[int]] | None:
-    """The replies in the rows; None for a row without a reply."""
-    replies = []
-    for answer in answers:
-        stored = answer.row.get("judge_reply")
+def _stored_replies(answers: Answers, source: str, marks: Marks) -> Replies | None:
+    """The replies in the rows; None if a row has no reply."""
+    found: Replies = {}
+    for done, answer in enumerate(answers):
+        where = f"{source}, judge's reply of {_item(answer).image_id}"
+        stored = read_stored(answer.row, parse_rating, marks, where)
         if stored is None:
             return None
-        where = f"{source}, judge_reply of {_item(answer).image_id}"
-        text = files.field(stored, "text", str, where)
-        _, said = split_thoughts(text, marks)
-        replies.append(
-            Reply(
-                value=None if said is None else parse_rating(said),
-                text=text,
-                model=files.field(stored, "model", str, where),
-                reported_model=files.field(stored, "reported_model", str, where),
-                prompt_tokens=files.field(stored, "prompt_tokens", int, where),
-                completion_tokens=files.field(stored, "completion_tokens", int, where),
-                request=stored.get("request", REQUEST),
+        if done == 0:
+            found = {judge: [] for judge in stored}
+        given, expected = ({j: len(r) for j, r in stored.items()}, {j: len(r[0]) if r else 0 for j, r in found.items()})
+        if done and given != expected:
+            raise NapoBenchError(
+                f"{where}: the ratings are {given}, those of the first row are {expected}.",
+                "Score the responses again with every judge: replies that are stored are not asked for again.",
             )
-        )
-    return replies
-
-
-def _judged(reply: Reply[int]) -> dict[str, Any]:
-    stored = asdict(reply)
-    del stored["refused"]
-    if stored["request"] == REQUEST:
-        del stored["request"]
-    return {"rating": stored.pop("value"), "judge_reply": stored}
+        for judge, replies in stored.items():
+            found[judge].append(replies)
+    return found
 
 
 def _sample(answer: Answer, data: Mmhal) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from napo_bench.cli.score import (
     JudgeBaseUrl,
     JudgeMaxRequests,
     JudgeModel,
+    JudgeRepeats,
     JudgeRequest,
     MaxRefused,
     Pipeline,
@@ -77,6 +78,7 @@ def evaluate(
     pipeline: Pipeline = "official",
     spacy_model: SpacyModel = None,
     judge_model: JudgeModel = None,
+    judge_repeats: JudgeRepeats = 1,
     judge_base_url: JudgeBaseUrl = None,
     judge_max_requests: JudgeMaxRequests = None,
     judge_request: JudgeRequest = None,
@@ -97,7 +99,7 @@ def evaluate(
     from napo_bench.benchmarks import default_suite
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_request_fields, read_share
-    from napo_bench.engines.judge import configured_judge, judge_journal
+    from napo_bench.engines.judge_options import JudgeOptions, configured_judges, judge_journal
     from napo_bench.runs.evaluate import EvalOptions, suite_named
     from napo_bench.runs.evaluate import evaluate as run_evaluation
     from napo_bench.runs.score import ScoreOptions
@@ -126,15 +128,18 @@ def evaluate(
         scoring=ScoreOptions(
             pipeline=pipeline,
             spacy_model=spacy_model,
-            judge=configured_judge(
-                judge_model,
-                judge_base_url,
+            judges=configured_judges(
+                JudgeOptions(
+                    judge_model or (),
+                    judge_base_url,
+                    judge_max_requests,
+                    read_request_fields(judge_request or [], "--judge-request"),
+                    refusable,
+                    marks,
+                    judge_repeats,
+                ),
                 judge_journal(),
-                judge_max_requests,
                 bars,
-                read_request_fields(judge_request or [], "--judge-request"),
-                refusable,
-                marks,
             ),
             thinking_marks=marks,
         ),

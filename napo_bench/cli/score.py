@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from napo_bench.benchmarks.benchmark import Benchmark
     from napo_bench.benchmarks.metrics import Metric
     from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
-    from napo_bench.core.thoughts import Marks
     from napo_bench.engines.judge import Judge
     from napo_bench.runs.score import ScoreOptions
 
@@ -67,13 +66,23 @@ Pipeline = Annotated[
 ]
 SpacyModel = Annotated[str | None, typer.Option(help="spaCy model, name or path.")]
 
-JudgeModel = Annotated[str | None, typer.Option(help="The LLM judge. Default: $NAPO_BENCH_JUDGE_MODEL.")]
+JudgeModel = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The LLM judge, as NAME or NAME@URL; repeatable: each judge rates every answer. "
+        "Default: $NAPO_BENCH_JUDGE_MODEL."
+    ),
+]
+JudgeRepeats = Annotated[int, typer.Option(min=1, help="Each judge rates every answer this many times.")]
 JudgeBaseUrl = Annotated[
     str | None,
-    typer.Option(help="Its OpenAI-compatible endpoint. Default: $NAPO_BENCH_JUDGE_BASE_URL, else OpenAI's own."),
+    typer.Option(
+        help="OpenAI-compatible endpoint of judges without @URL. Default: $NAPO_BENCH_JUDGE_BASE_URL, else OpenAI's."
+    ),
 ]
 JudgeMaxRequests = Annotated[
-    int | None, typer.Option(min=1, help="Stop after this many HTTP requests, retries included; replies are kept.")
+    int | None,
+    typer.Option(min=1, help="Stop after this many HTTP requests, retries included, of all judges; replies are kept."),
 ]
 JudgeRequest = Annotated[
     list[str] | None,
@@ -108,6 +117,7 @@ _NEEDED = {
     "extractor_max_requests": {"extractor"},
     "extractor_request": {"extractor"},
     "judge_model": {"judge"},
+    "judge_repeats": {"judge"},
     "judge_base_url": {"judge"},
     "judge_max_requests": {"judge"},
     "judge_request": {"judge"},
@@ -133,6 +143,7 @@ def _score(
     extractor_max_requests: JudgeMaxRequests = None,
     extractor_request: JudgeRequest = None,
     judge_model: JudgeModel = None,
+    judge_repeats: JudgeRepeats = 1,
     judge_base_url: JudgeBaseUrl = None,
     judge_max_requests: JudgeMaxRequests = None,
     judge_request: JudgeRequest = None,
@@ -154,22 +165,35 @@ def _score(
     if "extractor" in scored.needs and extractor_model is None and of_extractor:
         raise NapoBenchError("An option of the extractor is given, but no extractor.", "Add --extractor-model.")
     marks = read_marks(thinking_marks)
-    judge = extractor = None
+    judges: tuple[Judge, ...] = ()
+    extractor = None
     if scored.needs & {"judge", "extractor"}:
         from napo_bench.engines.chat import read_request_fields, read_share
+        from napo_bench.engines.judge_options import JudgeOptions, configured_judge, configured_judges, judge_journal
 
         refusable = read_share(max_refused, "--max-refused")
         if "judge" in scored.needs:
-            fields = read_request_fields(judge_request or [], "--judge-request")
-            judge = _judge(judge_model, judge_base_url, judge_max_requests, fields, refusable, marks)
+            judge_options = JudgeOptions(
+                judge_model or (),
+                judge_base_url,
+                judge_max_requests,
+                read_request_fields(judge_request or [], "--judge-request"),
+                refusable,
+                marks,
+                judge_repeats,
+            )
+            judges = configured_judges(judge_options, judge_journal(), _Judged())
         fields = read_request_fields(extractor_request or [], "--extractor-request")
         if extractor_model:
-            extractor = _judge(extractor_model, extractor_base_url, extractor_max_requests, fields, refusable, marks)
+            extractor_options = JudgeOptions(
+                (extractor_model,), extractor_base_url, extractor_max_requests, fields, refusable, marks
+            )
+            extractor = configured_judge(extractor_options, judge_journal(), _Judged())
     options = ScoreOptions(
         allow_partial=allow_partial,
         pipeline=pipeline,
         spacy_model=spacy_model,
-        judge=judge,
+        judges=judges,
         extractor=extractor,
         answers=answers,
         source=str(responses),
@@ -200,19 +224,6 @@ def _command(benchmark: Benchmark) -> Any:
 
 def _hyphened(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _judge(
-    model: str | None,
-    base_url: str | None,
-    max_requests: int | None,
-    request: dict[str, Any],
-    max_refused: float,
-    marks: Marks,
-) -> Judge | None:
-    from napo_bench.engines.judge import configured_judge, judge_journal
-
-    return configured_judge(model, base_url, judge_journal(), max_requests, _Judged(), request, max_refused, marks)
 
 
 class _Judged(Silent):

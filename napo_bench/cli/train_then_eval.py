@@ -19,6 +19,7 @@ from napo_bench.cli.score import (
     JudgeBaseUrl,
     JudgeMaxRequests,
     JudgeModel,
+    JudgeRepeats,
     JudgeRequest,
     MaxRefused,
     Pipeline,
@@ -33,6 +34,7 @@ from napo_bench.micro import MICRO
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.metrics import Metric
+    from napo_bench.engines.judge import Judge
     from napo_bench.report import table
     from napo_bench.runs.seeds import Difference
     from napo_bench.studies.experiment import Experiment, Step
@@ -83,6 +85,7 @@ def train_then_eval(
     pipeline: Pipeline = "official",
     spacy_model: SpacyModel = None,
     judge_model: JudgeModel = None,
+    judge_repeats: JudgeRepeats = 1,
     judge_base_url: JudgeBaseUrl = None,
     judge_max_requests: JudgeMaxRequests = None,
     judge_request: JudgeRequest = None,
@@ -100,7 +103,7 @@ def train_then_eval(
     from napo_bench.benchmarks import default_suite
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_request_fields, read_share
-    from napo_bench.engines.judge import configured_judge, judge_journal
+    from napo_bench.engines.judge_options import JudgeOptions, configured_judges, judge_journal
     from napo_bench.runs.evaluate import EvalOptions, suite_named
     from napo_bench.runs.score import ScoreOptions
     from napo_bench.studies.experiment import (
@@ -123,16 +126,20 @@ def train_then_eval(
     is_micro_suite = members == [MICRO]
     rows = data or _common_data([found.data for found in recipes.values()])
     tell_licence(rows)
-    judge, marks = None, read_marks(thinking_marks)
+    judges: tuple[Judge, ...] = ()
+    marks = read_marks(thinking_marks)
     if not is_micro_suite:
-        judge = configured_judge(
-            judge_model,
-            judge_base_url,
+        judges = configured_judges(
+            JudgeOptions(
+                judge_model or (),
+                judge_base_url,
+                judge_max_requests,
+                read_request_fields(judge_request or [], "--judge-request"),
+                read_share(max_refused, "--max-refused"),
+                marks,
+                judge_repeats,
+            ),
             judge_journal(),
-            judge_max_requests,
-            request=read_request_fields(judge_request or [], "--judge-request"),
-            max_refused=read_share(max_refused, "--max-refused"),
-            thinking_marks=marks,
         )
     experiment = Experiment(
         out=folder,
@@ -149,7 +156,7 @@ def train_then_eval(
             dtype=dtype,
             device=device,
             conversation=_common_conversation([found.conversation for found in recipes.values()]),
-            scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judge=judge, thinking_marks=marks),
+            scoring=ScoreOptions(pipeline=pipeline, spacy_model=spacy_model, judges=judges, thinking_marks=marks),
         ),
         micro_suite=is_micro_suite,
         rows=QUICK_ROWS if quick else MICRO_ROWS,

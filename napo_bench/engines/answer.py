@@ -23,6 +23,7 @@ class Completion:
         thoughts: Thoughts that an endpoint sent apart from the text.
         request: Fields that an endpoint got beside model and messages.
         refused: Reason why an endpoint refuses the prompt; "" if the endpoint answers the prompt.
+        fingerprint: System fingerprint of the endpoint's backend, else "".
     """
 
     text: str
@@ -33,6 +34,7 @@ class Completion:
     thoughts: str = ""
     request: dict[str, Any] = field(default_factory=dict)
     refused: str = ""
+    fingerprint: str = ""
 
     @classmethod
     def of(cls, text: str, cut_off: bool | None = None) -> Self:

@@ -42,7 +42,6 @@ class APIEngine(Engine):
             The key is read from NAPO_BENCH_API_KEY, else OPENAI_API_KEY.
         in_flight: Maximum number of requests in flight.
         timeout: Maximum time without data of one request, in seconds.
-        max_requests: Maximum number of HTTP requests, including retries; None is no limit.
         request: Further request fields, which are part of an answer's key.
         max_refused: Share of the questions that may be refused, see Endpoint.
         thinking_marks: Marks around thoughts, which are no part of an answer.
@@ -65,7 +64,6 @@ class APIEngine(Engine):
         base_url: str | None = None,
         in_flight: int = BATCH_SIZE,
         timeout: float = 120.0,
-        max_requests: int | None = None,
         request: Mapping[str, Any] | None = None,
         max_refused: float = MAX_REFUSED,
         thinking_marks: Marks = DEFAULT_MARKS,
@@ -74,7 +72,6 @@ class APIEngine(Engine):
             model=str(model),
             base_url=base_url or os.environ.get(URL_VARIABLE),
             api_key=next((key for name in KEY_VARIABLES if (key := os.environ.get(name, "").strip())), None),
-            max_requests=max_requests,
             timeout=timeout,
             request=request,
             max_refused=max_refused,

@@ -45,6 +45,7 @@ class ReplyBody:
         model: Model as reported; "" if missing.
         prompt_tokens: Number of tokens as reported; 0 if missing.
         completion_tokens: Number of tokens as reported; 0 if missing.
+        fingerprint: System fingerprint of the backend as reported; "" if missing.
     """
 
     text: str
@@ -53,6 +54,7 @@ class ReplyBody:
     model: str
     prompt_tokens: int
     completion_tokens: int
+    fingerprint: str = ""
 
 
 class _Part(msgspec.Struct):
@@ -81,6 +83,7 @@ class _Body(msgspec.Struct):
     choices: list[_Choice]
     model: str | None = None
     usage: _Usage | None = None
+    system_fingerprint: Any = None
 
 
 def read_reply(content: bytes) -> ReplyBody:
@@ -120,6 +123,7 @@ def read_reply(content: bytes) -> ReplyBody:
         model=body.model or "",
         prompt_tokens=usage.prompt_tokens or 0,
         completion_tokens=usage.completion_tokens or 0,
+        fingerprint=body.system_fingerprint if isinstance(body.system_fingerprint, str) else "",
     )
 
 

@@ -27,6 +27,7 @@ from napo_bench.core import urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines import chat, limits
 from napo_bench.engines.answer import Completion
+from napo_bench.engines.budget import Budget
 from napo_bench.engines.threads import StoppedError
 
 if TYPE_CHECKING:
@@ -53,13 +54,14 @@ class Endpoint:
         base_url: URL up to and including `/v1`; None is the `openai` client's default.
         api_key: Key that is sent as the bearer token, and that is written to no message and no file. None is for
             servers without keys.
-        max_requests: Maximum number of HTTP requests of this object, including retries; None is no limit.
+        budget: Budget of HTTP requests, including retries; None is no limit.
         timeout: Maximum time without data of one request, in seconds.
         retries: Maximum number of repeated requests for one completion.
         request: Fields of every request, which replace those of the settings; None leaves a field out.
         max_refused: Share of the prompts of `asking`, rounded up to a whole prompt, that may be refused.
         max_bytes: Maximum size of one reply.
         max_seconds: Maximum time of one reply, from its first byte to its last.
+        key_variable: Environment variable of the key, for messages.
 
     Raises:
         NapoBenchError: the URL is invalid, the key cannot be sent, or the default URL needs a key and there is none.
@@ -70,13 +72,14 @@ class Endpoint:
         model: str,
         base_url: str | None,
         api_key: str | None,
-        max_requests: int | None = None,
+        budget: Budget | None = None,
         timeout: float = 60.0,
         retries: int = 6,
         request: Mapping[str, Any] | None = None,
         max_refused: float = MAX_REFUSED,
         max_bytes: int = limits.MAX_BYTES,
         max_seconds: float = limits.MAX_SECONDS,
+        key_variable: str = "the key's variable",
     ) -> None:
         if api_key is None and base_url is None:
             raise NapoBenchError(f"No API key for {model}.", "Set OPENAI_API_KEY, or give the URL of another server.")
@@ -86,10 +89,11 @@ class Endpoint:
             urls.require(base_url, model)
         self._client = limits.client(api_key or "none", base_url, timeout, max_bytes, max_seconds)
         self._api_key = api_key
+        self._key_variable = key_variable
         self.model = model
         self.url = urls.public(str(self._client.base_url))
         self._secrets = [secret for secret in (api_key, *urls.secrets_of(base_url or "")) if secret]
-        self._max_requests = max_requests
+        self._budget = budget
         self._timeout = timeout
         self._retries = retries
         self.request = dict(request or {})
@@ -98,7 +102,6 @@ class Endpoint:
         self._refused: list[str] = []
         self._first_refusals: list[tuple[int, str]] = []
         self._unsupported: frozenset[str] = frozenset()
-        self._requests = 0
         self._resume_at = 0.0
         self._reached = False
         self._stop = threading.Event()
@@ -269,6 +272,7 @@ class Endpoint:
             cut_off=body.finish_reason == "length" if body.finish_reason else None,
             thoughts=body.thoughts,
             request=sent,
+            fingerprint=body.fingerprint,
         )
 
     def _too_large(self, error: limits.TooLargeError) -> Exception:
@@ -293,7 +297,7 @@ class Endpoint:
         status, code = error.status_code, str(error.code or "")
         if status == 401 or (status == 403 and not self._reached):
             key = "the API key" if self._api_key else "a request without an API key"
-            return self._failure(f"refuses {key} (HTTP {status}): {said}", "Set the key's variable and run again.")
+            return self._failure(f"refuses {key} (HTTP {status}): {said}", f"Set {self._key_variable} and run again.")
         if status == 404 or code == "model_not_found":
             return self._failure(f"does not know the model, or the URL is wrong (HTTP {status}): {said}", "Check both.")
         if status == 402 or code == "insufficient_quota":
@@ -308,11 +312,11 @@ class Endpoint:
         with self._state:
             if self._stop.is_set():
                 raise StoppedError
-            if self._max_requests is not None and self._requests >= self._max_requests:
+            if self._budget is not None and not self._budget.take():
                 raise self._failure(
-                    f"has had its {self._max_requests} requests: the budget is spent", f"Raise the budget. {_GO_ON}"
+                    f"gets no request: the budget of {self._budget.requests} requests is spent",
+                    f"Raise the budget. {_GO_ON}",
                 )
-            self._requests += 1
 
     def _rest(self, seconds: float) -> None:
         if self._stop.wait(seconds):

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.journal import Journal
-from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines.answer import Completion
-from napo_bench.engines.endpoint import MAX_REFUSED
 from napo_bench.engines.journalled import JournalledEndpoint
 
 if TYPE_CHECKING:
@@ -22,17 +17,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-URL_VARIABLE = "NAPO_BENCH_JUDGE_BASE_URL"
-MODEL_VARIABLE = "NAPO_BENCH_JUDGE_MODEL"
-KEY_VARIABLES = ("NAPO_BENCH_JUDGE_API_KEY", "OPENAI_API_KEY")
-
-NO_JUDGE_HINT = (
-    f"Give --judge-model and --judge-base-url, or set {MODEL_VARIABLE} and {URL_VARIABLE} "
-    f"(the key comes from {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]})."
-)
-
 REQUEST = {"temperature": 0}
 """Fields of every request, beside model and messages."""
+
+FINGERPRINT = "fingerprint"
+"""Setting of a judge or an extractor with the system fingerprints that its endpoint reported."""
 
 _EXTRA_ASKS = 2
 
@@ -55,9 +44,10 @@ class Form:
             [{"role": "system", "content": prompt}] if self.role == "system" else [{"role": "user", "content": prompt}]
         )
 
-    def identity(self, prompt: str, ask: int) -> dict[str, Any]:
-        """What names a prompt in the journal, when it is asked for the nth time."""
-        return {"prompt": prompt, "ask": ask} | ({"role": self.role} if self.role != "user" else {})
+    def identity(self, prompt: str, ask: int, repeat: int = 0) -> dict[str, Any]:
+        """What names a prompt in the journal, when its nth rating is asked for, again after replies without a value."""
+        role = {"role": self.role} if self.role != "user" else {}
+        return {"prompt": prompt, "ask": ask} | role | ({"repeat": repeat} if repeat else {})
 
 
 USER = Form()
@@ -77,6 +67,7 @@ class Reply(Generic[T]):
         completion_tokens: Number of tokens of all replies.
         request: Fields that the judge got beside model and messages.
         refused: Reason why the judge's endpoint refuses the prompt; "" if the endpoint answers.
+        fingerprint: System fingerprint of the backend that answered; "" if the endpoint reports none.
     """
 
     value: T | None
@@ -87,6 +78,7 @@ class Reply(Generic[T]):
     completion_tokens: int
     request: Mapping[str, Any] = field(default_factory=lambda: dict(REQUEST))
     refused: str = ""
+    fingerprint: str = ""
 
 
 class Judge:
@@ -98,6 +90,8 @@ class Judge:
         address: Name of the endpoint in a run's identity; None is its URL. A server whose port changes needs a name.
         thinking_marks: What encloses a judge's thoughts, which are not parsed.
         rates_everything: Whether every prompt gets a value, so that a second request cannot add a value.
+        name: Name of the judge beside other judges; None is its model.
+        repeats: Number of times that `rate` asks for every prompt.
     """
 
     def __init__(
@@ -108,8 +102,12 @@ class Judge:
         address: str | None = None,
         thinking_marks: Marks = DEFAULT_MARKS,
         rates_everything: bool = False,
+        name: str | None = None,
+        repeats: int = 1,
     ) -> None:
         self.model = endpoint.model
+        self.name = name or endpoint.model
+        self.repeats = repeats
         self.rates_everything = rates_everything
         self._endpoint = endpoint
         self._progress = progress
@@ -118,10 +116,16 @@ class Judge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Model, endpoint and the user's request fields, without secrets: equal judges have equal identities."""
-        identity = {"model": self.model, "endpoint": self._address}
-        request = self._endpoint.request
-        return {**identity, "request": request} if request else identity
+        """Model, endpoint, the user's request fields and repeats, without secrets: equal judges have equal
+        identities.
+        """
+        request, repeats = self._endpoint.request, self.repeats
+        return {
+            "model": self.model,
+            "endpoint": self._address,
+            **({"request": request} if request else {}),
+            **({"repeats": repeats} if repeats > 1 else {}),
+        }
 
     def reach(self, prompts: Sequence[str]) -> None:
         """Ask until one prompt is answered, without storing the reply, to find a wrong URL, key or model before long
@@ -151,9 +155,24 @@ class Judge:
             NapoBenchError: the endpoint refused all or too many prompts or failed repeatedly, or the budget is spent.
                 Earlier replies are stored.
         """
-        return self._endpoint.map(lambda prompt: self._reply(prompt, parse, form), prompts, self._progress, "Judging")
+        return self._ask([(prompt, 0) for prompt in prompts], parse, form)
 
-    def _reply(self, prompt: str, parse: Callable[[str], T | None], form: Form) -> Reply[T]:
+    def rate(self, prompts: Sequence[str], parse: Callable[[str], T | None], form: Form = USER) -> list[list[Reply[T]]]:
+        """Ask every prompt `repeats` times, as `ask`.
+
+        Each repetition is a request of its own. The first one is the request of `ask`.
+
+        Returns:
+            The replies to each prompt, in the order of the repetitions.
+        """
+        asked = [(prompt, repeat) for repeat in range(self.repeats) for prompt in prompts]
+        replies = self._ask(asked, parse, form)
+        return [replies[start :: len(prompts)] for start in range(len(prompts))]
+
+    def _ask(self, asked: Sequence[tuple[str, int]], parse: Callable[[str], T | None], form: Form) -> list[Reply[T]]:
+        return self._endpoint.map(lambda item: self._reply(*item, parse, form), asked, self._progress, "Judging")
+
+    def _reply(self, prompt: str, repeat: int, parse: Callable[[str], T | None], form: Form) -> Reply[T]:
         def value_of(completion: Completion) -> T | None:
             _, said = split_thoughts(completion.text, self._marks)
             return None if said is None else parse(said)
@@ -164,7 +183,7 @@ class Judge:
         def ask(identity: Mapping[str, Any]) -> Completion:
             return self._endpoint.complete(lambda: form.messages(prompt), identity, form.request, is_answer)
 
-        asks = [form.identity(prompt, number) for number in range(1 + _EXTRA_ASKS)]
+        asks = [form.identity(prompt, number, repeat) for number in range(1 + _EXTRA_ASKS)]
         stored = [self._endpoint.stored(identity, form.request) for identity in asks]
         known = any(completion is not None and is_answer(completion) for completion in stored)
         prompt_tokens = completion_tokens = 0
@@ -183,24 +202,30 @@ class Judge:
             completion_tokens,
             completion.request,
             completion.refused,
+            completion.fingerprint,
         )
 
 
 def judge_settings(replies: Sequence[Reply[Any]], form: Form = USER) -> dict[str, Any]:
     """The settings that must be equal in two comparable judged results.
 
-    The requested model, the models that answered, the request fields that they got, and a role other than "user". A
-    temperature of None was not sent.
+    The requested model, the models that answered and their system fingerprints, the request fields that they got, and a
+    role other than "user". A temperature of None was not sent. Fingerprints may differ in two comparable results.
     """
     given = [reply for reply in replies if not reply.refused]
     fields = {name: [reply.request.get(name) for reply in given] for reply in given for name in reply.request}
     return {
         "model": ", ".join(sorted({reply.model for reply in replies})),
         "reported_model": ", ".join(sorted({reply.reported_model for reply in given})),
+        **({FINGERPRINT: fingerprints} if (fingerprints := _fingerprints(given)) else {}),
         **({"role": form.role} if form.role != "user" else {}),
         **({"temperature": None} if given else form.request),
         **{name: _one_or_all(values) for name, values in sorted(fields.items())},
     }
+
+
+def _fingerprints(replies: Sequence[Reply[Any]]) -> str:
+    return ", ".join(sorted({reply.fingerprint for reply in replies if reply.fingerprint}))
 
 
 def _one_or_all(values: Sequence[Any]) -> Any:
@@ -214,54 +239,3 @@ def tokens_note(replies: Sequence[Reply[Any]]) -> str:
     prompt = sum(reply.prompt_tokens for reply in replies)
     completion = sum(reply.completion_tokens for reply in replies)
     return f"{len(replies)} judge replies, {prompt} prompt tokens and {completion} completion tokens"
-
-
-def judge_journal() -> Journal:
-    """The journal of judge replies to stored responses: `judge.sqlite` in the user's cache folder."""
-    return Journal(cache_dir() / "judge.sqlite")
-
-
-def configured_judge(
-    model: str | None,
-    base_url: str | None,
-    journal: Journal,
-    max_requests: int | None = None,
-    progress: Progress = SILENT,
-    request: Mapping[str, Any] | None = None,
-    max_refused: float = MAX_REFUSED,
-    thinking_marks: Marks = DEFAULT_MARKS,
-) -> Judge | None:
-    """The judge of the options and the environment; None if neither names a judge.
-
-    Args:
-        model: Value of the option, else NAPO_BENCH_JUDGE_MODEL.
-        base_url: Value of the option, else NAPO_BENCH_JUDGE_BASE_URL, else the `openai` client's default.
-        journal: Path of the journal of replies.
-        max_requests: Budget of requests.
-        progress: See Judge.
-        request: See Judge.
-        max_refused: See Judge.
-        thinking_marks: See Judge.
-
-    Raises:
-        NapoBenchError: there is a URL without a model, or the default URL needs a key and there is none.
-    """
-    model = model or os.environ.get(MODEL_VARIABLE)
-    base_url = base_url or os.environ.get(URL_VARIABLE)
-    if not model:
-        if base_url:
-            raise NapoBenchError(
-                "A judge URL is given, but no judge model.",
-                f"Add --judge-model, or set {MODEL_VARIABLE}.",
-            )
-        return None
-    api_key = next((key for name in KEY_VARIABLES if (key := os.environ.get(name, "").strip())), None)
-    if api_key is None and base_url is None:
-        raise NapoBenchError(
-            f"No key for the judge {model}.",
-            f"Set {KEY_VARIABLES[0]} (or {KEY_VARIABLES[1]}), or give a server without keys as --judge-base-url.",
-        )
-    endpoint = JournalledEndpoint(
-        model, base_url, api_key, journal, max_requests=max_requests, request=request, max_refused=max_refused
-    )
-    return Judge(endpoint, progress=progress, thinking_marks=thinking_marks)

@@ -133,10 +133,10 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         return float("nan") if value is None else value.value
 
     def _score(self, rows: list[Row]) -> BenchmarkResult:
-        from napo_bench.engines.judge import configured_judge, judge_journal
+        from napo_bench.engines.judge_options import JudgeOptions, configured_judges, judge_journal
 
-        judge = configured_judge(None, None, judge_journal())
-        options = {"allow_partial": True, "answers": "lenient", "judge": judge, **self._scoring}
+        judges = configured_judges(JudgeOptions(), judge_journal())
+        options = {"allow_partial": True, "answers": "lenient", "judges": judges, **self._scoring}
         result = scoring.score(self.benchmark, rows, self._data_dir, ScoreOptions(**options))
         for note in [*result.doubts, *result.notes]:
             logger.warning(f"{self.config.task}: {note}")

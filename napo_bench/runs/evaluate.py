@@ -229,8 +229,8 @@ def _is_final(out: Path, options: EvalOptions) -> bool:
 
     Several processes always evaluate, because the others do not know what the first process reads.
     """
-    judge, extractor = options.scoring.judge, options.scoring.extractor
-    asks_judge = extractor is not None or (judge is not None and not judge.rates_everything)
+    judges, extractor = options.scoring.judges, options.scoring.extractor
+    asks_judge = extractor is not None or not all(judge.rates_everything for judge in judges)
     asks = asks_judge or engine_named(options.engine_name).asks_again
     written = all(_responses_file(out / "responses", all_tasks()[name][0]).is_file() for name in options.suite)
     if not processes.is_alone() or asks or not written or not (out / "journal.sqlite").is_file():
@@ -322,22 +322,23 @@ def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
 
 
 def reach_judge(options: EvalOptions) -> None:
-    """Let the judge rate a human's answer, if the suite needs a judge and the options name one.
+    """Let each judge of the options rate a human's answer, if the suite needs a judge.
 
     Raises:
-        NapoBenchError: the judge cannot be reached, or refuses its key or model.
+        NapoBenchError: a judge cannot be reached, or refuses its key or model.
     """
-    if options.scoring.judge is None:
+    if not options.scoring.judges:
         return
     for benchmark in dict.fromkeys(all_tasks()[name][0] for name in options.suite):
         if benchmark.try_judge is not None:
             data = benchmark.open(resolve_data_dir(options.data_dir) / benchmark.name)
-            benchmark.try_judge(options.scoring.judge, data)
+            for judge in options.scoring.judges:
+                benchmark.try_judge(judge, data)
 
 
 def _rehearse(tasks: Sequence[TaskQuestions], options: ScoreOptions, tell: Progress) -> None:
     """Score empty answers, without an LLM, to find before hours of generation what the scorers lack."""
-    without_llm = dataclasses.replace(options, judge=None, extractor=None, source="a rehearsal with empty answers")
+    without_llm = dataclasses.replace(options, judges=(), extractor=None, source="a rehearsal with empty answers")
     for done, task in enumerate(tasks):
         tell("Checking", done, len(tasks))
         rows = [question.response_row("") for question in task.questions]

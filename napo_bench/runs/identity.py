@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,13 @@ from napo_bench.runs.result import RunResult
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.benchmark import Benchmark, Need
+    from napo_bench.engines.judge import Judge
     from napo_bench.runs.evaluate import EvalOptions
 
 Identity = dict[str, Any]
 """Field -> JSON value."""
 
-RESOLVED = {"suite", "engine", "dtype", "batch_size", "conversation", "pipeline", "spacy_model", "judge", "extractor"}
+RESOLVED = {"suite", "engine", "dtype", "batch_size", "conversation", "pipeline", "spacy_model", "judges", "extractor"}
 """Options that the identity contains in another form than the user gives."""
 
 WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
@@ -70,7 +71,7 @@ def evaluation_identity(
         "batch_size": None if dtype in (None, "float32") else options.batch_size,
         "pipeline": scoring.pipeline if reads_words else None,
         "spacy_models": _spacy_models(options) if reads_words else {},
-        "judge": scoring.judge.identity if scoring.judge and "judge" in needs else None,
+        "judge": _judges(scoring.judges) if "judge" in needs else None,
         "extractor": scoring.extractor.identity if scoring.extractor and "extractor" in needs else None,
         "data": dict(data_hashes),
         "versions": package_versions(),
@@ -165,7 +166,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return " at ".join(map(str, value.values()))
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ",".join(map(_shown, value))
     text = "none" if value is None else str(value)
     return f"{text[:_HASH_SHOWN]}..." if len(text) == 64 and text.isalnum() else text
 
@@ -174,6 +175,12 @@ def _benchmarks(suite: Iterable[str]) -> list[Benchmark]:
     """The benchmarks of a suite's tasks, without duplicates."""
     tasks = all_tasks()
     return list(dict.fromkeys(tasks[name][0] for name in suite if name in tasks))
+
+
+def _judges(judges: Sequence[Judge]) -> Any:
+    """The identity of a judge, or the identities of several judges."""
+    identities = [judge.identity for judge in judges]
+    return identities if len(identities) > 1 else next(iter(identities), None)
 
 
 def _spacy_models(options: EvalOptions) -> dict[str, str]:

@@ -114,7 +114,7 @@ def _benchmark(name: str, entry: Any, where: str) -> BenchmarkResult:
     metrics = _metrics(files.field(entry, "metrics", dict, where), where)
     breakdown = _optional(entry, "breakdown", dict, where)
     settings = _optional(entry, "settings", dict, where)
-    for setting in ("text_pipeline", "judge", "generation", "mapped"):
+    for setting in ("text_pipeline", "judge", "judges", "generation", "mapped"):
         _optional(settings, setting, dict, f"{where}, settings")
     return BenchmarkResult(
         metrics,

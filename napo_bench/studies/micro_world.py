@@ -26,6 +26,6 @@ def micro_world(options: EvalOptions) -> Iterator[EvalOptions]:
         address = "the micro world's oracle"
         endpoint = JournalledEndpoint(MODEL, url, None, journal)
         judge = Judge(endpoint, address=address, rates_everything=True)
-        scoring = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judge=judge)
+        scoring = dataclasses.replace(options.scoring, pipeline="closed_vocabulary", judges=(judge,))
         data_dir = options.data_dir or ensure_data()
         yield dataclasses.replace(options, suite=MICRO_TASKS, data_dir=data_dir, scoring=scoring)

@@ -16,10 +16,12 @@ import pytest
 from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, refusal
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.journal import Journal
+from napo_bench.core.journal import Journal, journal_key
 from napo_bench.engines import endpoint
+from napo_bench.engines.budget import Budget
 from napo_bench.engines.journalled import JournalledEndpoint
-from napo_bench.engines.judge import Judge, configured_judge, judge_settings, tokens_note
+from napo_bench.engines.judge import Judge, judge_settings, tokens_note
+from napo_bench.engines.judge_options import JudgeOptions, configured_judge
 
 KEY = "sk-secret-of-the-test"
 
@@ -75,6 +77,16 @@ def test_a_second_run_asks_nothing(journal: Journal) -> None:
         again = judge_of(server, journal).ask(["2", "1"], number)
     assert len(server.requests) == 2
     assert again == first[::-1]
+
+
+def test_a_first_rating_is_stored_under_the_key_of_earlier_versions(journal: Journal) -> None:
+    with MisbehavingServer(lambda request: answer("2")) as server:
+        key = {"endpoint": server.url, "model": "judge", "chat": {"prompt": "x", "ask": 0}}
+        value = {"text": "5", "model": "judge-0613", "prompt_tokens": 7, "completion_tokens": 3}
+        journal.put({journal_key(**key, settings={"temperature": 0}): value})
+        judge = Judge(JournalledEndpoint("judge", server.url, KEY, journal), repeats=3)
+        assert [[reply.value for reply in replies] for replies in judge.rate(["x"], number)] == [[5, 2, 2]]
+        assert server.asked("x") == 2
 
 
 def test_another_model_or_server_is_asked_anew(journal: Journal) -> None:
@@ -380,11 +392,11 @@ def test_the_budget_counts_every_request_and_the_next_run_goes_on(journal: Journ
     prompts = [str(n) for n in range(6)]
     with MisbehavingServer(behave) as server:
         with pytest.raises(NapoBenchError) as caught:
-            judge_of(server, journal, max_requests=4, concurrency=2).ask(prompts, number)
+            judge_of(server, journal, budget=Budget(4), concurrency=2).ask(prompts, number)
         assert len(server.requests) == 4
-        assert "had its 4 requests" in caught.value.message
+        assert "the budget of 4 requests is spent" in caught.value.message
         assert "3 of 6 are answered and stored" in caught.value.message
-        replies = judge_of(server, journal, max_requests=3).ask(prompts, number)
+        replies = judge_of(server, journal, budget=Budget(3)).ask(prompts, number)
         assert [reply.value for reply in replies] == list(range(6))
         assert len(server.requests) == 7
 
@@ -442,16 +454,16 @@ class TestConfiguration:
             monkeypatch.delenv(f"OPENAI_{name}", raising=False)
 
     def test_no_option_and_no_variable_is_no_judge(self, journal: Journal) -> None:
-        assert configured_judge(None, None, journal) is None
+        assert configured_judge(JudgeOptions(), journal) is None
 
     def test_a_url_without_a_model_is_refused(self, journal: Journal) -> None:
         with pytest.raises(NapoBenchError, match="no judge model") as caught:
-            configured_judge(None, "http://127.0.0.1:1/v1", journal)
+            configured_judge(JudgeOptions(base_url="http://127.0.0.1:1/v1"), journal)
         assert "--judge-model" in caught.value.hint
 
     def test_the_default_endpoint_needs_a_key(self, journal: Journal) -> None:
         with pytest.raises(NapoBenchError, match="No key for the judge gpt-4") as caught:
-            configured_judge("gpt-4", None, journal)
+            configured_judge(JudgeOptions(["gpt-4"]), journal)
         assert "NAPO_BENCH_JUDGE_API_KEY" in caught.value.hint
 
     @pytest.mark.parametrize("variable", ["NAPO_BENCH_JUDGE_API_KEY", "OPENAI_API_KEY"])
@@ -460,7 +472,7 @@ class TestConfiguration:
             monkeypatch.setenv("NAPO_BENCH_JUDGE_BASE_URL", server.url)
             monkeypatch.setenv("NAPO_BENCH_JUDGE_MODEL", "named")
             monkeypatch.setenv(variable, KEY)
-            judge = configured_judge(None, None, journal)
+            judge = configured_judge(JudgeOptions(), journal)
             assert judge is not None
             judge.ask(["a"], number)
         assert server.requests[0].body["model"] == "named"
@@ -470,7 +482,7 @@ class TestConfiguration:
         monkeypatch.setenv("NAPO_BENCH_JUDGE_BASE_URL", "http://127.0.0.1:1/v1")
         monkeypatch.setenv("NAPO_BENCH_JUDGE_MODEL", "named")
         with MisbehavingServer(lambda request: answer("1")) as server:
-            judge = configured_judge("given", server.url, journal)
+            judge = configured_judge(JudgeOptions(["given"], server.url), journal)
             assert judge is not None
             judge.ask(["a"], number)
         assert json.loads(json.dumps(server.requests[0].body))["model"] == "given"

@@ -39,7 +39,7 @@ def score(data, tmp_path):
         rows = [question.response_row(answer(question)) for unit in units for question in unit]
         with oracle_judge() as url:
             judge = Judge(JournalledEndpoint(MODEL, url, None, Journal(tmp_path / "judge.sqlite")))
-            options = scoring.ScoreOptions(pipeline="closed_vocabulary", judge=judge)
+            options = scoring.ScoreOptions(pipeline="closed_vocabulary", judges=(judge,))
             result = scoring.score(benchmark, rows, data, options)
         assert result.complete, result.notes
         return {name: metric.value for name, metric in result.metrics.items()}, result

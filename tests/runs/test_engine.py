@@ -136,7 +136,7 @@ def test_a_judge_rates_the_stored_answers_of_a_run_that_had_none(
         Journal(tmp_path / "judge.sqlite") as journal,
     ):
         judge = Judge(JournalledEndpoint("a-judge", server.url, None, journal))
-        judged = dataclasses.replace(options, scoring=dataclasses.replace(CLOSED, judge=judge))
+        judged = dataclasses.replace(options, scoring=dataclasses.replace(CLOSED, judges=(judge,)))
         monkeypatch.delattr("napo_bench.engines.hf.HFEngine.generate")
         evaluate(checkpoint, out, judged)
         tried_and_rated = 1 + 2 * SIZE
@@ -415,7 +415,9 @@ def test_a_judge_or_endpoint_that_does_not_work_is_found_before_anything_is_answ
     with MisbehavingServer(lambda request: faults[fault]) as server, Journal(tmp_path / "judge.sqlite") as journal:
         if fault == "a closed port":
             server._server.server_close()
-        judged = dataclasses.replace(CLOSED, judge=Judge(JournalledEndpoint("j", server.url, None, journal, retries=0)))
+        judged = dataclasses.replace(
+            CLOSED, judges=(Judge(JournalledEndpoint("j", server.url, None, journal, retries=0)),)
+        )
         asked = dataclasses.replace(options, suite=["mmhal"])
         if which == "judge":
             asked = dataclasses.replace(asked, scoring=judged)

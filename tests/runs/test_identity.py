@@ -87,13 +87,13 @@ def test_on_cuda_the_number_type_is_that_of_the_profiles_scripts() -> None:
 
 
 def test_a_judge_counts_by_model_and_endpoint_if_the_suite_has_something_to_judge(tmp_path: Path) -> None:
-    judged = identity(scoring={"judge": judge(tmp_path)})
+    judged = identity(scoring={"judges": (judge(tmp_path),)})
     assert differences(identity(), judged) == {"judge": (None, {"model": "gpt", "endpoint": "http://judge/v1"})}
     assert described(differences(identity(), judged)) == "judge was none and is gpt at http://judge/v1"
-    assert identity(scoring={"judge": judge(tmp_path, url="http://judge/v1/")}) == judged
-    assert identity(scoring={"judge": judge(tmp_path, model="other")}) != judged
+    assert identity(scoring={"judges": (judge(tmp_path, url="http://judge/v1/"),)}) == judged
+    assert identity(scoring={"judges": (judge(tmp_path, model="other"),)}) != judged
     vlind = {"suite": ("vlind",)}
-    assert identity(**vlind, scoring={"judge": judge(tmp_path)}) == identity(**vlind)
+    assert identity(**vlind, scoring={"judges": (judge(tmp_path),)}) == identity(**vlind)
     assert all(secret not in json.dumps(judged) for secret in ("secret", "hidden", "a-key-of-mine"))
 
 

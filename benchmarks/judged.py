@@ -1,0 +1,39 @@
+"""Several ratings of one answer: by several judges, or by one judge several times.
+
+A sample with one rating has the fields `rating` and `judge_reply`. A sample with several ratings has the mean `rating`
+and `judge_replies`, one entry for each rating: {"judge", "repeat", "rating", "counts", "text", "model", ...}. The
+counts of the sample are the means over the ratings. The settings of a result name its judge as `judge`, and several
+judges as `judges`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Counts = Mapping[str, float]
+
+GROUP = "judge/"
+"""Beginning of the name of a group of a breakdown with the metrics of one judge."""
+
+
+def mean_counts(ratings: Sequence[Counts]) -> dict[str, float]:
+    """The means of the counts of several ratings of one answer; the counts themselves for one rating."""
+    if len(ratings) == 1:
+        return dict(ratings[0])
+    names = dict.fromkeys(name for counts in ratings for name in counts)
+    return {name: sum(counts.get(name, 0.0) for counts in ratings) / len(ratings) for name in names}
+
+
+def of_judge(sample: Mapping[str, Any], judge: str) -> dict[str, Any]:
+    """A sample with several ratings as one judge alone rates it."""
+    own = [entry["counts"] for entry in sample["judge_replies"] if entry["judge"] == judge]
+    return {**sample, "counts": mean_counts(own)}
+
+
+def judges_of(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Name -> settings of each judge of a result; empty if no judge rated."""
+    if "judges" in settings:
+        return dict(settings["judges"])
+    judge = settings.get("judge")
+    return {str(judge.get("model", "")): judge} if judge else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from families import RECIPES, make_family
+from families import HELD, make_family
 from family_checks import answers, first_logits, questions
 
 from napo_bench.core.errors import NapoBenchError
@@ -13,7 +13,7 @@ from napo_bench.engines.hf import HFEngine
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("family", RECIPES)
+@pytest.mark.parametrize("family", HELD)
 def test_a_family_answers_in_batches_as_one_by_one_and_sees_the_picture(family: str, tmp_path: Path) -> None:
     make_family(tmp_path, family)
     engine = HFEngine(str(tmp_path), device="cpu", dtype="float32")

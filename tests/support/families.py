@@ -24,6 +24,13 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 TYPES = tuple(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 """Every `model_type` that transformers lists for image-text-to-text."""
 
+HELD = (
+    "llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "gemma3", "gemma4",
+    "internvl", "smolvlm", "idefics3", "paligemma", "glm4v", "mistral3", "aya_vision", "llama4", "mllama", "molmo2",
+    "ovis2",
+)  # fmt: skip
+"""The families that people use. The tests compute their rows of docs/models.md again."""
+
 _TEXT = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -54,6 +61,8 @@ _VISION = {
     "patch_size": 4,
     "initializer_range": 0.2,
     "projection_dim": 16,
+    "mlp_dim": 24,
+    "output_channels": 16,
 }
 _MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
 _SENTENCES = [
@@ -153,6 +162,7 @@ class Recipe:
         pixels: Arguments of the image processor.
         processor: Arguments of the processor.
         names: Class names that transformers' tables do not give: "processor", "image_processor".
+        video: Arguments of the video processor.
         bos: The tokenizer's bos_token, if the turns have none.
     """
 
@@ -167,6 +177,7 @@ class Recipe:
     pixels: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    video: Mapping[str, Any] = field(default_factory=dict)
     bos: str | None = None
 
 
@@ -210,6 +221,30 @@ _GLM4V = Recipe(
     vision={"hidden_size": 32, "out_hidden_size": 32},
     pixels={"patch_size": 4, "size": {"shortest_edge": 8 * 8 * 2, "longest_edge": 32 * 32 * 2}},
 )
+_GLM46V = {
+    "processor": "Glm46VProcessor",
+    "image_processor": "Glm46VImageProcessor",
+    "video_processor": "Glm46VVideoProcessor",
+}
+_LINEAR = {
+    "rope_parameters": {**_MROPE, "mrope_interleaved": True, "partial_rotary_factor": 1.0},
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+_MLA = {
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+}
 _IDEFICS3 = Recipe(
     turns=IDEFICS,
     ids={"image_token_id": "<image>"},
@@ -257,14 +292,7 @@ RECIPES: dict[str, Recipe] = {
     "qwen3_vl": _QWEN3,
     "qwen3_5": dataclasses.replace(
         _QWEN3,
-        text={
-            "rope_parameters": {**_MROPE, "mrope_interleaved": True, "partial_rotary_factor": 1.0},
-            "layer_types": ["linear_attention", "full_attention"],
-            "linear_key_head_dim": 8,
-            "linear_value_head_dim": 8,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-        },
+        text=_LINEAR,
         vision={**_QWEN.vision, "num_position_embeddings": 64},
     ),
     "gemma3": Recipe(
@@ -424,8 +452,438 @@ RECIPES: dict[str, Recipe] = {
         pixels={**_SQUARE, "crop_to_patches": True, "max_patches": 4},
         processor={"image_seq_length": 4},
     ),
+    "vipllava": Recipe(
+        turns=VICUNA,
+        ids={"image_token_index": "<image>"},
+        config={"vision_feature_layers": [-2, -1]},
+        pixels=_CROPPED,
+        processor={"patch_size": 4, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"},
+    ),
+    "llava_next_video": Recipe(
+        turns=VICUNA,
+        ids={"image_token_index": "<image>", "video_token_index": "<video>"},
+        config={"image_grid_pinpoints": _GRIDS},
+        pixels={**_CROPPED, "image_grid_pinpoints": _GRIDS},
+        processor={"patch_size": 4, "num_additional_image_tokens": 1, "vision_feature_select_strategy": "default"},
+    ),
+    "video_llava": Recipe(
+        turns=VICUNA,
+        ids={"image_token_index": "<image>", "video_token_index": "<video>"},
+        pixels=_CROPPED,
+        processor={"patch_size": 4},
+    ),
+    "cohere2_vision": Recipe(
+        turns=COHERE,
+        image="<|IMG_PATCH|>",
+        ids={"image_token_id": "<|IMG_PATCH|>"},
+        named={
+            "image_token": "<|IMG_PATCH|>",
+            "boi_token": "<|START_OF_IMG|>",
+            "eoi_token": "<|END_OF_IMG|>",
+            "img_line_break_token": "<|IMG_LINE_BREAK|>",
+        },
+        config={"alignment_intermediate_size": 48},
+        text={"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+        vision={"vision_use_head": False},
+        pixels={**_TILES, "patch_size": 2},
+    ),
+    "got_ocr2": Recipe(
+        image="<img><imgpad></img>",
+        ids={"image_token_index": "<imgpad>"},
+        vision={"image_size": 128, "patch_size": 2, "global_attn_indexes": [], "window_size": 14},
+        pixels={"size": {"height": 128, "width": 128}},
+    ),
+    "lighton_ocr": Recipe(
+        image="<|image_pad|>",
+        ids={"image_token_id": "<|image_pad|>"},
+        named={
+            "image_token": "<|image_pad|>",
+            "image_break_token": "<|vision_pad|>",
+            "image_end_token": "<|vision_end|>",
+        },
+        vision={"image_size": 32},
+        pixels={"size": {"longest_edge": 32}, "patch_size": 8},
+        processor={"patch_size": 4, "spatial_merge_size": 2},
+    ),
+    "granite_docling": dataclasses.replace(
+        _IDEFICS3,
+        vision={"out_hidden_size": 32, "scale_factor": 2, "deepstack_visual_indexes": [0]},
+        text={"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 0.3},
+        pixels=_TILES,
+    ),
+    "janus": Recipe(
+        turns=Turns("<|User|>: ", "<|Assistant|>: ", "\n\n", "<|end|>", "<|begin|>"),
+        image="<image_placeholder>",
+        ids={"image_token_id": "<image_placeholder>"},
+        named={"image_token": "<image_placeholder>", "boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"},
+        config={
+            "vq_config": {
+                "num_embeddings": 16,
+                "latent_channels": 32,
+                "base_channels": 32,
+                "channel_multiplier": [1, 1],
+                "num_patches": 4,
+                "projection_dim": 32,
+                "image_token_embed_dim": 32,
+            }
+        },
+        vision={"projection_dim": 32, "num_image_tokens": 16},
+        pixels=_SQUARE,
+        processor={"num_image_tokens": 16},
+    ),
+    "deepseek_vl": Recipe(
+        turns=Turns("User: ", "Assistant: ", "\n\n", "<|end|>", "<|begin|>"),
+        image="<image_placeholder>",
+        ids={"image_token_id": "<image_placeholder>"},
+        named={"image_token": "<image_placeholder>"},
+        pixels=_SQUARE,
+        processor={"num_image_tokens": 16},
+    ),
+    "qwen3_vl_moe": dataclasses.replace(_QWEN3, names={"image_processor": "Qwen2VLImageProcessor"}),
+    "qwen3_5_moe": Recipe(),
+    "glm4v_moe": dataclasses.replace(
+        _GLM4V,
+        text={**_GLM4V.text, "first_k_dense_replace": 1},
+        names={"image_processor": "Glm4vImageProcessor", "video_processor": "Glm4vVideoProcessor"},
+    ),
+    "glm46v": dataclasses.replace(_GLM4V, vision={**_GLM4V.vision, "model_type": "glm4v_vision"}),
+    "glm_ocr": dataclasses.replace(_GLM4V, names=_GLM46V),
+    "glmga": dataclasses.replace(
+        _GLM4V,
+        vision={**_GLM4V.vision, "model_type": "glm4v_vision"},
+        names={**_GLM46V, "image_processor": "GlmgaImageProcessor"},
+    ),
+    "idefics2": dataclasses.replace(
+        _IDEFICS3,
+        config={
+            "perceiver_config": {
+                "resampler_n_latents": 4,
+                "resampler_depth": 1,
+                "resampler_n_heads": 2,
+                "resampler_head_dim": 8,
+                "num_key_value_heads": 2,
+                "hidden_size": 32,
+            }
+        },
+        text={"sliding_window": None},
+        vision={"image_size": 32},
+        pixels={"size": {"longest_edge": 32, "shortest_edge": 16}},
+    ),
+    "aria": Recipe(
+        image="<fim_prefix><|img|><fim_suffix>",
+        ids={"image_token_index": "<|img|>"},
+        named={"image_token": "<|img|>"},
+        config={"projector_patch_to_query_dict": {100: 4}},
+        text={"moe_num_experts": 4, "moe_num_shared_experts": 1},
+        vision={"image_size": 980, "patch_size": 98},
+        processor={"size_conversion": {980: 4}},
+    ),
+    "lfm2_vl": Recipe(
+        turns=CHATML,
+        ids={"image_token_id": "<image>"},
+        tokens=(
+            "<|image_start|>",
+            "<|image_end|>",
+            "<|img_thumbnail|>",
+            *(f"<|img_row_{row}_col_{column}|>" for row in range(1, 5) for column in range(1, 5)),
+        ),
+        config={"projector_hidden_size": 24},
+        text={"layer_types": ["conv", "full_attention"], "full_attn_idxs": None, "block_multiple_of": 8},
+        vision={"num_patches": 64, "vision_use_head": False},
+        pixels={
+            "tile_size": 16,
+            "encoder_patch_size": 4,
+            "min_tiles": 2,
+            "max_tiles": 4,
+            "min_image_tokens": 4,
+            "max_image_tokens": 8,
+            "max_num_patches": 64,
+        },
+    ),
+    "lfm3_vl": dataclasses.replace(
+        _QWEN,
+        config={"projector_hidden_size": 24},
+        text={"layer_types": ["conv", "full_attention"]},
+        vision={"hidden_size": 16, "layer_types": ["conv", "full_attention"]},
+    ),
+    "paddleocr_vl": Recipe(
+        image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+        ids={
+            "image_token_id": "<|IMAGE_PLACEHOLDER|>",
+            "video_token_id": "<|video_pad|>",
+            "vision_start_token_id": "<|IMAGE_START|>",
+            "vision_end_token_id": "<|IMAGE_END|>",
+        },
+        named={"image_token": "<|IMAGE_PLACEHOLDER|>"},
+        text={"rope_parameters": _MROPE},
+        vision={"image_size": 32},
+        pixels={"patch_size": 4, "size": {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}},
+    ),
+    "video_llama_3": dataclasses.replace(_QWEN, image="<|image_pad|>", text={}, vision={"hidden_size": 16}),
+    "hunyuan_vl": Recipe(
+        image="<|im_begin|><|image|><|im_finish|>",
+        ids={
+            "image_token_id": "<|image|>",
+            "im_start_id": "<|im_begin|>",
+            "im_end_id": "<|im_finish|>",
+            "im_newline_id": "<|im_newline|>",
+        },
+        named={"image_token": "<|image|>", "image_start_token": "<|im_begin|>", "image_end_token": "<|im_finish|>"},
+        text={"rope_parameters": {**_MROPE, "mrope_section": [1, 1, 1, 1]}},
+        vision={
+            "out_hidden_size": 32,
+            "text_hidden_size": 32,
+            "max_image_size": 32,
+            "min_image_size": 8,
+            "img_max_token_num": 64,
+            "max_vit_seq_len": 64,
+        },
+        pixels={"patch_size": 4, "size": {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}},
+    ),
+    "ernie4_5_vl_moe": Recipe(
+        image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+        ids={
+            "image_token_id": "<|IMAGE_PLACEHOLDER|>",
+            "image_start_token_id": "<|IMAGE_START|>",
+            "image_end_token_id": "<|IMAGE_END|>",
+            "video_token_id": "<|VIDEO_PLACEHOLDER|>",
+            "video_start_token_id": "<|VIDEO_START|>",
+            "video_end_token_id": "<|VIDEO_END|>",
+        },
+        named={
+            "image_token": "<|IMAGE_PLACEHOLDER|>",
+            "image_start_token": "<|IMAGE_START|>",
+            "image_end_token": "<|IMAGE_END|>",
+            "video_token": "<|VIDEO_PLACEHOLDER|>",
+            "video_start_token": "<|VIDEO_START|>",
+            "video_end_token": "<|VIDEO_END|>",
+        },
+        text={
+            "moe_intermediate_size": [16, 16],
+            "moe_k": 2,
+            "moe_num_experts": 4,
+            "moe_num_shared_experts": 1,
+            "rope_parameters": {**_MROPE, "mrope_section": [1, 1, 2]},
+        },
+        vision={"hidden_size": 32},
+        pixels={"patch_size": 4, "size": {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}},
+        video={"draw_on_frames": False},
+    ),
+    "exaone4_5": dataclasses.replace(
+        _QWEN,
+        text={"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+        vision={**_QWEN.vision, "window_size": 16, "fullatt_block_indexes": [1]},
+    ),
+    "hyperclovax_vision_v2": dataclasses.replace(
+        _QWEN,
+        text={},
+        vision={**_QWEN.vision, "window_size": 16, "fullatt_block_indexes": [1]},
+        bos="<|endoftext|>",
+    ),
+    "qianfan_ocr": Recipe(
+        image="<image>",
+        ids={"image_token_id": "<IMG_CONTEXT>"},
+        named={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+        },
+        config={"image_seq_length": 4},
+        vision={"image_size": [16, 16], "patch_size": [4, 4]},
+        pixels=_TILES,
+        processor={"image_seq_length": 4},
+    ),
+    "minicpmv4_6": Recipe(
+        image="<|image_pad|>",
+        ids={"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"},
+        named={
+            "image_token": "<|image_pad|>",
+            "video_token": "<|video_pad|>",
+            "image_start_token": "<image>",
+            "image_end_token": "</image>",
+            "slice_start_token": "<slice>",
+            "slice_end_token": "</slice>",
+            "image_id_start_token": "<image_id>",
+            "image_id_end_token": "</image_id>",
+        },
+        config={"insert_layer_id": 0, "image_size": 32},
+        text=_LINEAR,
+        vision={"insert_layer_id": 0, "image_size": 32},
+        pixels={"patch_size": 4, "scale_resolution": 32, "max_slice_nums": 4},
+    ),
+    "kimi_k25": Recipe(
+        image="<|media_begin|><|media_pad|><|media_end|>",
+        ids={
+            "image_token_id": "<|media_pad|>",
+            "video_token_id": "<|kimi_k25_video_placeholder|>",
+            "vision_start_token_id": "<|media_begin|>",
+            "vision_end_token_id": "<|media_end|>",
+        },
+        config={"projection_hidden_size": 16},
+        text=_MLA,
+        vision={"pos_emb_height": 8, "pos_emb_width": 8},
+        pixels={"patch_size": 4, "max_patches": 64, "size": {"max_height": 32, "max_width": 32}},
+    ),
+    "deepseek_vl_hybrid": Recipe(
+        turns=Turns("User: ", "Assistant: ", "\n\n", "<|end|>", "<|begin|>"),
+        image="<image_placeholder>",
+        ids={"image_token_id": "<image_placeholder>"},
+        named={"image_token": "<image_placeholder>"},
+        config={
+            "high_res_vision_config": {
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 32,
+                "patch_size": 4,
+                "output_channels": 8,
+                "window_size": 4,
+                "global_attn_indexes": [1],
+                "mlp_dim": 24,
+            }
+        },
+        pixels={**_SQUARE, "high_res_size": {"height": 32, "width": 32}},
+        processor={"num_image_tokens": 16},
+    ),
+    "minimax_m3_vl": Recipe(
+        turns=Turns("<|user|>", "<|assistant|>", "<|end|>", "<|end|>"),
+        image="]<]image[>[",
+        ids={"image_token_index": "]<]image[>[", "video_token_index": "]<]video[>["},
+        tokens=("]<]start of image[>[", "]<]end of image[>["),
+        config={"projector_hidden_size": 24},
+        text={
+            "dense_intermediate_size": 24,
+            "shared_intermediate_size": 16,
+            "rotary_dim": 8,
+            "layer_types": ["full_attention", "full_attention"],
+            "mlp_layer_types": ["dense", "sparse"],
+        },
+        vision={"image_size": 32},
+        pixels={"patch_size": 4, "size": {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}},
+    ),
+    "muse_glimmer": Recipe(
+        image="<|patch|>",
+        ids={"image_token_id": "<|patch|>", "video_token_id": "<|video|>"},
+        tokens=("<|image_start|>", "<|image_end|>", "<|vid_frame_separator|>", "<|vid_start|>", "<|vid_end|>"),
+        config={"out_hidden_size": 32, "projector_hidden_size": 24},
+        text={
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "layer_rope_theta": [10000.0, 0],
+            "output_multiplier": 1.0,
+        },
+        vision={"pos_emb_height": 8, "pos_emb_width": 8, "layer_types": ["window_attention", "full_attention"]},
+        pixels={"patch_size": 4, "max_image_tokens": 16},
+    ),
+    "cosmos3_edge": dataclasses.replace(
+        _QWEN,
+        config={"projector_hidden_size": 24},
+        vision={"num_patches": 64},
+    ),
+    "cosmos3_omni": Recipe(),
+    "cohere_compass": dataclasses.replace(
+        _QWEN3,
+        turns=COHERE,
+        text={"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "hy_v4_vl": dataclasses.replace(
+        _QWEN,
+        text={**_MLA, "index_topk": 64, "index_head_dim": 8, "index_n_heads": 2},
+        vision={"out_hidden_size": 32, "max_image_size": 32},
+    ),
+    "shieldgemma2": Recipe(),
+    "mistral_large4": Recipe(
+        turns=MISTRAL,
+        image="[IMG]",
+        ids={"image_token_index": "[IMG]"},
+        tokens=("[IMG_BREAK]", "[IMG_END]"),
+        text={**_MLA, "index_topk": 64, "index_head_dim": 8, "index_n_heads": 2},
+        vision={"image_size": 32},
+        pixels={"size": {"longest_edge": 32}, "patch_size": 4},
+        processor={"patch_size": 4, "spatial_merge_size": 2},
+    ),
+    "glm5_next": dataclasses.replace(
+        _GLM4V,
+        text={
+            **_MLA,
+            "qk_rope_head_dim": 0,
+            "layer_types": ["linear_attention", "indexed_attention"],
+            "mlp_layer_types": ["dense", "sparse"],
+            "index_topk": 64,
+            "index_head_dim": 8,
+            "index_n_heads": 2,
+            "linear_head_dim": 8,
+            "linear_num_heads": 4,
+        },
+        vision={**_GLM4V.vision, "projection_intermediate_size": 24},
+        pixels={"patch_size": 4, "min_image_tokens": 4, "max_image_tokens": 16},
+    ),
+    "inkling2": Recipe(
+        image="<|unused_200054|>",
+        ids={"image_token_id": "<|unused_200054|>"},
+        text={
+            "unpadded_vocab_size": None,
+            "swa_num_attention_heads": 4,
+            "swa_num_key_value_heads": 2,
+            "swa_head_dim": 8,
+            "sliding_window_size": 8,
+            "d_rel": 4,
+            "rel_extent": 64,
+        },
+        vision={"patch_size": 4, "posemb_grid_size": 8, "projection_hidden_dim": 24, "text_hidden_size": 32},
+        pixels={"size": {"height": 8, "width": 8}},
+    ),
+    "perception_lm": Recipe(
+        turns=LLAMA3,
+        image="<|image|>",
+        ids={"image_token_id": "<|image|>", "video_token_id": "<|video|>"},
+        named={"image_token": "<|image|>", "video_token": "<|video|>"},
+        config={"projector_pooling_ratio": 2},
+        vision={
+            "model_type": "timm_wrapper",
+            "architecture": "vit_pe_core_large_patch14_336",
+            "model_args": {
+                "embed_dim": 16,
+                "img_size": [16, 16],
+                "patch_size": 4,
+                "depth": 2,
+                "num_heads": 2,
+                "global_pool": "",
+                "use_post_transformer_norm": False,
+                "init_values": 0.1,
+                "ref_feat_shape": [4, 4],
+            },
+        },
+        pixels={"tile_size": 16, "max_num_tiles": 4, "vision_input_type": "thumb+tile"},
+        processor={"patch_size": 4, "pooling_ratio": 2},
+    ),
+    "step3p7": Recipe(
+        image="<im_patch>",
+        ids={"image_token_id": "<im_patch>"},
+        tokens=("<im_start>", "<im_end>", "<patch_start>", "<patch_end>", "<patch_newline>"),
+        text={"share_expert_dim": 16, "sliding_window": 8, "num_sliding_attention_heads": 4},
+        vision={"image_size": 32},
+        pixels={"size": {"height": 32, "width": 32}, "patch_size": 16, "max_image_size": 64},
+    ),
+    "gemma4_unified": Recipe(),
+    "qwen4_exp": Recipe(),
 }
 """`model_type` -> what its tiny checkpoint is made of."""
+
+RECIPES["shieldgemma2"] = RECIPES["gemma3"]
+RECIPES["cosmos3_omni"] = dataclasses.replace(
+    _QWEN3,
+    text={**_QWEN3.text, "model_type": "qwen3_vl_text"},
+    names={"processor": "Qwen3VLProcessor", "video_processor": "Qwen3VLVideoProcessor"},
+)
+RECIPES["minicpmv4_7"] = RECIPES["minicpm_ocr"] = RECIPES["minicpmv4_6"]
+RECIPES["gemma4_unified"] = dataclasses.replace(
+    RECIPES["gemma4"],
+    vision={"model_type": "gemma4_unified_vision", "mm_embed_dim": 16, "mm_posemb_size": 64, "output_proj_dims": 16},
+)
+RECIPES["qwen3_5_moe"] = dataclasses.replace(
+    RECIPES["qwen3_5"], text={**RECIPES["qwen3_5"].text, "shared_expert_intermediate_size": 16}
+)
 
 
 def make_family(folder: Path, family: str, seed: int = 0) -> None:
@@ -463,6 +921,8 @@ def _config(family: str, recipe: Recipe, tokenizer: Any) -> Any:
             continue
         of_part = configuration_auto.CONFIG_MAPPING[named] if named else type(part)
         parts[name] = of_part(**_known(of_part, values))
+    if "text_config" not in parts:
+        every = {**text, **every}
     own = {name: [number(item) for item in value] if _names(value) else value for name, value in recipe.config.items()}
     return of_family(**{**_known(of_family, every), **ids, **parts, **own})
 
@@ -491,7 +951,8 @@ def _processor(family: str, recipe: Recipe) -> Any:
     parts: dict[str, Any] = {"tokenizer": _tokenizer(recipe)}
     for part in of_family.get_attributes():
         if part != "tokenizer" and names.get(part):
-            parts[part] = getattr(transformers, names[part])(**(recipe.pixels if part == "image_processor" else {}))
+            options = {"image_processor": recipe.pixels, "video_processor": recipe.video}.get(part, {})
+            parts[part] = getattr(transformers, names[part])(**options)
     return of_family(**parts, **recipe.processor, chat_template=recipe.turns.template(recipe.image))
 
 

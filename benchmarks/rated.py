@@ -23,10 +23,21 @@ class Steps:
     Attributes:
         by: Count of the first rater, a whole number, whose values are the levels.
         rising: Whether the means rise with the level; else they fall.
+        top: Highest level, which also contains every larger number; None if there is no larger number.
     """
 
     by: str
     rising: bool = True
+    top: int | None = None
+
+    def level(self, counts: Counts) -> int:
+        """The level of an answer with these counts of the first rater."""
+        value = int(counts[self.by])
+        return value if self.top is None else min(value, self.top)
+
+    def text(self, level: int) -> str:
+        """A level in words."""
+        return f"{level} or more" if level == self.top else f"{level}"
 
 
 @dataclass(frozen=True)

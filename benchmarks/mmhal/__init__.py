@@ -133,8 +133,7 @@ def _raters(result: BenchmarkResult) -> Raters:
 
 
 def _settings_of(judge: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    several: Mapping[str, Any] = settings.get("judges", {})
-    return {"judge": several.get(judge) or settings.get("judge") or {"model": judge}}
+    return {"judge": judges_of(settings).get(judge, {"model": judge})}
 
 
 RATED = Rated(

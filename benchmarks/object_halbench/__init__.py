@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
 from napo_bench.benchmarks.object_halbench.score import ratio
-from napo_bench.benchmarks.rated import Counts, Line, Rated, Raters
+from napo_bench.benchmarks.rated import Counts, Line, Rated, Raters, Steps
 from napo_bench.benchmarks.reading import Caption, Reading
 from napo_bench.benchmarks.view import Sample, View, plain_fields
 from napo_bench.data.sources import WebArchive, WebFile
@@ -157,7 +157,8 @@ RATED = Rated(
     rating="hallucinated",
     flag="answers_with_hallucination",
     predicted={
-        name: Line(name) for name in ("answers_with_hallucination", "answers_with_objects", "hallucinated", "mentions")
+        "answers_with_hallucination": Steps("hallucinated", top=3),
+        **{name: Line(name) for name in ("hallucinated", "mentions", "answers_with_objects")},
     },
     fixed=("answers",),
     metrics=("chair_s", "chair_i", "chair_s_refine"),

@@ -15,6 +15,7 @@ from napo_bench.core import disk
 
 if TYPE_CHECKING:
     from napo_bench.runs.agreement import Agreement, Measured
+    from napo_bench.runs.rating_map import RatingMap
     from napo_bench.runs.ratings import Ratings
     from napo_bench.runs.result import RunResult
 
@@ -72,6 +73,65 @@ def agree(
         console.err.print(f"Written: {escape(str(json_out))}", highlight=False)
 
 
+@judge_app.command("map")
+def map_(
+    first: Annotated[str, typer.Option("--from", help="The rater whose ratings the runs have.")],
+    second: Annotated[str, typer.Option("--to", help="The rater whose numbers are wanted.")],
+    runs: Runs = None,
+    ratings: RatingsFiles = None,
+    benchmark: BenchmarkName = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            help="Half width of the interval that the map alone may give to the first metric. Default: 0.3 rating "
+            "points, 5 points of CHAIRs."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write map.json into this folder, and each mapped run as NAME/run.json, for report and gate."
+        ),
+    ] = None,
+) -> None:
+    """What would another judge say? Map the ratings of one onto another's, by answers that both rated.
+
+    Answers that both rated come from RUN and from --ratings. The interval contains the map's uncertainty.
+    """
+    if out is not None:
+        disk.try_folder(out)
+    from dataclasses import replace
+
+    from napo_bench.core import files
+    from napo_bench.core.errors import NapoBenchError
+    from napo_bench.runs.provenance import given_command
+    from napo_bench.runs.rating_map import map_ratings, mapped_result
+    from napo_bench.runs.ratings import named_results
+    from napo_bench.runs.result import RunResult
+
+    if not runs:
+        raise NapoBenchError("There is no run to map.", f"Give a run that {first} rated.")
+    if precision is not None and not precision > 0:
+        raise NapoBenchError(f"--precision is {precision:g}; a number above 0 is expected.")
+    collected, mapped = _collect(benchmark, runs, ratings or [])
+    named = named_results(collected, mapped)
+    with console.err.status("Resampling ..."):
+        found = map_ratings(collected, named, first, second, precision)
+    _print_map(collected, found)
+    if out is not None:
+        files.write_json(out / "map.json", {"benchmark": collected.benchmark, **found.to_json()})
+        for number, one in enumerate(named):
+            result = mapped_result(found, number, collected, one.result)
+            provenance = replace(one.run.provenance, command=given_command())
+            RunResult({collected.benchmark: result}, provenance).save(out / _folder(one.name) / "run.json")
+        console.err.print(f"Written: {escape(str(out))}", highlight=False)
+
+
+def _folder(name: str) -> str:
+    """The folder of a mapped run: its name, which may be a path or any text of the user."""
+    return name.replace("/", "-").strip(". ") or "run"
+
+
 def _collect(benchmark: str | None, runs: list[str], ratings: list[str]) -> tuple[Ratings, list[tuple[str, RunResult]]]:
     """The ratings of runs and files, and the runs that were given as runs."""
     from napo_bench.core.errors import NapoBenchError
@@ -83,8 +143,9 @@ def _collect(benchmark: str | None, runs: list[str], ratings: list[str]) -> tupl
         raise NapoBenchError("There is nothing to compare.", "Give runs, or --ratings FILE, or both.")
     named = [name_and_path(argument) for argument in runs]
     beside = [name_and_path(argument) for argument in ratings]
+    given = {path.resolve() for _, path in named}
     also = [(name, path) for name, path in beside if is_run(path)]
-    every = [*named, *also]
+    every = [*named, *((name, path) for name, path in also if path.resolve() not in given)]
     loaded = [RunResult.load(path) for _, path in every]
     names = run_names([name for name, _ in every], [path for _, path in every], loaded)
     found = list(zip(names, loaded, strict=True))
@@ -157,3 +218,47 @@ def _print_confusion(one: Agreement) -> None:
     for level, line in zip(one.levels, one.table, strict=True):
         table.add_row(str(level), *(f"{count:.3g}" if count else "·" for count in line))
     console.print_whole(table)
+
+
+def _print_map(ratings: Ratings, found: RatingMap) -> None:
+    from napo_bench.benchmarks import benchmark_named
+    from napo_bench.benchmarks.result import size_text
+
+    label = benchmark_named(ratings.benchmark).label
+    pictures = "" if found.clusters == found.pairs else f" about {found.clusters} pictures"
+    console.out.print(
+        f"[bold]{escape(label)}[/bold]: {escape(found.first)} mapped to {escape(found.second)}, by {found.pairs} "
+        f"answers{pictures} that both rated",
+        highlight=False,
+    )
+    counts = list(found.levels[0].means)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for heading in (found.first, "answers", *(f"{count.replace('_', ' ')}" for count in counts)):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
+    for level in found.levels:
+        table.add_row(level.level, f"{level.pairs:.4g}", *(f"{level.means[count]:.2f}" for count in counts))
+    console.out.print(
+        f"Mean numbers of {escape(found.second)} for answers with each {ratings.rated.rating.replace('_', ' ')}:",
+        highlight=False,
+    )
+    console.print_whole(table)
+    console.out.print()
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    table.add_column("run", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    for heading in (found.first, "mapped", "95% interval", "answers alone", "map alone", "n"):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
+    for run in found.runs:
+        for one in run.metrics:
+            ends = (" - ".join(map(one.metric.format, interval)) for interval in (one.ci95, one.of_answers, one.of_map))
+            values = (one.metric.format(one.rated), one.metric.format(one.value), *ends, size_text(one.n, one.clusters))
+            table.add_row(escape(run.name), f"{one.metric.name} {one.metric.arrow}", *values)
+    console.print_whole(table)
+    for run in found.runs:
+        for note in run.notes[1:]:
+            console.out.print(f"[yellow]note[/yellow] {escape(run.name)}: {escape(note)}", highlight=False)
+    console.out.print(
+        f"Assumed: answers to which {escape(found.first)} gives the same get the same from {escape(found.second)} on "
+        "average, whichever model wrote them.",
+        highlight=False,
+    )

@@ -59,8 +59,16 @@ def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
     loaded = []
     for name, path, run in zip(run_names(given, paths, runs), paths, runs, strict=True):
         folder = path if path.is_dir() else path.parent
-        loaded.append(NamedRun(name, run, *_training(run, folder)))
+        loaded.append(NamedRun(f"{name}{_mapped(run)}", run, *_training(run, folder)))
     return loaded
+
+
+def _mapped(run: RunResult) -> str:
+    """What the name of a run with mapped numbers ends with: ", mapped from JUDGE (120 ratings)"."""
+    for result in run.benchmarks.values():
+        if result.mapped_from:
+            return f", mapped from {result.mapped_from} ({result.settings['mapped'].get('ratings')} ratings)"
+    return ""
 
 
 def deviations(run: RunResult) -> dict[str, list[str]]:

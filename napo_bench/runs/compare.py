@@ -242,7 +242,17 @@ def differing_settings(candidate: BenchmarkResult, baseline: BenchmarkResult) ->
 
 
 def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> None:
-    """Raise a NapoBenchError if two results were measured in different ways. The error names each difference."""
+    """Raise a NapoBenchError if two results were measured in different ways, or if one is mapped and has no samples.
+
+    The error names each difference.
+    """
+    for which, result in (("candidate", candidate), ("baseline", baseline)):
+        if result.mapped_from:
+            raise NapoBenchError(
+                f"{benchmark}: the numbers of the {which} are mapped from {result.mapped_from}, so there are no "
+                "samples to compare.",
+                "Compare the runs that were mapped. A gate may set a floor or a ceiling for a mapped number.",
+            )
     differing = differing_settings(candidate, baseline)
     if differing:
         shown = "; ".join(f"{name} {new!r} and {old!r}" for name, (new, old) in differing.items())

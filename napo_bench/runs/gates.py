@@ -27,6 +27,7 @@ Verdict = Literal["passed", "regressed", "inconclusive"]
 Inconclusive = Literal["error", "fail", "pass"]
 
 _FEWEST = 20  # with fewer samples a bootstrap interval is too narrow for a verdict
+_OF_MAPPED = 0.975  # a mapped number is stored with its two-sided interval of 95%
 _FORM = (
     "A gate is a table such as\n[vlind.lp]\nmax_regression = 10.0\n"
     "with max_regression, floor or ceiling; confidence and inconclusive stand at the top of the file."
@@ -289,7 +290,8 @@ def check_gates(candidate: RunResult, baseline: RunResult, gates: Gates) -> Gate
 
     A regression is a verdict about the paired interval: regressed if the candidate is worse by more than allowed with
     the given confidence, passed if the candidate is not worse by more than allowed with the same confidence, and
-    inconclusive otherwise. A floor or ceiling is a verdict about the candidate's value.
+    inconclusive otherwise. A floor or ceiling is a verdict about the candidate's value, and for a mapped number
+    (`napo-bench judge map`) about its interval.
 
     Raises:
         NapoBenchError: a run lacks a gated metric, the runs were scored against different data or in different ways,
@@ -299,7 +301,13 @@ def check_gates(candidate: RunResult, baseline: RunResult, gates: Gates) -> Gate
     notes: list[str] = []
     for benchmark in dict.fromkeys(gate.metric.benchmark for gate in gates.gates):
         own = [gate for gate in gates.gates if gate.metric.benchmark == benchmark]
-        new, old = _gated(benchmark, own, candidate, "candidate"), _gated(benchmark, own, baseline, "baseline")
+        new = _gated(benchmark, own, candidate, "candidate")
+        if new.mapped_from:
+            compare.require_no_doubt(benchmark, new, "candidate")
+            checks += [check for gate in own for check in _of_mapped(gate, new, gates.confidence)]
+            notes += [f"{benchmark}, candidate: {remark}" for remark in new.remarks]
+            continue
+        old = _gated(benchmark, own, baseline, "baseline")
         compare.require_same_data(benchmark, candidate, baseline)
         compare.require_same_settings(benchmark, new, old)
         compare.require_no_doubt(benchmark, new, "candidate")
@@ -405,6 +413,45 @@ def _absolute(gate: Gate, kind: Literal["floor", "ceiling"], limit: float, candi
     else:
         verdict, reason = "passed", f"{gate.metric.format(stated.value)} keeps the {kind} of {limit:g}"
     return Check(gate.metric, kind, limit, verdict, stated.value, None, None, stated.n, stated.clusters, reason)
+
+
+def _of_mapped(gate: Gate, candidate: BenchmarkResult, confidence: float) -> list[Check]:
+    """The verdicts on a mapped number: both ends of its interval must be on the same side of the limit.
+
+    Raises:
+        NapoBenchError: a limit needs samples, or more confidence than the interval has.
+    """
+    stated = candidate.metrics[gate.metric.name]
+    origin = f"{gate.metric.key} of the candidate is mapped from {candidate.mapped_from}"
+    if gate.limits.max_regression is not None:
+        raise NapoBenchError(
+            f"{origin}, so no sample can be compared with the baseline's.",
+            "Gate the run that was mapped, or set a floor or a ceiling in place of max_regression.",
+        )
+    if confidence > _OF_MAPPED:
+        raise NapoBenchError(
+            f"{origin}: its interval is {_OF_MAPPED:.1%} sure at each end; the gates want {confidence:.1%}.",
+            f"Set confidence = {_OF_MAPPED:g} or less.",
+        )
+    checks = []
+    limits: tuple[tuple[Literal["floor", "ceiling"], float | None], ...]
+    limits = (("floor", gate.limits.floor), ("ceiling", gate.limits.ceiling))
+    for rule, limit in limits:
+        if limit is None:
+            continue
+        low, high = stated.ci95
+        measured = f"{' to '.join(map(gate.metric.format, stated.ci95))} (mapped from {candidate.mapped_from})"
+        verdict: Verdict
+        if high < limit if rule == "floor" else low > limit:
+            verdict, reason = "regressed", f"{measured} breaks the {rule} of {limit:g}"
+        elif (low < limit if rule == "floor" else high > limit) or not candidate.complete:
+            verdict, reason = "inconclusive", f"{measured} cannot tell about the {rule} of {limit:g}"
+        else:
+            verdict, reason = "passed", f"{measured} keeps the {rule} of {limit:g}"
+        checks.append(
+            Check(gate.metric, rule, limit, verdict, stated.value, None, None, stated.n, stated.clusters, reason)
+        )
+    return checks
 
 
 def _least_n(metric: Metric, allowed: float, tail: float) -> int:

@@ -2,8 +2,8 @@
 
 from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.mmhal.score import question_counts
-from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.benchmarks.scoring import measure
+from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
+from napo_bench.core import stats
 from napo_bench.runs.result import RunResult
 
 
@@ -22,7 +22,7 @@ def mmhal_run(ratings, judge="A", model="m", start=0):
         for number, rating in enumerate(ratings, start=start)
     ]
     settings = {"judge": {"model": judge, "temperature": 0}, "generation": {"profile": "paper"}}
-    metrics = measure(samples, benchmark_named("mmhal").metrics)
+    metrics = _values("mmhal", samples)
     return RunResult({"mmhal": BenchmarkResult(metrics, settings=settings, samples=samples)})
 
 
@@ -47,8 +47,15 @@ def halbench_run(counts, definition="words", model="m"):
         }
         for number, (hallucinated, mentions) in enumerate(counts)
     ]
-    metrics = measure(samples, benchmark_named("object_halbench").metrics)
+    metrics = _values("object_halbench", samples)
     settings = {"chair_definition": definition}
     if definition.startswith("llm:"):
         settings["extractor"] = {"model": definition.removeprefix("llm:"), "temperature": 0.2}
     return RunResult({"object_halbench": BenchmarkResult(metrics, settings=settings, samples=samples)})
+
+
+def _values(benchmark, samples):
+    """The metrics, without the work of an interval."""
+    (sums,) = stats.by_cluster([sample["counts"] for sample in samples], [0] * len(samples))
+    values = {metric.name: float(metric.function(sums)) for metric in benchmark_named(benchmark).metrics}
+    return {name: MetricValue(value, (value, value), len(samples), len(samples)) for name, value in values.items()}

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from napo_bench.benchmarks import all_benchmarks, benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
 from napo_bench.benchmarks.result import BenchmarkResult
-from napo_bench.core.paths import results_dir
+from napo_bench.report.published import PublishedRow, published_table
 from napo_bench.report.runs import NamedRun, comparable, deviations
 from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.recipe import Recipe, load_recipe
@@ -132,13 +132,13 @@ def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
             benchmarks, unless every run was measured in the micro world.
     """
     metrics = _columns(runs, paper)
-    published = _published_groups("table1.csv", metrics) if _shows_paper(runs, paper) else []
+    published = _published_groups(metrics) if _shows_paper(runs, paper) else []
     return _table(1, metrics, published, [(run.name, run) for run in runs])
 
 
 def _columns(runs: Sequence[NamedRun], paper: bool | None) -> list[Metric]:
     """The columns of the benchmarks that a run was measured on, and those of the paper if the user asks for them."""
-    published = _read_rows("table1.csv")[0] if paper else {}
+    published = published_table("napo-1").metrics if paper else ()
     measured = {name for run in runs for name in run.run.benchmarks}
     return [metric for metric in table_1_metrics() if metric.key in published or metric.benchmark in measured]
 
@@ -156,9 +156,9 @@ def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> li
     common = {objective(load_recipe(f"llava-1.5-7b-{name}")) for name in ("dpo", "mdpo", "napo")}
     tables, known = [], all_metrics()
     for number in range(2, 7):
-        rows = _read_rows(f"table{number}.csv")
-        metrics = [known[key] for key in rows[0] if key in known]
-        variants = [(row["name"], objective(load_recipe(row["recipe"]))) for row in rows]
+        printed = published_table(f"napo-{number}")
+        metrics = [known[key] for key in printed.metrics]
+        variants = [(row.name, objective(load_recipe(row.recipe))) for row in printed.rows]
         ours = [
             (f"{name} ({run.name})", run)
             for name, variant in variants
@@ -166,7 +166,7 @@ def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> li
             if run.recipe is not None and objective(run.recipe) == variant
         ]
         if any(run.recipe is not None and objective(run.recipe) not in common for _, run in ours):
-            published = [("LLaVA-v1.5-7B, trained in the paper", [_published(row, metrics) for row in rows])]
+            published = [("LLaVA-v1.5-7B, trained in the paper", [_published(row, metrics) for row in printed.rows])]
             tables.append(_table(number, metrics, published if paper else [], ours))
     return tables
 
@@ -435,44 +435,23 @@ def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) 
     ]
 
 
-def _published_groups(name: str, metrics: Sequence[Metric]) -> list[tuple[str, list[Row]]]:
-    """Group -> published rows with a number in one of the columns."""
+def _published_groups(metrics: Sequence[Metric]) -> list[tuple[str, list[Row]]]:
+    """Group of Table 1 -> published rows with a number in one of the columns."""
     groups: dict[str, list[Row]] = {}
-    for row in _read_rows(name):
+    for row in published_table("napo-1").rows:
         published = _published(row, metrics)
         if published.cells:
-            groups.setdefault(row["group"], []).append(published)
+            groups.setdefault(row.group, []).append(published)
     return list(groups.items())
 
 
-def _published(row: dict[str, str], metrics: Sequence[Metric]) -> Row:
-    """A published row. Columns that are no metric are settings: `mmhal.judge.model`."""
-    cells = {metric.key: Cell(float(row[metric.key])) for metric in metrics if row.get(metric.key)}
-    known = all_benchmarks()
-    measured = {name: known[name].measured(_settings(row, name)) for name in _shown(metrics) if _has(cells, name)}
-    return Row(row["name"], cells, measured=measured)
-
-
-def _has(cells: Mapping[str, Cell], benchmark: str) -> bool:
-    return any(key.startswith(f"{benchmark}.") for key in cells)
-
-
-def _settings(row: dict[str, str], benchmark: str) -> dict[str, Any]:
-    """The settings of a benchmark in a published row, nested as in a run."""
-    settings: dict[str, Any] = {}
-    for column, value in row.items():
-        name, *path = column.split(".")
-        if name == benchmark and value and column not in all_metrics():
-            holder = settings
-            for step in path[:-1]:
-                holder = holder.setdefault(step, {})
-            holder[path[-1]] = value
-    return settings
-
-
-def _read_rows(name: str) -> list[dict[str, str]]:
-    with (results_dir() / "paper" / name).open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+def _published(row: PublishedRow, metrics: Sequence[Metric]) -> Row:
+    """A published row. Of two tasks of a benchmark, the paper has one."""
+    cells = {metric.key: Cell(row.values[metric.key]) for metric in metrics if metric.key in row.values}
+    benchmarks = {result.benchmark.name: result for result in row.results}
+    there = [name for name in _shown(metrics) if any(key.startswith(f"{name}.") for key in cells)]
+    measured = {name: benchmarks[name].benchmark.measured(benchmarks[name].conditions.settings) for name in there}
+    return Row(row.name, cells, measured=measured)
 
 
 def _letter(index: int) -> str:

@@ -9,7 +9,9 @@ from functools import cache
 from typing import Literal
 
 from napo_bench.benchmarks.metrics import metric_named
+from napo_bench.core import files
 from napo_bench.core.paths import results_dir
+from napo_bench.report.published import published_table
 from napo_bench.studies.paper_claims.estimate import Estimate
 
 Direction = Literal["higher", "lower"]
@@ -181,10 +183,10 @@ def _published(table: int, method: str) -> Mapping[str, float]:
         "micro-mdpo": "mDPO with RLAIF-V",
         "micro-napo": "NaPO with RLAIF-V-Bias",
     }.get(method)
-    for row in _rows(f"table{table}.csv"):
-        same = row["name"] == name and "7B" in row["group"] if table == 1 else _is_recipe(row["recipe"], method)
+    for row in published_table(f"napo-{table}").rows:
+        same = row.name == name and "7B" in row.group if table == 1 else _is_recipe(row.recipe, method)
         if same:
-            return {key: float(row[key]) for key in COMPARED if row[key]}
+            return {key: row.values[key] for key in COMPARED if key in row.values}
     return {}
 
 
@@ -195,12 +197,8 @@ def _is_recipe(recipe: str, method: str) -> bool:
 def _table_7() -> dict[tuple[str, str], float]:
     """(Kind, "noise-free" or "noisy") -> the paper's mean length margin."""
     found: dict[tuple[str, str], float] = {}
-    for row in _rows("table7.csv"):
+    path = results_dir() / "published" / "margins" / "napo-7.csv"
+    for row in csv.DictReader(files.read_text(path).splitlines()):
         part = "noise-free" if "noise-free" in row["name"] else "noisy"
         found |= {("language", part): float(row["language"]), ("vision", part): float(row["vision"])}
     return found
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    with (results_dir() / "paper" / name).open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))

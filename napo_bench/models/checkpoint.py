@@ -11,7 +11,7 @@ from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.models import soundness
 from napo_bench.models.explained import explained
-from napo_bench.models.families import complete_outputs, family_of
+from napo_bench.models.families import complete_outputs, family_of, refusal_of
 from napo_bench.models.folders import folder_of, own_files, weight_files
 from napo_bench.models.original_llava.checkpoint import OriginalLlava
 from napo_bench.models.threads import choose_threads
@@ -150,6 +150,12 @@ class Checkpoint:
             raise NapoBenchError(
                 f"{self.name} is a {config.model_type!r} model, which takes no images.",
                 "Give an image-text-to-text checkpoint, for example llava-hf/llava-1.5-7b-hf.",
+            )
+        reason = refusal_of(config)
+        if reason is not None:
+            raise NapoBenchError(
+                f"{self.name} is a {config.model_type!r} model: {reason}.",
+                "Give a checkpoint of another family. docs/models.md lists the families that are evaluated.",
             )
         return config
 

@@ -22,6 +22,9 @@ class Family:
         processor: Further arguments of the processor's `from_pretrained`.
         counts_features: `get_image_features` makes its features of `pixel_values` and `image_sizes` alone, one for each
             image token. They can then be counted without weights.
+        reads_of_text: Fields that the model's forward reads of its text model's output, and that transformers up to
+            5.24 leaves out of the output.
+        refused: The reason why no checkpoint of the family can be asked. The weights are then not read.
     """
 
     positions: Literal["plain", "multimodal_rope"] | None = None
@@ -30,6 +33,7 @@ class Family:
     processor: Mapping[str, Any] = field(default_factory=dict)
     counts_features: bool = False
     reads_of_text: tuple[str, ...] = ()
+    refused: str | None = None
 
 
 FAMILIES: dict[str, Family] = {
@@ -42,6 +46,17 @@ FAMILIES: dict[str, Family] = {
     "qwen2_5_vl": Family(positions="multimodal_rope", token_types="mm_token_type_ids"),
     "gemma3": Family(token_types="token_type_ids"),
     "llama4": Family(reads_of_text=("image_outputs",)),
+    "blip": Family(refused="its generate rewrites the prompt"),
+    "blip-2": Family(refused="its generate takes the image's pixels alone, and its prompts have no image token"),
+    "instructblip": Family(refused="its generate takes the image's pixels alone, and its prompts have no image token"),
+    "instructblipvideo": Family(refused="it takes videos and no images"),
+    "kosmos-2": Family(refused="its processor finds the image by its place in prompts that are padded on the right"),
+    "kosmos-2.5": Family(refused="its processor finds the image by its place in prompts that are padded on the right"),
+    "emu3": Family(refused="its processor pads the images of a batch, and the padding changes what the model sees"),
+    "evolla": Family(refused="it takes proteins and no images"),
+    "pi0": Family(refused="it answers with the actions of a robot"),
+    "mistral4": Family(refused="it takes no images"),
+    "diffusion_gemma": Family(refused="it writes its answer in blocks of noise, which generate does not know"),
 }
 """`model_type` of config.json -> what is special in that family."""
 
@@ -51,6 +66,13 @@ _PLAIN = Family()
 def family_of(config: Any) -> Family:
     """The row of a model's configuration."""
     return FAMILIES.get(config.model_type, _PLAIN)
+
+
+def refusal_of(config: Any) -> str | None:
+    """The reason why a model cannot be asked, however complete its checkpoint is; None if there is no such reason."""
+    if config.is_encoder_decoder:
+        return "its encoder reads the prompt, and its answers do not continue the prompt"
+    return family_of(config).refused
 
 
 def complete_outputs(model: Any) -> None:

@@ -6,9 +6,11 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from PIL import Image
+from rounding import LOG_PROB
 from tiny_llava import picture
 
 from napo_bench.core.journal import Journal
@@ -16,6 +18,11 @@ from napo_bench.core.progress import Silent
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
+from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.models.conversation import Conversation
+from napo_bench.trainers.batches import Collator
+from napo_bench.trainers.forward import PreferenceBatch, obstacle_to_sharing, prepare, response_logps
+from napo_bench.trainers.rows import PreferenceRow
 
 _GREEDY = Generation(max_new_tokens=12)
 _QUESTIONS = (
@@ -55,3 +62,60 @@ def first_logits(engine: HFEngine, request: Request) -> torch.Tensor:
     finally:
         hook.remove()
     return seen[0]
+
+
+_RESPONSES = (
+    ("There is a red car in the street.", "A dog.", "There is a blue bird on the chair, and a man."),
+    ("Yes.", "No, the horse is white and the kitchen is green.", "Two."),
+)
+
+
+def preference_batch(conversation: Conversation) -> PreferenceBatch:
+    """Two rows of three responses each, as the trainer makes them from a data set."""
+    rows = [
+        PreferenceRow(number, str(number), _QUESTIONS[number + 1], responses, _PICTURES[number])
+        for number, responses in enumerate(_RESPONSES)
+    ]
+    return Collator(conversation)(rows).prompts
+
+
+def separate_log_probs(model: Any, conversation: Conversation) -> torch.Tensor:
+    """Summed log-probs `[B, R]` of the rows of `preference_batch`, each response in a sequence of its own."""
+    sums = []
+    for number, responses in enumerate(_RESPONSES):
+        image = conversation.prepare_image(_PICTURES[number])
+        text = conversation.prompt(_QUESTIONS[number + 1], has_image=True)
+        prompt = conversation.encode([text], [image]).to(torch.float32)
+        shape = prompt["input_ids"].shape
+        for response in responses:
+            answer = torch.tensor([conversation.answer_ids(response)])
+            inputs = {name: _continued(name, value, answer, shape) for name, value in prompt.items()}
+            logits = model(**inputs).logits[:, -answer.shape[1] - 1 : -1].float().log_softmax(-1)
+            sums.append(logits.gather(-1, answer[..., None]).sum())
+    return torch.stack(sums).view(len(_RESPONSES), -1)
+
+
+def _continued(name: str, value: Any, answer: torch.Tensor, of_prompt: torch.Size) -> Any:
+    """One of the model's inputs for the prompt and an answer after it."""
+    if name == "input_ids":
+        return torch.cat([value, answer], 1)
+    if not isinstance(value, torch.Tensor) or value.shape[:2] != of_prompt:
+        return value
+    if "type_ids" in name:
+        return torch.cat([value, torch.zeros_like(answer)], 1)
+    return torch.cat([value, value[:, -1:].repeat(1, answer.shape[1], *[1] * (value.dim() - 2))], 1)
+
+
+@torch.no_grad()
+def training_of(folder: Path) -> str:
+    """How `train` computes the responses of a row: sharing their prefix, each with its own prompt, or not at all."""
+    checkpoint = Checkpoint.open(str(folder))
+    config, processor = checkpoint.open_parts()
+    conversation = Conversation.of(processor, config)
+    model = checkpoint.load_model(torch.device("cpu"), torch.float32)
+    expected = separate_log_probs(model, conversation)
+    prepare(model)
+    found = response_logps(model, preference_batch(conversation)).sum
+    torch.testing.assert_close(found, expected, atol=LOG_PROB, rtol=0)
+    obstacle = obstacle_to_sharing(model)
+    return f"concatenated: {obstacle}" if obstacle else "shared"

@@ -27,8 +27,20 @@ def mean_counts(ratings: Sequence[Counts]) -> dict[str, float]:
 
 def of_judge(sample: Mapping[str, Any], judge: str) -> dict[str, Any]:
     """A sample with several ratings as one judge alone rates it."""
-    own = [entry["counts"] for entry in sample["judge_replies"] if entry["judge"] == judge]
-    return {**sample, "counts": mean_counts(own)}
+    own = [entry for entry in sample["judge_replies"] if entry["judge"] == judge]
+    return {**sample, "judge_replies": own, "counts": mean_counts([entry["counts"] for entry in own])}
+
+
+def ratings_of(samples: Sequence[Mapping[str, Any]]) -> list[list[list[Counts]]]:
+    """Counts `[J][N][K]` of each judge, sample and repetition; empty if the samples have one rating each."""
+    by_judge: dict[str, list[list[Counts]]] = {}
+    for sample in samples:
+        own: dict[str, list[Counts]] = {}
+        for entry in sample.get("judge_replies", []):
+            own.setdefault(entry["judge"], []).append(entry["counts"])
+        for judge, counts in own.items():
+            by_judge.setdefault(judge, []).append(counts)
+    return list(by_judge.values())
 
 
 def judges_of(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napo_bench.core.judge_noise import NoiseIntervals
 
 SAMPLES_NOT_PICTURES = "the intervals of an earlier version resample answers, not pictures: they may be too narrow"
 
@@ -22,12 +25,15 @@ class MetricValue:
         n: Number of samples that the metric covers (the denominator in sampling units, not in mentions).
         clusters: Number of clusters of these samples, which the interval resamples: pictures, if a benchmark asks
             several questions about a picture. None in a run of an earlier version, whose intervals resample samples.
+        noise: What samples and judges each add to the interval, if every answer has several ratings; else None. `ci95`
+            is then the interval of both.
     """
 
     value: float
     ci95: tuple[float, float]
     n: int
     clusters: int | None = None
+    noise: NoiseIntervals | None = None
 
     @property
     def size(self) -> str:

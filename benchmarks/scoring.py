@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import Metric
-from napo_bench.benchmarks.judged import GROUP, of_judge
+from napo_bench.benchmarks.judged import GROUP, of_judge, ratings_of
 from napo_bench.benchmarks.question import Answer, Answers, BenchmarkData, Question, Row
 from napo_bench.benchmarks.result import MetricValue, cluster_of
 from napo_bench.benchmarks.unanswered import reason, unanswered_note
 from napo_bench.core import files, stats
 from napo_bench.core.errors import NapoBenchError, unknown_name
+from napo_bench.core.judge_noise import NoiseIntervals, noise_intervals
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
 
 if TYPE_CHECKING:
@@ -256,10 +257,34 @@ def measure(samples: Sequence[Mapping[str, Any]], metrics: Iterable[Metric]) -> 
     spans = {name: span for name, metric in wanted.items() if (span := metric.span(covered[name])) is not None}
     functions = {name: metric.function for name, metric in wanted.items()}
     intervals = stats.bootstrap_intervals(clusters, functions, seed=BOOTSTRAP_SEED, spans=spans)
+    noise = _noise(samples, wanted, intervals)
     return {
-        name: MetricValue(values[name], intervals[name], round(sums[metric.count]), covered[name])
+        name: MetricValue(
+            values[name],
+            noise[name].both if name in noise else intervals[name],
+            round(sums[metric.count]),
+            covered[name],
+            noise.get(name),
+        )
         for name, metric in wanted.items()
     }
+
+
+def _noise(
+    samples: Sequence[Mapping[str, Any]], metrics: Mapping[str, Metric], pictures: Mapping[str, tuple[float, float]]
+) -> dict[str, NoiseIntervals]:
+    """What samples and judges each add to the intervals of metrics; empty if every answer has one rating."""
+    ratings = ratings_of(samples)
+    if not ratings:
+        return {}
+    return noise_intervals(
+        ratings,
+        [cluster_of(sample) for sample in samples],
+        {name: metric.function for name, metric in metrics.items()},
+        pictures,
+        {name: (0.0, math.inf if metric.high is None else metric.high) for name, metric in metrics.items()},
+        seed=BOOTSTRAP_SEED,
+    )
 
 
 def measure_judges(

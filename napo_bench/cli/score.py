@@ -275,13 +275,13 @@ def print_benchmark(name: str, result: BenchmarkResult) -> None:
     part = "" if result.complete else " (over a part of the benchmark)"
     table = Table()
     table.add_column("metric")
-    for heading in ("value", "95% interval", "n"):
+    parts = ("samples", "judge") if any(value.noise for value in result.metrics.values()) else ()
+    for heading in ("value", "95% interval", *(f"{part} alone" for part in parts), "n"):
         table.add_column(heading, justify="right")
     for metric, value in result.metrics.items():
-        low, high = map(known[metric].format, value.ci95)
-        table.add_row(
-            f"{metric} {known[metric].arrow}", known[metric].format(value.value), f"{low} - {high}", value.size
-        )
+        intervals = [value.ci95, *(getattr(value.noise, part) for part in parts)]
+        ends = ["{} - {}".format(*map(known[metric].format, interval)) for interval in intervals]
+        table.add_row(f"{metric} {known[metric].arrow}", known[metric].format(value.value), *ends, value.size)
     console.out.print(f"[bold]{escape(benchmark.label)}[/bold]{part}", highlight=False)
     if result.metrics:
         console.out.print(table)

@@ -7,13 +7,14 @@ model.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.judge_noise import NoiseIntervals
 from napo_bench.runs.provenance import Provenance
 
 SCHEMA_VERSION = 1
@@ -134,22 +135,34 @@ def _optional(entry: Any, name: str, kind: type, where: str) -> Any:
 def _without_samples(benchmark: BenchmarkResult) -> dict[str, Any]:
     document = asdict(replace(benchmark, samples=[]))  # copying thousands of samples takes a second
     del document["samples"]
+    for metrics in (document["metrics"], *document["breakdown"].values()):
+        for value in metrics.values():
+            if value["noise"] is None:
+                del value["noise"]
     return document
 
 
 def _metrics(entries: dict[str, Any], where: str) -> dict[str, MetricValue]:
     metrics = {}
     for name, entry in entries.items():
-        number = (int, float)
-        ends = files.field(entry, "ci95", list, f"{where}, metric {name}")
-        if len(ends) != 2 or not all(isinstance(end, number) for end in ends):
-            raise NapoBenchError(f"{where}, metric {name}: the field 'ci95' is {ends!r:.80}; two numbers are expected.")
+        about = f"{where}, metric {name}"
+        has_clusters = entry.get("clusters") is not None
         metrics[name] = MetricValue(
-            value=float(files.field(entry, "value", number, f"{where}, metric {name}")),
-            ci95=(float(ends[0]), float(ends[1])),
-            n=int(files.field(entry, "n", int, f"{where}, metric {name}")),
-            clusters=files.field(entry, "clusters", int, f"{where}, metric {name}")
-            if entry.get("clusters") is not None
-            else None,
+            value=float(files.field(entry, "value", (int, float), about)),
+            ci95=_interval(entry, "ci95", about),
+            n=int(files.field(entry, "n", int, about)),
+            clusters=files.field(entry, "clusters", int, about) if has_clusters else None,
+            noise=_noise(files.field(entry, "noise", dict, about), about) if "noise" in entry else None,
         )
     return metrics
+
+
+def _noise(entry: Any, where: str) -> NoiseIntervals:
+    return NoiseIntervals(*(_interval(entry, part.name, f"{where}, noise") for part in fields(NoiseIntervals)))
+
+
+def _interval(entry: Any, name: str, where: str) -> tuple[float, float]:
+    ends = files.field(entry, name, list, where)
+    if len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
+        raise NapoBenchError(f"{where}: the field {name!r} is {ends!r:.80}; two numbers are expected.")
+    return float(ends[0]), float(ends[1])

@@ -284,3 +284,18 @@ def test_judges_that_mean_nothing_are_refused(score: Score, options: list[str], 
         score(*options)
     assert message in caught.value.message
     assert "secret" not in str(caught.value)
+
+
+def test_the_intervals_of_samples_and_judges_are_apart_and_together(
+    score: Score, judges: list[str], result: Callable[[], Any], tmp_path: Path
+) -> None:
+    output = score(*judges, "--judge-repeats", "2")
+    assert "samples alone" in output and "judge alone" in output
+    found = result()
+    for value in (found.metrics["score"], found.breakdown["judge/kind"]["score"]):
+        assert value.noise is not None
+        assert value.ci95 == value.noise.both
+        assert value.noise.judge[0] < value.value < value.noise.judge[1]
+    score(*judges[:2])
+    assert '"noise":' not in (tmp_path / "out.json").read_text()
+    assert "judge alone" not in score(*judges[:2])

@@ -9,7 +9,13 @@ judges as `judges`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napo_bench.engines.answer import FINGERPRINT
+
+if TYPE_CHECKING:
+    from napo_bench.benchmarks.result import BenchmarkResult
 
 Counts = Mapping[str, float]
 
@@ -43,9 +49,47 @@ def ratings_of(samples: Sequence[Mapping[str, Any]]) -> list[list[list[Counts]]]
     return list(by_judge.values())
 
 
+def results_by_judge(result: BenchmarkResult) -> list[BenchmarkResult]:
+    """A result as each of its judges alone rates it, and last the result itself; the result alone for one judge.
+
+    The results of single judges have no samples.
+    """
+    judges = judges_of(result.settings)
+    if len(judges) < 2:
+        return [result]
+    others = {name: value for name, value in result.settings.items() if name != "judges"}
+    alone = [
+        replace(
+            result,
+            metrics=result.breakdown[f"{GROUP}{judge}"],
+            breakdown={},
+            settings={**others, "judge": settings},
+            samples=[],
+        )
+        for judge, settings in judges.items()
+        if f"{GROUP}{judge}" in result.breakdown
+    ]
+    return [*alone, result]
+
+
 def judges_of(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Name -> settings of each judge of a result; empty if no judge rated."""
     if "judges" in settings:
         return dict(settings["judges"])
     judge = settings.get("judge")
-    return {str(judge.get("model", "")): judge} if judge else {}
+    return {str(judge.get("name") or judge.get("model", "")): judge} if judge else {}
+
+
+def without_fingerprints(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the system fingerprints of judges and extractors."""
+    return {
+        name: without_fingerprints(value) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name != FINGERPRINT
+    }
+
+
+def fingerprints(settings: Mapping[str, Any]) -> list[str]:
+    """The system fingerprints of judges and extractors in settings, in their order."""
+    found = [str(settings[FINGERPRINT])] if settings.get(FINGERPRINT) else []
+    return found + [text for part in settings.values() if isinstance(part, Mapping) for text in fingerprints(part)]

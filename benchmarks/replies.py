@@ -55,7 +55,8 @@ def settings_of(replies: Mapping[str, Sequence[Sequence[Reply[Any]]]]) -> dict[s
     for judge, own in replies.items():
         repeats = max(map(len, own), default=1)
         settings = judge_settings([reply for repeated in own for reply in repeated])
-        found[judge] = settings | ({"repeats": repeats} if repeats > 1 else {})
+        named = {"name": judge} if judge != settings["model"] else {}
+        found[judge] = named | settings | ({"repeats": repeats} if repeats > 1 else {})
     return {"judges": found} if len(found) > 1 else {"judge": next(iter(found.values()))}
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
-from napo_bench.core.judge_noise import noise_intervals
+from napo_bench.core.judge_noise import NoiseIntervals, noise_intervals
 from napo_bench.core.stats import bootstrap_intervals
 
 QUESTIONS = 96
@@ -49,7 +50,7 @@ def main() -> None:
     print(tabulate(lines, heads, tablefmt="pipe"))
 
 
-def _intervals(ratings, resamples):
+def _intervals(ratings: NDArray[np.float64], resamples: int) -> NoiseIntervals:
     counts = [[[{"n": 1.0, "sum": float(rating)}] for rating in judge] for judge in ratings.T]
     means = [{"n": 1.0, "sum": float(mean)} for mean in ratings.mean(axis=1)]
     metrics = {"score": lambda sums: sums["sum"] / sums["n"]}

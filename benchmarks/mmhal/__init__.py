@@ -88,15 +88,14 @@ def _measured(settings: Mapping[str, Any]) -> str:
         return "The authors do not say which model judged."
     named = [_named(judge, own) for judge, own in judges.items() if judge]
     if len(named) > 1:
-        return f"Mean over the judges {'; '.join(named)}."
+        return f"Mean over the judges {'; '.join(sorted(named))}."
     return f"Judged by {named[0]}." if named else ""
 
 
 def _named(judge: str, settings: Mapping[str, Any]) -> str:
-    """A judge in words, with the model that answered and the number of repetitions."""
-    answered, repeats = settings.get("reported_model", ""), settings.get("repeats", 1)
-    other = f", which answered as {answered}" if answered not in ("", settings.get("model")) else ""
-    return f"{judge}{other}" + (f", {repeats} times each" if repeats > 1 else "")
+    """A judge in words, with the model that answered."""
+    answered = settings.get("reported_model", "")
+    return judge + (f", which answered as {answered}" if answered not in ("", settings.get("model")) else "")
 
 
 def _show(sample: Sample) -> View:

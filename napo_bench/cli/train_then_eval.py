@@ -248,9 +248,12 @@ def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seed
     rows = [row for _, group in entry.groups for row in group]
     for row in rows:
         shown.add_column(escape(row.name), justify="right")
-    for metric in entry.metrics:
-        cells = [_number(metric, row.cells.get(metric.key), changes.get((row.name, metric))) for row in rows]
-        shown.add_row(escape(f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}"), *cells)
+    several = {mark for column in entry.columns if column.several for mark in column.marks}
+    for column in entry.columns:
+        metric = column.metric
+        cells = [_number(metric, row.cells.get(column.key), changes.get((row.name, metric))) for row in rows]
+        marks = f" [{','.join(column.marks)}]" if column.several else ""
+        shown.add_row(escape(f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}{marks}"), *cells)
     console.out.print(shown)
     over = "samples" if seeds == 1 else f"{seeds} trainings"
     console.out.print(
@@ -261,7 +264,8 @@ def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seed
     for mark, text in entry.footnotes.items():
         about = entry.spoken_of(mark)
         prefix = "" if len(about) == len(rows) else f"{', '.join(about)}: "
-        console.out.print(f"- {prefix}{text}", style="dim", markup=False, highlight=False)
+        letter = f"[{mark}] " if mark in several else ""
+        console.out.print(f"- {letter}{prefix}{text}", style="dim", markup=False, highlight=False)
     for method, differences in verdicts.items():
         found = {
             word: ", ".join(row.metric.key for row in differences if row.verdict == word) or "nothing"
@@ -278,7 +282,7 @@ def _number(metric: Metric, cell: table.Cell | None, change: Difference | None) 
     text = metric.format(cell.value)
     if cell.best:
         text = f"[bold]{text}[/bold]"
-    if change is not None:
+    if change is not None and not cell.is_part:
         text += f" [{_STYLES[change.verdict]}]({change.value - change.base:+.{metric.decimals}f})[/]"
     if cell.interval is not None:
         text += "\n[dim]{}-{}[/dim]".format(*map(metric.format, cell.interval))

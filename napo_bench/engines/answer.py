@@ -7,6 +7,9 @@ from typing import Any, Self
 
 from napo_bench.core.thoughts import DEFAULT_MARKS, NEVER_ENDS, Marks, split_thoughts
 
+FINGERPRINT = "fingerprint"
+"""Setting of a judge or an extractor with the system fingerprints that its endpoint reported."""
+
 CUT_OFF = "cut off at the token limit before an answer"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
-from napo_bench.engines.answer import Completion
+from napo_bench.engines.answer import FINGERPRINT, Completion
 from napo_bench.engines.journalled import JournalledEndpoint
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ T = TypeVar("T")
 
 REQUEST = {"temperature": 0}
 """Fields of every request, beside model and messages."""
-
-FINGERPRINT = "fingerprint"
-"""Setting of a judge or an extractor with the system fingerprints that its endpoint reported."""
 
 _EXTRA_ASKS = 2
 

@@ -13,10 +13,11 @@ from typing import Any
 import jinja2
 
 from napo_bench.benchmarks import all_benchmarks, benchmark_labels
-from napo_bench.benchmarks.metrics import Metric, sample_values
+from napo_bench.benchmarks.metrics import sample_values
 from napo_bench.benchmarks.view import View
 from napo_bench.core import files, urls
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.report.columns import Column
 from napo_bench.report.curves import HEIGHT, WIDTH, chart
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
 from napo_bench.report.panel import HEADS
@@ -106,10 +107,11 @@ def _right_if(runs: Sequence[NamedRun]) -> list[tuple[str, str]]:
     return [(one.label, one.right_if) for name, one in all_benchmarks().items() if name in measured and one.right_if]
 
 
-def _columns(table: Table) -> list[tuple[str, list[Metric]]]:
-    """The table's columns, by benchmark."""
+def _columns(table: Table) -> list[tuple[str, list[Column]]]:
+    """The table's columns, by benchmark and way of measuring."""
     return [
-        (name, list(metrics)) for name, metrics in itertools.groupby(table.metrics, lambda metric: metric.benchmark)
+        (name, list(columns))
+        for (name, _), columns in itertools.groupby(table.columns, lambda column: (column.metric.benchmark, column.way))
     ]
 
 

@@ -81,10 +81,15 @@ def deviations(run: RunResult) -> dict[str, list[str]]:
     }
 
 
-def comparable(runs: Sequence[RunResult], benchmark: str) -> bool:
-    """Whether the runs measured a benchmark in the same way, over all of the same data, without doubtful numbers."""
-    results = [run.benchmarks[benchmark] for run in runs]
-    hashes = [run.provenance.data.of(benchmark) for run in runs]
+def comparable(rated: Sequence[tuple[RunResult, BenchmarkResult]], benchmark: str) -> bool:
+    """Whether numbers of a benchmark were measured in the same way, over all of the same data, and without doubts.
+
+    Args:
+        rated: Each run, and its result, or its result as one of its judges rates it.
+        benchmark: Name of the benchmark.
+    """
+    results = [result for _, result in rated]
+    hashes = [run.provenance.data.of(benchmark) for run, _ in rated]
     same_way = not any(differing_settings(result, results[0]) for result in results)
     return (
         same_way

@@ -5,22 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tabulate import tabulate
 
-from napo_bench.benchmarks import all_benchmarks, benchmark_labels
+from napo_bench.benchmarks import benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
-from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.report.columns import UNLIKE, Column, Ways, columns_of, left_out, marked, unlike, ways_of_run
 from napo_bench.report.published import PublishedRow, published_table
 from napo_bench.report.runs import NamedRun, comparable, deviations
 from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
 OURS = "This evaluation"
-_UNLIKE = "No published number here was measured in this way, so none is comparable."
 CAPTIONS = {
     1: "Modality bias and hallucination.",
     2: "What each part of the objective does.",
@@ -60,12 +59,14 @@ class Cell:
         interval: 95% interval; None for published numbers.
         marks: Letters of the number's footnotes.
         best: Whether the number is the best of its group.
+        is_part: Whether the number is of one of the several judges of a run.
     """
 
     value: float
     interval: tuple[float, float] | None = None
     marks: tuple[str, ...] = ()
     best: bool = False
+    is_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,13 @@ class Row:
 
     Attributes:
         name: Name of the model.
-        cells: Metric key -> number; a metric without a number is absent.
+        cells: Key of a column -> number; a column without a number is absent.
         marks: Letters of the footnotes that apply to every number of the row.
-        measured: Benchmark with numbers -> sentence about how they were measured; "" if there is nothing to say.
     """
 
     name: str
     cells: dict[str, Cell]
     marks: tuple[str, ...] = ()
-    measured: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,24 +90,22 @@ class Table:
 
     Attributes:
         number: Number of the table in the paper.
-        metrics: Metrics of the columns.
+        columns: Columns. All numbers of a column were measured in one way.
         groups: (label, rows) of each group. The best number is the best within its group.
         footnotes: Letter -> text.
-        heads: Metric key -> letters of the footnotes that apply to every number of the column.
         warnings: Sentences about runs that were measured in another way than every published row.
     """
 
     number: int
-    metrics: Sequence[Metric]
+    columns: Sequence[Column]
     groups: list[tuple[str, list[Row]]]
     footnotes: dict[str, str]
-    heads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: Sequence[str] = ()
 
     def marks(self, row: Row) -> set[str]:
         """Letters of the footnotes that apply to a number of a row."""
-        at_numbers = ({*cell.marks, *self.heads.get(key, ())} for key, cell in row.cells.items())
-        return set(row.marks).union(*at_numbers)
+        at_heads = {column.key: column.marks for column in self.columns}
+        return set(row.marks).union(*({*cell.marks, *at_heads[key]} for key, cell in row.cells.items()))
 
     def spoken_of(self, mark: str) -> list[str]:
         """Names of the rows with a footnote."""
@@ -128,16 +125,16 @@ def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
 
     Args:
         runs: Runs of the user.
-        paper: Show the paper's rows, in all columns of the paper. None shows them in the columns of the runs'
-            benchmarks, unless every run was measured in the micro world.
+        paper: Show the paper's rows, in all columns of the paper and of each way of measuring. None shows them in the
+            columns of the runs, unless every run was measured in the micro world.
     """
-    metrics = _columns(runs, paper)
-    published = _published_groups(metrics) if _shows_paper(runs, paper) else []
-    return _table(1, metrics, published, [(run.name, run) for run in runs])
+    metrics = _metrics(runs, paper)
+    published = _published_groups() if _shows_paper(runs, paper) else []
+    return _table(1, metrics, published, [(run.name, run) for run in runs], all_ways=bool(paper))
 
 
-def _columns(runs: Sequence[NamedRun], paper: bool | None) -> list[Metric]:
-    """The columns of the benchmarks that a run was measured on, and those of the paper if the user asks for them."""
+def _metrics(runs: Sequence[NamedRun], paper: bool | None) -> list[Metric]:
+    """The metrics of the benchmarks that a run was measured on, and those of the paper if the user asks for them."""
     published = published_table("napo-1").metrics if paper else ()
     measured = {name for run in runs for name in run.run.benchmarks}
     return [metric for metric in table_1_metrics() if metric.key in published or metric.benchmark in measured]
@@ -152,7 +149,7 @@ def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> li
         runs: Runs of the user.
         paper: See `table_1`.
     """
-    paper = _shows_paper(runs, paper)
+    shows_paper = _shows_paper(runs, paper)
     common = {objective(load_recipe(f"llava-1.5-7b-{name}")) for name in ("dpo", "mdpo", "napo")}
     tables, known = [], all_metrics()
     for number in range(2, 7):
@@ -166,8 +163,8 @@ def variant_tables(runs: Sequence[NamedRun], *, paper: bool | None = None) -> li
             if run.recipe is not None and objective(run.recipe) == variant
         ]
         if any(run.recipe is not None and objective(run.recipe) not in common for _, run in ours):
-            published = [("LLaVA-v1.5-7B, trained in the paper", [_published(row, metrics) for row in printed.rows])]
-            tables.append(_table(number, metrics, published if paper else [], ours))
+            published = [("LLaVA-v1.5-7B, trained in the paper", [_published(row) for row in printed.rows])]
+            tables.append(_table(number, metrics, published if shows_paper else [], ours, all_ways=bool(paper)))
     return tables
 
 
@@ -196,13 +193,13 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
 
     lines = []
     for label, rows in table.groups:
-        lines.append([f"*{markdown(label)}*", *("" for _ in table.metrics)])
+        lines.append([f"*{markdown(label)}*", *("" for _ in table.columns)])
         for row in rows:
             lines.append([markdown(row.name) + _sup(row.marks), *_cells(table, row, cell_text, "–")])
     label_of = benchmark_labels()
     heads = [
-        f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}{_sup(table.heads.get(metric.key, ()))}"
-        for metric in table.metrics
+        f"{label_of[column.metric.benchmark]} {column.metric.label} {column.metric.arrow}{_sup(column.marks)}"
+        for column in table.columns
     ]
     align = ["left", *("right" for _ in heads)]
     body = tabulate(lines, ["Model", *heads], tablefmt="pipe", disable_numparse=True, colalign=align)
@@ -223,7 +220,7 @@ def to_latex(table: Table, *, intervals: bool = False) -> str:
 
     body: list[str] = []
     for label, rows in table.groups:
-        body += [r"\midrule", rf"\multicolumn{{{len(table.metrics) + 1}}}{{l}}{{\textit{{{_tex(label)}}}}} \\"]
+        body += [r"\midrule", rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\textit{{{_tex(label)}}}}} \\"]
         for row in rows:
             cells = _cells(table, row, cell_text, "--")
             body.append(_tex_line([_tex(row.name) + _superscript(row.marks), *cells]))
@@ -235,10 +232,10 @@ def to_latex(table: Table, *, intervals: bool = False) -> str:
         rf"\caption{{{_tex(table.caption)}}}",
         rf"\label{{tab:napo-bench-{table.number}}}",
         r"\small\setlength{\tabcolsep}{4pt}",
-        rf"\begin{{tabular}}{{l{'r' * len(table.metrics)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
-        *_tex_benchmarks(table.metrics),
-        _tex_line(["Model", *(_tex_head(metric, table.heads.get(metric.key, ())) for metric in table.metrics)]),
+        *_tex_benchmarks(table.columns),
+        _tex_line(["Model", *(_tex_head(column.metric, column.marks) for column in table.columns)]),
         *body,
         r"\bottomrule",
         r"\end{tabular}",
@@ -256,13 +253,13 @@ def to_csv(tables: Sequence[Table]) -> str:
             for row in rows:
                 marks = [mark for mark in table.footnotes if mark in table.marks(row)]
                 record: dict[str, Any] = {"table": table.number, "group": label, "model": row.name}
-                for metric in table.metrics:
-                    cell = row.cells.get(metric.key)
+                for column in table.columns:
+                    cell = row.cells.get(column.key)
                     low, high = (cell.interval if cell is not None else None) or (None, None)
                     record |= {
-                        metric.key: None if cell is None else cell.value,
-                        f"{metric.key} low": low,
-                        f"{metric.key} high": high,
+                        column.key: None if cell is None else cell.value,
+                        f"{column.key} low": low,
+                        f"{column.key} high": high,
                     }
                 records.append(record | {"notes": " ".join(table.footnotes[mark] for mark in marks)})
     text = io.StringIO()
@@ -279,35 +276,64 @@ def _cell(value: Any) -> Any:
 
 
 def _table(
-    number: int, metrics: Sequence[Metric], published: list[tuple[str, list[Row]]], ours: Sequence[tuple[str, NamedRun]]
+    number: int,
+    metrics: Sequence[Metric],
+    published: Sequence[tuple[str, list[_Published]]],
+    ours: Sequence[tuple[str, NamedRun]],
+    *,
+    all_ways: bool,
 ) -> Table:
-    letters = _Letters()
-    compared = [row for _, rows in published for row in rows]
-    measured = [_measured(run.run.benchmarks, metrics) for _, run in ours]
-    heads = _measured_alike([*(row.measured for row in compared), *measured])
-    label_of = benchmark_labels()
-    at_heads = {
-        metric.key: (letters.of(f"{label_of[metric.benchmark]}: {heads[metric.benchmark]}"),)
-        for metric in metrics
-        if metric.benchmark in heads
-    }
-    groups = [
-        (label, _with_best([_with_measured(row, heads, letters) for row in rows], metrics, _mixed(rows)))
-        for label, rows in published
+    letters, label_of = _Letters(), benchmark_labels()
+    shown = {metric.benchmark for metric in metrics}
+    measured = [
+        {name: ways for name, ways in ways_of_run(run.run.benchmarks).items() if name in shown} for _, run in ours
     ]
-    rows, warnings = [], []
-    for row, how in zip(_our_rows(metrics, ours, letters), measured, strict=True):
-        unlike = {name: text for name, text in how.items() if _unlike(name, text, compared)}
-        warnings += [f"{label_of[name]} of {row.name}: {text} {_UNLIKE}" for name, text in unlike.items()]
-        told = how | {name: f"{text} {_UNLIKE}" for name, text in unlike.items()}
-        rows.append(_with_measured(replace(row, measured=told), heads, letters))
-    mixed = {
-        metric.benchmark
-        for metric in metrics
-        if not comparable([run.run for _, run in ours if metric.benchmark in run.run.benchmarks], metric.benchmark)
-    }
-    groups.append((OURS, _with_best(rows, metrics, mixed)))
-    return Table(number, metrics, groups, letters.texts, at_heads, warnings)
+    others = [row.ways for _, rows in published for row in rows]
+    columns = columns_of(metrics, measured, others, all_ways=all_ways)
+    unlikes = unlike(measured, others)
+    at_heads = {}
+    for column in columns:
+        benchmark, way = column.metric.benchmark, column.way
+        if way:
+            text = f"{label_of[benchmark]}: {way}"
+            at_heads[benchmark, way] = (letters.of(f"{text} {UNLIKE}" if way in unlikes.get(benchmark, []) else text),)
+    columns = marked(columns, at_heads)
+    groups = []
+    for label, rows in published:
+        numbered = [(row, _published_cells(row, columns)) for row in rows]
+        kept = [(row, cells) for row, cells in numbered if cells]
+        mixed = _mixed([row for row, _ in kept])
+        competing = {column.key for column in columns if column.metric.benchmark not in mixed}
+        if kept:
+            groups.append((label, _with_best([Row(row.name, cells) for row, cells in kept], columns, competing)))
+    groups.append(
+        (OURS, _with_best(_our_rows(columns, ours, measured, letters), columns, _competing(columns, ours, measured)))
+    )
+    for text in left_out(columns, others):
+        letters.of(text)
+    warnings = [
+        f"{label_of[name]} of {row}: {way} {UNLIKE}"
+        for (row, _), ways in zip(ours, measured, strict=True)
+        for name, own in ways.items()
+        for way in own
+        if way in unlikes.get(name, [])
+    ]
+    return Table(number, columns, groups, letters.texts, warnings)
+
+
+def _competing(columns: Sequence[Column], ours: Sequence[tuple[str, NamedRun]], measured: Sequence[Ways]) -> set[str]:
+    """Keys of the columns in which the numbers of the user's runs compete."""
+    found = set()
+    for column in columns:
+        name = column.metric.benchmark
+        own = [
+            (run.run, ways[name][column.way])
+            for (_, run), ways in zip(ours, measured, strict=True)
+            if column.way in ways.get(name, {})
+        ]
+        if comparable(own, name):
+            found.add(column.key)
+    return found
 
 
 class _Letters:
@@ -326,57 +352,21 @@ class _Letters:
         return {letter: text for text, letter in self._letters.items()}
 
 
-def _measured(results: Mapping[str, BenchmarkResult], metrics: Sequence[Metric]) -> dict[str, str]:
-    """Benchmark of the columns with numbers -> how they were measured."""
-    known = all_benchmarks()
-    there = [name for name in _shown(metrics) if name in results and results[name].metrics]
-    return {name: known[name].measured(results[name].settings) for name in there}
-
-
-def _ways(rows: Sequence[Mapping[str, str]]) -> dict[str, set[str]]:
-    """Benchmark -> the ways in which its numbers in these rows were measured."""
-    ways: dict[str, set[str]] = {}
-    for measured in rows:
-        for name, text in measured.items():
-            ways.setdefault(name, set()).add(text)
-    return ways
-
-
-def _measured_alike(rows: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Benchmark whose numbers were all measured in one way -> how, if that is known."""
-    return {name: texts.pop() for name, texts in _ways(rows).items() if len(texts) == 1 and texts != {""}}
-
-
-def _unlike(benchmark: str, text: str, published: Sequence[Row]) -> bool:
-    """Whether published rows have numbers of a benchmark, and none of them was measured in this way."""
-    ways = _ways([row.measured for row in published]).get(benchmark, set()) - {""}
-    return bool(ways) and text not in ways
-
-
-def _with_measured(row: Row, heads: Mapping[str, str], letters: _Letters) -> Row:
-    """The row with the footnotes of how its numbers were measured, except those at the heads of columns."""
-    cells = {}
-    for key, cell in row.cells.items():
-        benchmark = key.partition(".")[0]
-        text = "" if benchmark in heads else row.measured.get(benchmark, "")
-        cells[key] = replace(cell, marks=(*cell.marks, letters.of(text))) if text else cell
-    return replace(row, cells=cells)
-
-
-def _mixed(rows: Sequence[Row]) -> set[str]:
+def _mixed(rows: Sequence[_Published]) -> set[str]:
     """Benchmarks whose numbers in these rows were measured in several ways."""
-    return {name for name, texts in _ways([row.measured for row in rows]).items() if len(texts) > 1}
+    ways: dict[str, set[str]] = {}
+    for row in rows:
+        for name, own in row.ways.items():
+            ways.setdefault(name, set()).update(own)
+    return {name for name, texts in ways.items() if len(texts) > 1}
 
 
-def _shown(metrics: Sequence[Metric]) -> list[str]:
-    """The benchmarks of the columns."""
-    return list(dict.fromkeys(metric.benchmark for metric in metrics))
-
-
-def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], letters: _Letters) -> list[Row]:
+def _our_rows(
+    columns: Sequence[Column], ours: Sequence[tuple[str, NamedRun]], measured: Sequence[Ways], letters: _Letters
+) -> list[Row]:
     """The rows of the user's runs. A footnote of every row is at the rows' names, any other footnote at its numbers."""
     label_of = benchmark_labels()
-    shown = {metric.benchmark for metric in metrics}
+    shown = {column.metric.benchmark for column in columns}
     found = [{name: texts for name, texts in deviations(run.run).items() if name in shown} for _, run in ours]
     at_names: dict[str, str] = {}
     for text in dict.fromkeys(text for by_name in found for texts in by_name.values() for text in texts):
@@ -386,24 +376,23 @@ def _our_rows(metrics: Sequence[Metric], ours: Sequence[tuple[str, NamedRun]], l
             at_names[text] = text if everywhere else f"{', '.join(label_of[name] for name in where[0])}: {text}"
 
     rows = []
-    for (name, run), by_name in zip(ours, found, strict=True):
-        measured = {key: run.run.benchmarks[key] for key in label_of if key in shown and key in run.run.benchmarks}
-        on_all = _common([result.remarks for result in measured.values()])
+    for (name, run), ways, by_name in zip(ours, measured, found, strict=True):
+        results = {key: run.run.benchmarks[key] for key in label_of if key in shown and key in run.run.benchmarks}
+        on_all = _common([result.remarks for result in results.values()])
         name_marks = tuple(letters.of(text) for text in [*at_names.values(), *on_all])
         cells: dict[str, Cell] = {}
-        for benchmark, result in measured.items():
+        for benchmark, result in results.items():
             remarks = [remark for remark in result.remarks if remark not in on_all]
             texts = [text for text in by_name.get(benchmark, []) if text not in at_names]
             texts += [f"{label_of[benchmark]}: {remark}." for remark in remarks]
             marks = tuple(map(letters.of, texts))
-            values = result.metrics
-            if not values:
+            if not result.metrics:
                 name_marks += marks
-            cells |= {
-                metric.key: Cell(values[metric.name].value, values[metric.name].ci95, marks)
-                for metric in metrics
-                if metric.benchmark == benchmark and metric.name in values
-            }
+            for column in columns:
+                rated = ways.get(benchmark, {}).get(column.way)
+                value = None if rated is None else rated.metrics.get(column.metric.name)
+                if column.metric.benchmark == benchmark and value is not None:
+                    cells[column.key] = Cell(value.value, value.ci95, marks, is_part=rated is not result)
         rows.append(Row(name, cells, name_marks))
     return rows
 
@@ -414,15 +403,14 @@ def _common(remarks: Sequence[Sequence[str]]) -> list[str]:
     return [remark for remark in first if all(remark in others for others in remarks)]
 
 
-def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) -> list[Row]:
-    """Mark the best of each column that has two numbers or more, measured in one way."""
-    rows = list(rows)
+def _with_best(rows: Sequence[Row], columns: Sequence[Column], competing: set[str]) -> list[Row]:
+    """Mark the best of each column that has two numbers or more, if its numbers compete."""
     best: dict[str, str] = {}
-    known = {metric.key: metric for metric in metrics}
-    for metric in metrics:
-        values = [metric.format(row.cells[metric.key].value) for row in rows if metric.key in row.cells]
-        if len(values) > 1 and metric.benchmark not in mixed and metric.better is not None:
-            best[metric.key] = (max if metric.better == "higher" else min)(values, key=float)
+    known = {column.key: column.metric for column in columns}
+    for key, metric in known.items():
+        values = [metric.format(row.cells[key].value) for row in rows if key in row.cells]
+        if len(values) > 1 and key in competing and metric.better is not None:
+            best[key] = (max if metric.better == "higher" else min)(values, key=float)
     return [
         replace(
             row,
@@ -435,23 +423,43 @@ def _with_best(rows: Iterable[Row], metrics: Sequence[Metric], mixed: set[str]) 
     ]
 
 
-def _published_groups(metrics: Sequence[Metric]) -> list[tuple[str, list[Row]]]:
-    """Group of Table 1 -> published rows with a number in one of the columns."""
-    groups: dict[str, list[Row]] = {}
+@dataclass(frozen=True)
+class _Published:
+    """A published row.
+
+    Attributes:
+        name: Name of the model.
+        values: Metric key -> number.
+        ways: Benchmark -> the one way in which its numbers were measured.
+    """
+
+    name: str
+    values: Mapping[str, float]
+    ways: Ways
+
+
+def _published_groups() -> list[tuple[str, list[_Published]]]:
+    """Group of Table 1 -> published rows."""
+    groups: dict[str, list[_Published]] = {}
     for row in published_table("napo-1").rows:
-        published = _published(row, metrics)
-        if published.cells:
-            groups.setdefault(row.group, []).append(published)
+        groups.setdefault(row.group, []).append(_published(row))
     return list(groups.items())
 
 
-def _published(row: PublishedRow, metrics: Sequence[Metric]) -> Row:
+def _published(row: PublishedRow) -> _Published:
     """A published row. Of two tasks of a benchmark, the paper has one."""
-    cells = {metric.key: Cell(row.values[metric.key]) for metric in metrics if metric.key in row.values}
-    benchmarks = {result.benchmark.name: result for result in row.results}
-    there = [name for name in _shown(metrics) if any(key.startswith(f"{name}.") for key in cells)]
-    measured = {name: benchmarks[name].benchmark.measured(benchmarks[name].conditions.settings) for name in there}
-    return Row(row.name, cells, measured=measured)
+    ways = {
+        result.benchmark.name: {result.benchmark.measured(result.conditions.settings): None} for result in row.results
+    }
+    return _Published(row.name, row.values, ways)
+
+
+def _published_cells(row: _Published, columns: Sequence[Column]) -> dict[str, Cell]:
+    return {
+        column.key: Cell(row.values[column.metric.key])
+        for column in columns
+        if column.metric.key in row.values and column.way in row.ways[column.metric.benchmark]
+    }
 
 
 def _letter(index: int) -> str:
@@ -459,14 +467,15 @@ def _letter(index: int) -> str:
 
 
 def _cells(table: Table, row: Row, text: Callable[[Metric, Cell], str], absent: str) -> list[str]:
-    return [text(metric, row.cells[metric.key]) if metric.key in row.cells else absent for metric in table.metrics]
+    cells = [(column.metric, row.cells.get(column.key)) for column in table.columns]
+    return [absent if cell is None else text(metric, cell) for metric, cell in cells]
 
 
-def _tex_benchmarks(metrics: Sequence[Metric]) -> tuple[str, str]:
-    """The line with each benchmark's name over its columns, and the rules under the names."""
+def _tex_benchmarks(columns: Sequence[Column]) -> tuple[str, str]:
+    """The line with each benchmark's name over its columns of one way, and the rules under the names."""
     labels = benchmark_labels()
     names, rules, first = [""], "", 2
-    for benchmark, own in itertools.groupby(metrics, lambda metric: metric.benchmark):
+    for (benchmark, _), own in itertools.groupby(columns, lambda column: (column.metric.benchmark, column.way)):
         width = len(list(own))
         names.append(rf"\multicolumn{{{width}}}{{c}}{{{labels[benchmark]}}}")
         rules += rf"\cmidrule(lr){{{first}-{first + width - 1}}}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from napo_bench.benchmarks import benchmark_named
+from napo_bench.benchmarks.judged import fingerprints, judges_of, of_judge, without_fingerprints
 from napo_bench.benchmarks.metrics import Metric, sample_values
 from napo_bench.benchmarks.result import BenchmarkResult, cluster_of, size_text
 from napo_bench.core import stats
@@ -210,6 +211,9 @@ def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResul
         results = {"baseline": baseline, "candidate": candidate}
         about = [which for which, result in results.items() if remark in result.remarks]
         found.append(f"{benchmark}, {' and '.join(about)}: {remark}")
+    old, new = (", ".join(fingerprints(result.settings)) or "none" for result in (baseline, candidate))
+    if old != new:
+        found.append(f"{benchmark}: the system fingerprints of the judge differ: {old} (baseline), {new} (candidate)")
     return found
 
 
@@ -230,10 +234,12 @@ def require_same_data(benchmark: str, candidate: RunResult, baseline: RunResult)
 def differing_settings(candidate: BenchmarkResult, baseline: BenchmarkResult) -> dict[str, tuple[Any, Any]]:
     """Settings in which two results differ: name -> (candidate's, baseline's); None if a result lacks the setting.
 
-    The reading of AMBER's yes/no answers, and LLaVA-1.5's conversation, count if both results have them.
+    The reading of AMBER's yes/no answers, and LLaVA-1.5's conversation, count if both results have them. The system
+    fingerprint of a judge does not count, because providers change it without notice: `remarks` names it.
     """
     names = [*candidate.settings, *(name for name in baseline.settings if name not in candidate.settings)]
-    values = {name: (candidate.settings.get(name), baseline.settings.get(name)) for name in names}
+    new, old = without_fingerprints(candidate.settings), without_fingerprints(baseline.settings)
+    values = {name: (new.get(name), old.get(name)) for name in names}
     return {
         name: pair
         for name, pair in values.items()
@@ -254,12 +260,17 @@ def require_same_settings(benchmark: str, candidate: BenchmarkResult, baseline: 
                 "Compare the runs that were mapped. A gate may set a floor or a ceiling for a mapped number.",
             )
     differing = differing_settings(candidate, baseline)
-    if differing:
-        shown = "; ".join(f"{name} {new!r} and {old!r}" for name, (new, old) in differing.items())
-        raise NapoBenchError(
-            f"{benchmark}: candidate and baseline were measured in different ways: {shown}.",
-            "Evaluate both with the same generation profile, judge and text pipeline.",
+    if not differing:
+        return
+    rated = benchmark_named(benchmark).rated
+    hint = "Evaluate both with the same generation profile, judge and text pipeline."
+    if rated is not None and set(differing) <= set(rated.settings):
+        hint = (
+            f"Rate the answers of both in one way: napo-bench score {benchmark.replace('_', '-')} --responses with the "
+            "file in the run's responses/. Or map one run's ratings onto the other's: napo-bench judge map."
         )
+    shown = "; ".join(f"{name} {new!r} and {old!r}" for name, (new, old) in differing.items())
+    raise NapoBenchError(f"{benchmark}: candidate and baseline were measured in different ways: {shown}.", hint)
 
 
 def require_no_doubt(benchmark: str, result: BenchmarkResult, which: str) -> None:
@@ -357,7 +368,7 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
             notes += [f"{name} has no metric in one of the runs, and is not compared", *remarks(name, new, old)]
             continue
         pairs = pair_samples(name, new, old)
-        notes += remarks(name, new, old)
+        notes += [*remarks(name, new, old), *_judge_notes(metrics, new, old)]
         if pairs.unshared:
             notes.append(f"{name} is compared over the {len(pairs.keys)} samples that both runs have")
         p_values = _p_values(metrics, pairs)
@@ -370,7 +381,7 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
 
 def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, float]]:
     """Metric key -> (test, p-value)."""
-    exact = [metric for metric in metrics if metric.pass_fail and pairs.are_independent]
+    exact = [metric for metric in metrics if metric.pass_fail and pairs.are_independent and _is_whole(metric, pairs)]
     permuted = {metric.key: metric.function for metric in metrics if metric not in exact}
     p_values = stats.permutation_p_values(*pairs.by_cluster, permuted)
     found = {key: ("permutation", p_value) for key, p_value in p_values.items()}
@@ -379,6 +390,32 @@ def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, f
         improved = sum(change.improved for change in changes)
         found[metric.key] = ("exact McNemar", stats.mcnemar(improved, len(changes) - improved))
     return found
+
+
+def _is_whole(metric: Metric, pairs: Pairs) -> bool:
+    """Whether every sample passes or fails. A sample with several ratings may do both, in parts."""
+    values = {*sample_values(metric, pairs.baseline), *sample_values(metric, pairs.candidate)}
+    return values <= {0.0, metric.high, None}
+
+
+def _judge_notes(metrics: Sequence[Metric], candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
+    """One note for each metric of Table 1 with the difference by each judge, if several judges rated."""
+    judges = judges_of(candidate.settings)
+    if len(judges) < 2:
+        return []
+    by_metric: dict[str, list[str]] = {}
+    for judge in judges:
+        new, old = (
+            replace(result, samples=[of_judge(sample, judge) for sample in result.samples])
+            for result in (candidate, baseline)
+        )
+        pairs = pair_samples(metrics[0].benchmark, new, old)
+        for row in paired_metrics([metric for metric in metrics if metric.in_table], pairs):
+            low, high = (f"{end:+.{row.metric.decimals}f}" for end in row.interval)
+            by_metric.setdefault(row.metric.key, []).append(
+                f"{judge} {row.difference:+.{row.metric.decimals}f} ({low} to {high})"
+            )
+    return [f"{key} by each judge: {'; '.join(texts)}" for key, texts in by_metric.items()]
 
 
 def _changes(metric: Metric, pairs: Pairs) -> list[SampleChange]:

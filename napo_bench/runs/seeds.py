@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from napo_bench.benchmarks import benchmark_named
+from napo_bench.benchmarks.judged import GROUP
 from napo_bench.benchmarks.metrics import Metric, table_1_metrics
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.runs.compare import compare
@@ -52,8 +53,12 @@ def pooled(runs: Sequence[RunResult]) -> RunResult:
     benchmarks = {
         name: replace(
             result,
-            metrics=_means(name, [run.benchmarks[name] for run in runs]),
-            breakdown={},
+            metrics=_means(name, [run.benchmarks[name].metrics for run in runs]),
+            breakdown={
+                group: _means(name, [run.benchmarks[name].breakdown[group] for run in runs])
+                for group in result.breakdown
+                if group.startswith(GROUP)
+            },
             doubts=list(dict.fromkeys(doubt for run in runs for doubt in run.benchmarks[name].doubts)),
             notes=_notes([run.benchmarks[name] for run in runs]),
             samples=[],
@@ -95,10 +100,10 @@ def _notes(results: Sequence[BenchmarkResult]) -> list[str]:
     return [*notes, f"Mean of {len(results)} trainings; intervals are over the trainings"]
 
 
-def _means(benchmark: str, results: Sequence[BenchmarkResult]) -> dict[str, MetricValue]:
+def _means(benchmark: str, results: Sequence[Mapping[str, MetricValue]]) -> dict[str, MetricValue]:
     means = {}
-    for name, value in results[0].metrics.items():
-        values = [result.metrics[name].value for result in results]
+    for name, value in results[0].items():
+        values = [metrics[name].value for metrics in results]
         low, high = t_interval(values)
         metric = benchmark_named(benchmark).metric(name)
         top = metric.high if metric is not None and metric.high is not None else high

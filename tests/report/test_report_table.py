@@ -12,6 +12,7 @@ import pytest
 from synthetic_runs import invoke, make_run
 
 from napo_bench.benchmarks.metrics import all_metrics
+from napo_bench.benchmarks.result import MetricValue
 from napo_bench.engines.judge import Reply, tokens_note
 from napo_bench.report.explorer import to_html
 from napo_bench.report.runs import MICRO_WORLD, NamedRun
@@ -48,18 +49,25 @@ def ours(table):
 
 
 def footnotes_of(table, name):
-    """The footnotes at a row's name and at its numbers, except how the numbers were measured."""
+    """The footnotes at a row's name and at its numbers."""
     row = ours(table)[name]
-    ways = set(row.measured.values())
-    at_numbers = {key: {table.footnotes[mark] for mark in cell.marks} - ways for key, cell in row.cells.items()}
+    at_numbers = {key: {table.footnotes[mark] for mark in cell.marks} for key, cell in row.cells.items()}
     return {table.footnotes[mark] for mark in row.marks}, at_numbers
 
 
 def ways_of(table, name, group=OURS):
     """Metric key -> how a row's number was measured, as its footnotes and those of its column say."""
     (row,) = [row for label, rows in table.groups if label == group for row in rows if row.name == name]
-    marks = {key: {*cell.marks, *table.heads.get(key, ())} for key, cell in row.cells.items()}
-    return {key: {table.footnotes[mark] for mark in found} for key, found in marks.items()}
+    return {
+        column.metric.key: {table.footnotes[mark] for mark in (*row.cells[column.key].marks, *column.marks)}
+        for column in table.columns
+        if column.key in row.cells
+    }
+
+
+def numbers_of(table, row):
+    """Metric key -> value of a row, whatever the way of measuring."""
+    return {column.metric.key: row.cells[column.key].value for column in table.columns if column.key in row.cells}
 
 
 # The paper's numbers
@@ -67,11 +75,12 @@ def ways_of(table, name, group=OURS):
 
 def test_every_published_row_of_table_1_is_there(shared, runs):
     published = json.loads(shared("reference/paper_tables.json").read_text())["table1"]
-    rows = [row for _, group in table_1(runs).groups[:-1] for row in group]
+    table = table_1(runs, paper=True)
+    rows = [row for _, group in table.groups[:-1] for row in group]
     expected = sorted(
         [sorted((PAPER_KEYS[k], v) for k, v in row.items() if k in PAPER_KEYS and v is not None) for row in published]
     )
-    assert sorted(sorted((key, cell.value) for key, cell in row.cells.items()) for row in rows) == expected
+    assert sorted(sorted(numbers_of(table, row).items()) for row in rows) == expected
     assert sorted(row.name for row in rows) == sorted(row["method"] or row["base"] for row in published)
 
 
@@ -88,17 +97,18 @@ def test_every_published_row_of_table_1_is_there(shared, runs):
 def test_every_published_row_of_tables_2_to_6_is_there(shared, number, source):
     published = json.loads(shared("reference/paper_tables.json").read_text())[source]
     distinct = {2: "napo-a2", 3: "napo-random", 4: "napo-lb1-sum", 5: "napo-original", 6: "napo-everywhere"}[number]
-    tables = {table.number: table for table in variant_tables([named("x", make_run(0.5, 1), f"micro-{distinct}")])}
-    rows = tables[number].groups[0][1]
-    assert [(row.name, {key: cell.value for key, cell in row.cells.items()}) for row in rows] == [
+    shown = variant_tables([named("x", make_run(0.5, 1), f"micro-{distinct}")], paper=True)
+    (table,) = [table for table in shown if table.number == number]
+    rows = table.groups[0][1]
+    assert [(row.name, numbers_of(table, row)) for row in rows] == [
         (row["name"], {PAPER_KEYS[key]: value for key, value in row.items() if key != "name"}) for row in published
     ]
 
 
 def test_best_of_the_papers_own_group_is_bold_as_in_the_paper(runs):
-    groups = dict(table_1(runs).groups)
+    groups = dict(table_1(runs, paper=True).groups)
     bold = {
-        row.name: {key for key, cell in row.cells.items() if cell.best}
+        row.name: {key.partition(" ")[0] for key, cell in row.cells.items() if cell.best}
         for row in groups["LLaVA-v1.5-13B, trained in the paper"]
     }
     assert bold == {
@@ -114,7 +124,7 @@ def test_best_of_the_papers_own_group_is_bold_as_in_the_paper(runs):
 
 
 def test_columns_are_those_of_table_1_in_its_order(runs):
-    assert [metric.key for metric in table_1(runs).metrics] == list(PAPER_KEYS.values())
+    assert [column.key for column in table_1(runs).columns] == list(PAPER_KEYS.values())
 
 
 def test_our_rows_hold_our_values_and_intervals(runs):
@@ -156,10 +166,11 @@ def test_benchmarks_that_a_run_lacks_are_empty_cells(runs):
 def test_benchmarks_that_no_run_has_are_no_columns_unless_the_papers_rows_are_asked_for():
     runs = [named("part", make_run(0.5, 1, sizes={"vlind": 96}))]
     table = table_1(runs)
-    assert [metric.key for metric in table.metrics] == ["vlind.cb", "vlind.lp"]
+    assert [column.key for column in table.columns] == ["vlind.cb", "vlind.lp"]
     published = [row for _, rows in table.groups[:-1] for row in rows]
     assert len(published) > 3 and all(row.cells for row in published)
-    assert [metric.key for metric in table_1(runs, paper=True).metrics] == list(PAPER_KEYS.values())
+    everything = table_1(runs, paper=True).columns
+    assert list(dict.fromkeys(column.metric.key for column in everything)) == list(PAPER_KEYS.values())
 
 
 def test_a_metric_without_a_better_direction_has_no_best(runs, monkeypatch):
@@ -205,44 +216,116 @@ def test_a_number_measured_in_another_way_carries_its_footnote(runs, benchmark, 
         assert any(text in note for note in found) == (all_metrics()[key].benchmark == benchmark)
     for row in ours(table).values():
         for key, cell in row.cells.items():
-            assert not (cell.best and all_metrics()[key].benchmark == benchmark), "incomparable numbers compete"
+            assert not (cell.best and key.startswith(f"{benchmark}.")), "incomparable numbers compete"
     assert any(cell.best for cell in ours(table)["other"].cells.values())
 
 
 def test_every_published_chair_and_rating_says_how_it_was_measured(runs):
-    table = table_1(runs)
+    table = table_1(runs, paper=True)
     for label, rows in table.groups[:-1]:
         for row in rows:
             for key, ways in ways_of(table, row.name, label).items():
                 assert len(ways) == (0 if key.startswith("vlind") else 1), f"{label}, {row.name}, {key}: {ways}"
     paper = "LLaVA-v1.5-7B, trained in the paper"
     assert ways_of(table, "NaPO with RLAIF-V-Bias", paper)["object_halbench.chair_s"] == {
-        "CHAIR over the words of an answer (refined synonyms)."
+        "Object HalBench: CHAIR over the words of an answer (refined synonyms)."
     }
     earlier = ways_of(table, "RLAIF-V-Iterative", "LLaVA-v1.5-7B, earlier methods")
     (extracted,) = earlier["object_halbench.chair_s"]
-    assert extracted.startswith("CHAIR over the objects that gpt-3.5-turbo-0613 lists.")
+    assert extracted.startswith("Object HalBench: CHAIR over the objects that gpt-3.5-turbo-0613 lists.")
     assert "as chair_s_refine does" in extracted
-    assert earlier["mmhal.score"] == {"Judged by gpt-4-1106-preview."}
+    assert earlier["mmhal.score"] == {"MMHal-Bench: Judged by gpt-4-1106-preview."}
     base = ways_of(table, "LLaVA-v1.5-7B", "LLaVA-v1.5-7B, earlier methods")
-    assert base["mmhal.hal_rate"] == {"Judged by gpt-4-0125-preview."}
+    assert base["mmhal.hal_rate"] == {"MMHal-Bench: Judged by gpt-4-0125-preview."}
 
 
-def test_numbers_that_were_measured_alike_share_their_footnote(runs):
-    table = table_1(runs)
+@pytest.mark.parametrize("paper", [None, False])
+def test_how_numbers_were_measured_is_at_the_head_of_their_column(runs, paper):
+    table = table_1(runs, paper=paper)
     ways = ways_of(table, "ours")
-    assert ways["object_halbench.chair_s"] == {"CHAIR over the words of an answer (refined synonyms)."}
-    assert ways["mmhal.score"] == {"Judged by gpt-4-1106-preview."}
-    assert set(table.heads) == {"amber.chair", "amber.cover", "amber.hal", "amber.cog"}
-    alone = table_1(runs, paper=False)
-    assert set(alone.heads) == {key for key in PAPER_KEYS.values() if not key.startswith("vlind")}
-    assert ways_of(alone, "ours")["mmhal.score"] == {"MMHal-Bench: Judged by gpt-4-1106-preview."}
+    assert ways["object_halbench.chair_s"] == {"Object HalBench: CHAIR over the words of an answer (refined synonyms)."}
+    assert ways["mmhal.score"] == {"MMHal-Bench: Judged by gpt-4-1106-preview."}
+    assert [column.key for column in table.columns if not column.marks] == ["vlind.cb", "vlind.lp"]
+
+
+def ways_of_columns(table, metric):
+    return [column.way for column in table.columns if column.metric.key == metric]
+
+
+def test_two_judges_and_two_extractors_share_no_column(runs):
+    other = {"mmhal": {"judge": {"model": "qwen-72b"}}, "object_halbench": {"chair_definition": "llm:gpt-4o"}}
+    table = table_1([*runs, named("other", make_run(0.9, 3, settings=other))], paper=False)
+    assert ways_of_columns(table, "mmhal.score") == ["Judged by gpt-4-1106-preview.", "Judged by qwen-72b."]
+    words, extracted = ways_of_columns(table, "object_halbench.chair_i")
+    assert words.startswith("CHAIR over the words") and extracted.startswith("CHAIR over the objects that gpt-4o lists")
+    rows = ours(table)
+    for column in table.columns:
+        there = [name for name, row in rows.items() if column.key in row.cells]
+        if column.several:
+            assert there in (["base", "ours"], ["other"])
+    assert to_markdown(table).count("MMHal-Bench Score") == 2
+    assert len([name for name in next(csv.reader(io.StringIO(to_csv([table])))) if name.startswith("mmhal.score")]) == 6
+    html = to_html([*runs], [table], [])
+    assert html.count(">MMHal-Bench</th>") == 2
+
+
+def test_the_served_model_tells_two_judges_of_one_name_apart(runs):
+    judges = [{"model": "gpt-4", "reported_model": f"gpt-4-{date}"} for date in ("0613", "1106")]
+    served = [named(str(i), make_run(0.5, i, settings={"mmhal": {"judge": judge}})) for i, judge in enumerate(judges)]
+    assert len(ways_of_columns(table_1(served, paper=False), "mmhal.score")) == 2
+
+
+def test_a_published_number_of_another_judge_has_a_column_only_on_request(runs):
+    table = table_1(runs)
+    assert ways_of_columns(table, "mmhal.score") == ["Judged by gpt-4-1106-preview."]
+    rated = [row.name for _, rows in table.groups[:-1] for row in rows if "mmhal.score" in row.cells]
+    assert rated == ["RLAIF-V-Iterative"]
+    left_out = "MMHal-Bench: published numbers that were measured in another way have no column here."
+    assert any(text.startswith(left_out) for text in table.footnotes.values())
+    everything = table_1(runs, paper=True)
+    assert len(ways_of_columns(everything, "mmhal.score")) == 3
+    assert not any("have no column" in text for text in everything.footnotes.values())
+
+
+def with_judges(run, *judges):
+    """The run, as if each judge had rated; the first one as the run's judge did."""
+    result = run.benchmarks["mmhal"]
+    del result.settings["judge"]
+    result.settings["judges"] = {judge: {"model": judge, "reported_model": judge} for judge in judges}
+    result.breakdown = {
+        f"judge/{judge}": {"score": MetricValue(1.0 + number, (1, 2), 96), "hal_rate": MetricValue(0.5, (0, 1), 96)}
+        for number, judge in enumerate(judges)
+    }
+    return run
+
+
+def test_a_run_has_a_number_of_each_judge_and_one_of_their_mean(runs):
+    both = named("both", with_judges(make_run(0.6, 3), "gpt-4-1106-preview", "qwen-72b"))
+    table = table_1([runs[1], both], paper=False)
+    ways = ways_of_columns(table, "mmhal.score")
+    mean = "Mean over the judges gpt-4-1106-preview; qwen-72b."
+    assert ways == ["Judged by gpt-4-1106-preview.", "Judged by qwen-72b.", mean]
+    cells = {way: ours(table)["both"].cells[f"mmhal.score [{way}]"] for way in ways}
+    assert [cells[way].value for way in ways] == [1.0, 2.0, both.run.benchmarks["mmhal"].metrics["score"].value]
+    assert [cells[way].is_part for way in ways] == [True, True, False]
+    assert [key for key in ours(table)["ours"].cells if key.startswith("mmhal.score")] == [f"mmhal.score [{ways[0]}]"]
+
+
+def test_judges_compete_in_their_own_columns(runs):
+    better, worse = (
+        named(name, with_judges(make_run(skill, 3), "a", "b")) for name, skill in (("better", 0.9), ("worse", 0.2))
+    )
+    worse.run.benchmarks["mmhal"].breakdown["judge/a"]["score"] = MetricValue(0.5, (0, 1), 96)
+    rows = ours(table_1([better, worse], paper=False))
+    assert rows["better"].cells["mmhal.score [Judged by a.]"].best
+    assert not rows["worse"].cells["mmhal.score [Judged by a.]"].best
+    assert rows["better"].cells["mmhal.score [Mean over the judges a; b.]"].best
 
 
 def test_published_numbers_of_several_ways_have_no_best(runs):
-    groups = dict(table_1(runs).groups)
+    groups = dict(table_1(runs, paper=True).groups)
     best = {key for row in groups["LLaVA-v1.5-7B, earlier methods"] for key, cell in row.cells.items() if cell.best}
-    assert "amber.chair" in best and not best & {"mmhal.score", "mmhal.hal_rate", "object_halbench.chair_s"}
+    assert "amber.chair" in best and not any(key.startswith(("mmhal", "object_halbench")) for key in best)
 
 
 def test_a_judge_of_no_published_row_is_a_warning(saved, tmp_path, monkeypatch, capsys):
@@ -250,7 +333,7 @@ def test_a_judge_of_no_published_row_is_a_warning(saved, tmp_path, monkeypatch, 
     make_run(0.6, 3, settings={"mmhal": {"judge": judge}}).save(tmp_path / "run.json")
     command = ["report", saved / "a", f"x={tmp_path}"]
     _, printed, err = invoke(command, monkeypatch, capsys, width=400)
-    warning = "Judged by gpt-4o, which answered as gpt-4o-2024-08-06. No published number here was measured in this way"
+    warning = "Judged by gpt-4o, which answered as gpt-4o-2024-08-06. No published number was measured in this way"
     assert f"MMHal-Bench of x: {warning}" in err and warning in printed
     _, printed, err = invoke([*command, "--no-paper"], monkeypatch, capsys, width=400)
     assert "No published" not in err + printed and "Judged by gpt-4o, which answered" in printed
@@ -435,11 +518,12 @@ def test_latex_marks_and_footnotes(runs):
     table = table_1([runs[0], other])
     latex = to_latex(table)
     (judged,) = [mark for mark, text in table.footnotes.items() if "gpt_4o" in text]
-    (amber,) = table.heads["amber.hal"]
-    assert rf"\textsuperscript{{{judged}}} Judged by gpt\_4o. No published number" in latex
+    ((amber,),) = [column.marks for column in table.columns if column.key == "amber.hal"]
+    assert rf"\textsuperscript{{{judged}}} MMHal-Bench: Judged by gpt\_4o. No published number" in latex
     assert rf"HalRate $\downarrow$\textsuperscript{{{amber}}} &" in latex
-    end = rf"\textsuperscript{{{judged}}}"
-    assert re.search(rf"^other &.*{re.escape(end)} & .*{re.escape(end)} \\\\$", latex, re.M)
+    mark = rf"\textsuperscript{{{judged}}}"
+    assert rf"Score $\uparrow${mark} & HalRate $\downarrow${mark} \\" in latex
+    assert latex.count(r"\multicolumn{2}{c}{MMHal-Bench}") == 2
 
 
 def test_csv_has_full_precision_intervals_and_notes(runs):
@@ -449,7 +533,7 @@ def test_csv_has_full_precision_intervals_and_notes(runs):
     value = other.run.benchmarks["vlind"].metrics["cb"]
     assert (row["model"], row["group"], row["table"]) == ("other", OURS, "1")
     assert [float(row[f"vlind.cb{end}"]) for end in ("", " low", " high")] == [value.value, *value.ci95]
-    assert row["notes"].startswith("AMBER: Over nouns of AMBER's own word list")
+    assert row["notes"].startswith("Object HalBench: CHAIR over the words")
     assert "CHAIR over the words of an answer" in row["notes"] and "Judged by gpt-4o. No published" in row["notes"]
     napo = next(row for row in rows if row["model"] == "NaPO with RLAIF-V-Bias" and "7B" in row["group"])
     assert (napo["vlind.lp"], napo["vlind.lp low"]) == ("44.0", "")

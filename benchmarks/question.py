@@ -20,16 +20,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One question about one image. Each question is one object, from the data file to the score.
+    """One question about an image, or about several. Each question is one object, from the data file to the score.
 
     Attributes:
-        prompt: Prompt of the question.
+        prompt: Prompt of the question. If there are several images, `napo_bench.core.images.PLACE` may mark the place
+            of each image; without marks the images come first.
         file: File of the image, or file that contains the image.
         response_row: Function from an answer to its row in the benchmark's official response format.
         picture: Reads the encoded picture; None if `file` is the picture.
         place: Where in the file the picture is, for messages: ", line 3".
         key: What names the question in a file of responses.
         item: The benchmark's own data of the question, which its answer is scored by.
+        further: Files of the images after the first.
     """
 
     prompt: str
@@ -39,17 +41,29 @@ class Question:
     place: str = ""
     key: Hashable = None
     item: Any = None
+    further: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of all images."""
+        return self.file, *self.further
 
     def open_picture(self) -> Image.Image:
         """The image in RGB. Raises NapoBenchError if the image cannot be decoded."""
+        return self._opened(self.picture() if self.picture else self.file, f"{self.file}{self.place}")
+
+    def open_further(self, file: Path) -> Image.Image:
+        """One of the images after the first, in RGB. Raises NapoBenchError if the image cannot be decoded."""
+        return self._opened(file, str(file))
+
+    def _opened(self, source: bytes | Path, where: str) -> Image.Image:
         from napo_bench.core.images import UnreadableImageError, open_rgb
 
-        encoded = self.picture() if self.picture else self.file
         try:
-            return open_rgb(encoded)
+            return open_rgb(source)
         except UnreadableImageError as error:
             raise NapoBenchError(
-                f"{self.file}{self.place}: the image cannot be decoded: {error}.", "Fetch or copy the file again."
+                f"{where}: the image cannot be decoded: {error}.", "Fetch or copy the file again."
             ) from None
 
 
@@ -156,7 +170,7 @@ class BenchmarkData(ABC):
         Raises:
             NapoBenchError: the file of a question is outside the folder, or a link there leads out of the folder.
         """
-        for file in dict.fromkeys(question.file for question in questions):
+        for file in dict.fromkeys(file for question in questions for file in question.files):
             files.inside(self.folder, file.absolute())
 
     def picture(self, name: str) -> bytes:

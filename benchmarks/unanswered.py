@@ -1,7 +1,8 @@
 """Response rows for scoring: thoughts are separated from the answer, and prompts without an answer are marked.
 
-A row may have three fields beside the official fields. `thoughts` is the text before the answer. `cut_off` says whether
-the answer ends at the token limit, if the engine knows it. `unanswered` is the reason why there is no answer: the
+A row may have four fields beside the official fields. `thoughts` is the text before the answer. `cut_off` says whether
+the answer ends at the token limit, if the engine knows it. `sent` is the prompt as the model got it, in the first rows
+of a run. `unanswered` is the reason why there is no answer: the
 endpoint refused the prompt, or the text was cut off. Such a row is left out of the score, because an empty answer would
 count as a good or a bad answer.
 """
@@ -40,9 +41,15 @@ def reason(row: Mapping[str, Any]) -> str:
 
 
 def kept_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields `thoughts` and `cut_off` of a sample, if its row has them."""
+    """The fields `thoughts`, `cut_off` and `sent` of a sample, if its row has them."""
     thoughts = {"thoughts": row["thoughts"]} if row.get("thoughts") else {}
-    return thoughts | ({"cut_off": row["cut_off"]} if isinstance(row.get("cut_off"), bool) else {})
+    cut_off = {"cut_off": row["cut_off"]} if isinstance(row.get("cut_off"), bool) else {}
+    return thoughts | cut_off | sent_field(row.get("sent"))
+
+
+def sent_field(prompt: object) -> dict[str, Any]:
+    """The field `sent` of a row or of a sample; no field without a prompt."""
+    return {"sent": prompt} if isinstance(prompt, dict) else {}
 
 
 def unanswered_note(unanswered: Sequence[Mapping[str, str]], total: int, what: str = "unanswered") -> str:

@@ -273,7 +273,7 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
 
     Raises:
         NapoBenchError: the data does not exist or is empty, a file is no parquet, or a column is missing or of another
-            type.
+            type, or a row has several images.
     """
     import datasets
     import pyarrow
@@ -312,6 +312,12 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
     for column in sorted(needed - {"image"}):
         if table.features[column].dtype not in ("string", "large_string"):
             raise NapoBenchError(f"{data}: the column {column} is {table.features[column]}; text is expected.")
+    stored = table.data.column("image").type
+    if pyarrow.types.is_nested(stored) and not pyarrow.types.is_struct(stored):
+        raise NapoBenchError(
+            f"{data}: the column image is {stored}; one image a row is expected. Training takes one image a prompt.",
+            "Write one row for each image, or leave out the rows with several images. `eval` takes several images.",
+        )
     if isinstance(table.features["image"], datasets.Image):
         table = table.cast_column("image", datasets.Image(decode=False))
     source = DataFiles(tuple(paths), tuple(itertools.accumulate(counts)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -29,6 +31,8 @@ from napo_bench.cli.score import (
 from napo_bench.core.locks import output_folder
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
+
+TEMPLATE_OPTION = "--chat-template-kwargs"
 
 Conversation = Annotated[
     str | None,
@@ -68,6 +72,10 @@ def evaluate(
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
     ] = False,
     conversation: Conversation = None,
+    chat_template_kwargs: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value of the checkpoint's own chat template (enable_thinking=false); repeatable."),
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(help="What answers: one of {engines}. Default: api with --api-base-url, else hf."),
@@ -88,19 +96,25 @@ def evaluate(
     ] = None,
     max_refused: MaxRefused = "1%",
     thinking_marks: ThinkingMarks = None,
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Only print the first prompt of each task; no weights are loaded.")
+    ] = False,
 ) -> None:
     """Evaluate a checkpoint. The same command continues where an earlier command stopped.
 
     Over several GPUs: torchrun --nproc-per-node 8 --no-python napo-bench eval --ckpt ...
     """
     folder = out or Path("runs") / Path(ckpt).resolve().name
-    context.with_resource(output_folder(folder))
-    begin(f"Evaluating {ckpt} on {suite or 'the default suite'}, into {folder}")
+    if show_prompt:
+        begin(f"First prompts of {suite or 'the default suite'} for {ckpt}")
+    else:
+        context.with_resource(output_folder(folder))
+        begin(f"Evaluating {ckpt} on {suite or 'the default suite'}, into {folder}")
     from napo_bench.benchmarks import default_suite
     from napo_bench.core.thoughts import read_marks
-    from napo_bench.engines.chat import read_request_fields, read_share
+    from napo_bench.engines.chat import read_request_fields, read_share, read_values
     from napo_bench.engines.judge_options import JudgeOptions, configured_judges, judge_journal
-    from napo_bench.runs.evaluate import EvalOptions, suite_named
+    from napo_bench.runs.evaluate import EvalOptions, first_prompts, suite_named
     from napo_bench.runs.evaluate import evaluate as run_evaluation
     from napo_bench.runs.score import ScoreOptions
     from napo_bench.studies.micro_world import micro_world
@@ -121,6 +135,7 @@ def evaluate(
         device=device,
         trust_remote_code=trust_remote_code,
         conversation=conversation,
+        chat_template_kwargs=read_values(chat_template_kwargs or [], TEMPLATE_OPTION, "enable_thinking=false"),
         engine=engine,
         api_base_url=api_base_url,
         request=read_request_fields(request or [], "--request"),
@@ -145,9 +160,24 @@ def evaluate(
         ),
     )
     with micro_world(options) if members == [MICRO] else nullcontext(options) as settled, bars:
-        run = run_evaluation(named_checkpoint(ckpt), folder, settled, bars)
+        if show_prompt:
+            shown = first_prompts(named_checkpoint(ckpt), settled)
+        else:
+            run = run_evaluation(named_checkpoint(ckpt), folder, settled, bars)
+    if show_prompt:
+        _print_prompts(shown)
+        return
     if run is None:
         return
     for name, result in run.benchmarks.items():
         print_benchmark(name, result)
     console.err.print(f"Written: {escape(str(folder / 'run.json'))}", highlight=False)
+
+
+def _print_prompts(prompts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print prompts to stdout as they are, without markup and without line breaks of our own."""
+    for task, parts in prompts.items():
+        console.out.print(f"[bold]{escape(task)}[/bold]")
+        for name, value in parts.items():
+            said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            console.out.print(f"{name}: {said}", markup=False, highlight=False, soft_wrap=True)

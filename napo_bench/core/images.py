@@ -23,6 +23,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """The formats that are read. Pillow knows more, and hands one of them (EPS) to another program."""
 MOST_PIXELS = 178_956_970
 """Number of pixels of the square that an image is padded to: 13,377 pixels a side, as many as Pillow reads."""
+PLACE = "\ufffc"
+"""Mark of an image's place in a question about several images: Unicode's object replacement character."""
 
 
 class UnreadableImageError(NapoBenchError):

@@ -9,6 +9,7 @@ is done.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
 from collections import defaultdict
@@ -25,7 +26,8 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal, journal_key
 from napo_bench.core.progress import Progress, or_bars
 from napo_bench.engines.answer import Completion, ModelAnswer
-from napo_bench.engines.engine import Engine, Prompt
+from napo_bench.engines.engine import Engine
+from napo_bench.engines.prompt import Prompt, PromptWriter
 from napo_bench.engines.request import Request
 from napo_bench.engines.threads import in_flight, one_ahead
 
@@ -59,7 +61,7 @@ class Answering:
         self._journal = journal
         self._progress = progress
         self._writing = threading.Lock()
-        self._texts: dict[tuple[str, bool], str] = {}
+        self._texts: dict[Hashable, str] = {}
 
     def answer(self, requests: Iterable[Request], count: int, title: str = "Answering") -> list[ModelAnswer]:
         """The answer to each request, in the order of the requests. This process answers all requests.
@@ -88,7 +90,7 @@ class Answering:
             remaining, known = iter(requests), set[str]()
             while window := list(itertools.islice(remaining, self._window)):
                 prompts = self._prompts(window)
-                asked.extend(replace(prompt, image=None) for prompt in prompts)
+                asked.extend(replace(prompt, image=None, further=()) for prompt in prompts)
                 stored = self._stored(prompts)
                 written.update(stored)
                 known |= stored.keys()
@@ -135,22 +137,8 @@ class Answering:
         return _BATCHES_A_WINDOW * self.engine.batch_size * self.engine.in_flight
 
     def _prompts(self, window: Sequence[Request]) -> list[Prompt]:
-        seen: dict[Hashable, tuple[Image.Image, str]] = {}
-        prompts = []
-        for request in window:
-            image, digest = None, ""
-            if request.picture is not None:
-                name = request.picture.name
-                if name not in seen:
-                    prepared = self.engine.prepare(request.picture.open())
-                    seen[name] = prepared, self.engine.digest(prepared)
-                image, digest = seen[name]
-            asked = request.question, image is not None
-            if asked not in self._texts:
-                self._texts[asked] = self.engine.text(*asked)
-            prompt = Prompt(self._texts[asked], image, digest, request.generation)
-            prompts.append(replace(prompt, key=journal_key(**self.engine.identity(prompt))))
-        return prompts
+        prompts = prompts_of(self.engine, window, self._texts)
+        return [replace(prompt, key=journal_key(**self.engine.identity(prompt))) for prompt in prompts]
 
     def _stored(self, prompts: Sequence[Prompt]) -> dict[str, Completion]:
         """The stored answers, without those that another request may improve."""
@@ -165,8 +153,8 @@ class Answering:
     def _batches(self, prompts: Iterable[Prompt]) -> Iterator[list[Prompt]]:
         """Prompts that can share a forward, the longest first, so that a batch that does not fit fails at once."""
 
-        def kind(prompt: Prompt) -> tuple[str, bool]:
-            return repr(prompt.generation), prompt.image is None
+        def kind(prompt: Prompt) -> tuple[str, int]:
+            return repr(prompt.generation), -len(prompt.images)
 
         ordered = sorted(prompts, key=lambda prompt: (kind(prompt), -self.engine.length(prompt)))
         for _, group in itertools.groupby(ordered, key=kind):
@@ -205,6 +193,36 @@ class Answering:
         return [Completion.of(one) if isinstance(one, str) else one for one in said]
 
 
+def prompts_of(writer: PromptWriter, requests: Sequence[Request], texts: dict[Hashable, str]) -> list[Prompt]:
+    """The prompts of requests, without keys. An image of several requests is opened and prepared once.
+
+    Args:
+        writer: Engine, or what writes its prompts.
+        requests: Requests.
+        texts: Texts of questions that were written before. New texts are added.
+    """
+    seen: dict[Hashable, tuple[Image.Image, str]] = {}
+    prompts = []
+    for request in requests:
+        for picture in request.pictures:
+            if picture.name not in seen:
+                prepared = writer.prepare(picture.open())
+                seen[picture.name] = prepared, writer.digest(prepared)
+        images, digests = [], []
+        for picture in request.pictures:
+            image, digest = seen[picture.name]
+            images.append(image)
+            digests.append(digest)
+        asked = request.question, len(images)
+        if asked not in texts:
+            several = len(images) > 1
+            texts[asked] = writer.interleaved(request.parts) if several else writer.text(request.question, bool(images))
+        digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        first, further = (images[0], tuple(images[1:])) if images else (None, ())
+        prompts.append(Prompt(texts[asked], first, digest if images else "", request.generation, further=further))
+    return prompts
+
+
 def _require_answers(engine: str, said: object, count: int) -> None:
     """Refuse what is no list of `count` texts and completions. Raises ValueError: the engine has a mistake."""
     if isinstance(said, str) or not isinstance(said, Sequence):
@@ -227,7 +245,7 @@ def stored_completion(value: Any) -> Completion | None:
 
 
 def dealt(requests: Sequence[Request], count: int) -> list[list[int]]:
-    """The numbers of the requests for each of `count` processes. Requests about one image are together."""
+    """The numbers of the requests for each of `count` processes. Requests about one first image are together."""
     by_picture: Mapping[Hashable, list[int]] = defaultdict(list)
     for number, request in enumerate(requests):
         by_picture[(number,) if request.picture is None else request.picture.name].append(number)

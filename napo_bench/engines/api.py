@@ -19,19 +19,24 @@ from napo_bench.engines.answer import Completion, ModelAnswer
 from napo_bench.engines.chat import NOT_SENT, changed_fields
 from napo_bench.engines.endpoint import MAX_REFUSED, Endpoint
 from napo_bench.engines.engine import Engine, EngineOptions, Prompt
-from napo_bench.engines.request import Generation
+from napo_bench.engines.request import Generation, parts_of
 
 if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionContentPartParam
+    from openai.types.chat.chat_completion_content_part_image_param import ImageURL
+
     from napo_bench.engines.endpoint import Messages
 
 URL_VARIABLE = "NAPO_BENCH_API_BASE_URL"
 KEY_VARIABLES = ("NAPO_BENCH_API_KEY", "OPENAI_API_KEY")
 
 _GREETING = "Reply with the word OK."
+_VARIABLES = "chat_template_kwargs"
 
 
 class APIEngine(Engine):
-    """Asks an endpoint: one chat a prompt, with the image as a PNG data URL before the question.
+    """Asks an endpoint: one chat a prompt, with the image as a PNG data URL before the question, or with
+    several images at their places.
 
     The weights of a served model are unknown: serve retrained weights under another name. A question that the endpoint
     refuses, or whose answer is cut off before it begins, is unanswered, and the next run asks again.
@@ -54,7 +59,9 @@ class APIEngine(Engine):
     """
 
     name = "api"
-    takes = frozenset({"batch_size", "api_base_url", "request", "max_refused", "thinking_marks"})
+    takes = frozenset(
+        {"batch_size", "api_base_url", "request", "max_refused", "thinking_marks", "chat_template_kwargs"}
+    )
     batch_size = 1
     asks_again = True
 
@@ -89,7 +96,7 @@ class APIEngine(Engine):
             checkpoint,
             options.api_base_url,
             options.batch_size,
-            request=options.request,
+            request=_with_variables(options),
             max_refused=options.max_refused,
             thinking_marks=options.thinking_marks,
         )
@@ -101,6 +108,15 @@ class APIEngine(Engine):
     def digest(self, image: Image.Image) -> str:
         """See Engine."""
         return hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()
+
+    def require_pictures(self, count: int) -> None:
+        """See PromptWriter: the endpoint says itself if there are too many."""
+        return
+
+    def sent(self, prompt: Prompt) -> dict[str, Any]:
+        """See PromptWriter: the messages, with the digest of the images in place of the images."""
+        place: ImageURL = {"url": f"data:image/png;base64,... (SHA-256 of the pixels: {prompt.digest})"}
+        return {"messages": _messages(prompt, lambda image: place)}
 
     def identity(self, prompt: Prompt) -> dict[str, Any]:
         """See Engine. Raises NapoBenchError for generation settings that no endpoint has."""
@@ -128,24 +144,46 @@ class APIEngine(Engine):
     def settings(self) -> dict[str, Any]:
         """The user's request fields, and the fields of napo-bench that were not sent."""
         left_out = {name: became for name, became in self.changed.items() if became == NOT_SENT}
-        return ({"request": self.request} if self.request else {}) | left_out
+        request = {name: value for name, value in self.request.items() if name != _VARIABLES}
+        variables = {name: value for name, value in self.request.items() if name == _VARIABLES}
+        return ({"request": request} if request else {}) | variables | left_out
 
 
-def _messages(prompt: Prompt) -> Messages:
+def _with_variables(options: EngineOptions) -> dict[str, Any]:
+    """The user's request fields, with the variables of the chat template in the field that vLLM and SGLang read."""
+    if not options.chat_template_kwargs:
+        return dict(options.request)
+    if _VARIABLES in options.request:
+        raise NapoBenchError(
+            f"--request and --chat-template-kwargs both set the field {_VARIABLES}.", "Leave one of them out."
+        )
+    return {**options.request, _VARIABLES: dict(options.chat_template_kwargs)}
+
+
+def _messages(prompt: Prompt, shown: Callable[[Image.Image], ImageURL] | None = None) -> Messages:
+    """One chat: the images and the question, or the parts of the question with the images between.
+
+    Args:
+        prompt: The prompt.
+        shown: Image -> its URL; None is a data URL of the PNG.
+    """
     if prompt.image is None:
         return [{"role": "user", "content": prompt.text}]
-    stream = io.BytesIO()
-    prompt.image.save(stream, format="PNG")
-    url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-    return [
-        {
-            "role": "user",
-            "content": [
-                {"type": "image_url", "image_url": {"url": url}},
-                {"type": "text", "text": prompt.text},
-            ],
-        }
+    parts = parts_of(prompt.text, len(prompt.images)) if prompt.further else [None, prompt.text]
+    images = iter(prompt.images)
+    content: list[ChatCompletionContentPartParam] = [
+        {"type": "image_url", "image_url": (shown or _data_url)(next(images))}
+        if part is None
+        else {"type": "text", "text": part}
+        for part in parts
     ]
+    return [{"role": "user", "content": content}]
+
+
+def _data_url(image: Image.Image) -> ImageURL:
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return {"url": f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"}
 
 
 def _settings(generation: Generation) -> dict[str, Any]:

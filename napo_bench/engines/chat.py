@@ -173,23 +173,39 @@ def changed_fields(asked: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[st
 
 
 def read_request_fields(options: Sequence[str], option: str) -> dict[str, Any]:
-    """Request fields of key=value options. A value is JSON, else text. null leaves out a field of napo-bench.
+    """Request fields of key=value options, see `read_values`. null leaves out a field of napo-bench.
 
     Raises:
         NapoBenchError: an option has no "=", or names a field that napo-bench sets.
     """
-    fields: dict[str, Any] = {}
+    fields = read_values(options, option, "reasoning_effort=low")
+    for name in _OUR_FIELDS:
+        if name in fields:
+            raise NapoBenchError(f"{option} names {name!r}, which napo-bench sets itself.", "Leave it out.")
+    return fields
+
+
+def read_values(options: Sequence[str], option: str, example: str) -> dict[str, Any]:
+    """The values of key=value options. A value is JSON, else text.
+
+    Args:
+        options: What the user gave.
+        option: Name of the option, for messages.
+        example: Example for messages.
+
+    Raises:
+        NapoBenchError: an option has no "=".
+    """
+    values: dict[str, Any] = {}
     for text in options:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise NapoBenchError(f"{option} is {text!r}; key=value is expected.", f"{option} reasoning_effort=low")
-        if name in _OUR_FIELDS:
-            raise NapoBenchError(f"{option} names {name!r}, which napo-bench sets itself.", "Leave it out.")
+            raise NapoBenchError(f"{option} is {text!r}; key=value is expected.", f"{option} {example}")
         try:
-            fields[name] = json.loads(value)
+            values[name] = json.loads(value)
         except json.JSONDecodeError:
-            fields[name] = value
-    return fields
+            values[name] = value
+    return values
 
 
 def with_request(settings: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:

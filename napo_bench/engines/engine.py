@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
-from PIL import Image
-
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import DEFAULT_MARKS, NEVER_ENDS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answer import CUT_OFF, Completion, ModelAnswer
-from napo_bench.engines.request import Generation
+from napo_bench.engines.prompt import Prompt, PromptWriter
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """One prompt for an engine.
-
-    Attributes:
-        text: Text that the model reads.
-        image: Image that the model sees; None if there is no image.
-        digest: Digest of the image; "" if there is no image.
-        generation: Settings of the generation.
-        key: Key of the answer in the journal: a hash, in hex, of everything that the answer depends on.
-    """
-
-    text: str
-    image: Image.Image | None
-    digest: str
-    generation: Generation
-    key: str = ""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the draws of a sampled answer."""
-        return int(self.key[:15], 16)
+__all__ = ["Engine", "EngineOptions", "Prompt", "PromptWriter"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +22,7 @@ class EngineOptions:
 
     Attributes:
         batch_size: Maximum number of prompts in one forward, or of requests in flight.
-        device: Device; None is the best device.
+        device: Device; None is the best device, "auto" is all accelerators of the machine.
         dtype: Number type.
         trust_remote_code: Whether to run code of the checkpoint.
         conversation: Conversation that the model is asked in; None is that of the checkpoint.
@@ -55,6 +30,8 @@ class EngineOptions:
         request: Further request fields for the endpoint.
         max_refused: Share of the prompts that the endpoint may refuse.
         thinking_marks: Marks around thoughts, which are no part of an answer.
+        chat_template_kwargs: Values of the variables of the model's chat template.
+        quantization: Name of a quantization of the weights, of napo_bench.models.quantization; None is none.
     """
 
     batch_size: int = BATCH_SIZE
@@ -66,9 +43,11 @@ class EngineOptions:
     request: Mapping[str, Any] = field(default_factory=dict)
     max_refused: float = 0.01
     thinking_marks: Marks = DEFAULT_MARKS
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    quantization: str | None = None
 
 
-class Engine(Protocol):
+class Engine(PromptWriter, Protocol):
     """A model that answers batches.
 
     An engine has a `fingerprint` and `generate`. For `napo-bench eval --engine NAME` it also has a `name` and `open`.
@@ -77,8 +56,8 @@ class Engine(Protocol):
     Attributes:
         name: Name for `--engine`, which is that of the entry point.
         takes: Names of EngineOptions that the engine reads. A user who gives another of `trust_remote_code`,
-            `conversation`, `api_base_url` and `request` gets an error. `device` and `dtype` have no effect if they are
-            not among the names.
+            `conversation`, `chat_template_kwargs`, `quantization`, `api_base_url` and `request` gets an error. `device`
+            and `dtype` have no effect if they are not among the names.
         fingerprint: Identity of the model: other weights have another fingerprint.
         batch_size: Maximum number of prompts for `generate`.
         in_flight: Number of simultaneous calls of `generate`, in threads.
@@ -115,29 +94,22 @@ class Engine(Protocol):
         engine = cls.open(checkpoint, options)
         return engine.fingerprint, engine.asked_in
 
+    @classmethod
+    def writer(cls, checkpoint: str, options: EngineOptions) -> PromptWriter:
+        """What writes the prompts of `open`'s engine, without weights; by default the engine itself."""
+        return cls.open(checkpoint, options)
+
     def generate(self, prompts: Sequence[Prompt]) -> Sequence[str | Completion]:
         """The model's output for each prompt of one batch.
 
         Args:
-            prompts: Prompts, all with an image or all without, all with the same generation settings. A sampled prompt
-                is alone in its batch.
+            prompts: Prompts, all with the same number of images and the same generation settings. A sampled prompt is
+                alone in its batch.
 
         Raises:
             NapoBenchError: the batch cannot be answered.
         """
         ...
-
-    def text(self, question: str, has_image: bool) -> str:
-        """The text that the model reads for a question."""
-        return question
-
-    def prepare(self, image: Image.Image) -> Image.Image:
-        """The image that the model sees."""
-        return image
-
-    def digest(self, image: Image.Image) -> str:
-        """Digest of an image of `prepare`."""
-        return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
 
     def identity(self, prompt: Prompt) -> Mapping[str, Any]:
         """Everything that an answer depends on, as JSON. The journal's key is made from these values."""

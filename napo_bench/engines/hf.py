@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import itertools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
 import transformers
-from PIL import Image
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from napo_bench.core import processes
@@ -19,6 +19,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answer import Completion, ModelAnswer
+from napo_bench.engines.conversing import ConversationWriter
 from napo_bench.engines.engine import Engine, EngineOptions, Prompt
 from napo_bench.engines.finite import NotFiniteError, not_finite, stop_at_logits, stopping_at_layers
 from napo_bench.engines.request import Generation
@@ -29,7 +30,7 @@ from napo_bench.models.device import require_device, require_dtype
 _TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 
 
-class HFEngine(Engine):
+class HFEngine(ConversationWriter, Engine):
     """Generates answers with a checkpoint, which is loaded for the first batch.
 
     An image of several batches goes through the vision tower once. Prompts are padded on the left. The seed of a
@@ -46,14 +47,20 @@ class HFEngine(Engine):
         trust_remote_code: Whether to run code of the checkpoint.
         thinking_marks: Marks around thoughts, which are no part of an answer.
         conversation: Conversation of LLaVA-1.5, see `Conversation.of`; None is that of the checkpoint.
+        chat_template_kwargs: Values of variables of the checkpoint's own chat template.
 
     Raises:
         NapoBenchError: the device or dtype does not exist, the checkpoint cannot be loaded, or it has no such
-            conversation.
+            conversation or variable.
     """
 
     name = "hf"
-    takes = frozenset({"batch_size", "device", "dtype", "trust_remote_code", "conversation", "thinking_marks"})
+    takes = frozenset(
+        {
+            *("batch_size", "device", "dtype", "trust_remote_code", "thinking_marks"),
+            *("conversation", "chat_template_kwargs"),
+        }
+    )
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class HFEngine(Engine):
         trust_remote_code: bool = False,
         thinking_marks: Marks = DEFAULT_MARKS,
         conversation: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         require_dtype(dtype)
         require_device(device)
@@ -75,7 +83,7 @@ class HFEngine(Engine):
         with processes.first_process_first():
             self._checkpoint = Checkpoint.open(str(pretrained), trust_remote_code=trust_remote_code)
         config, self.processor = self._checkpoint.open_parts()
-        self.conversation = Conversation.of(self.processor, config, conversation)
+        super().__init__(Conversation.of(self.processor, config, conversation, variables=chat_template_kwargs))
         self.asked_in = self.conversation.choice
         self.fingerprint = str(processes.from_first(self._checkpoint.fingerprint))
         self.thinking_marks = thinking_marks
@@ -97,14 +105,20 @@ class HFEngine(Engine):
             options.trust_remote_code,
             thinking_marks=options.thinking_marks,
             conversation=options.conversation,
+            chat_template_kwargs=options.chat_template_kwargs,
         )
+
+    @classmethod
+    def writer(cls, checkpoint: str, options: EngineOptions) -> ConversationWriter:
+        """See Engine: of the checkpoint's configuration, processor and tokenizer alone."""
+        opened = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code, weights=False)
+        return ConversationWriter(_conversation(*opened.open_texts(), options))
 
     @classmethod
     def known_by(cls, checkpoint: str, options: EngineOptions) -> tuple[str, str | None]:
         """See Engine."""
         opened = Checkpoint.open(checkpoint, trust_remote_code=options.trust_remote_code)
-        config, processor = opened.open_parts()
-        return opened.fingerprint(), Conversation.of(processor, config, options.conversation).choice
+        return opened.fingerprint(), _conversation(*opened.open_parts(), options).choice
 
     @cached_property
     def model(self) -> Any:
@@ -132,14 +146,6 @@ class HFEngine(Engine):
         except NotFiniteError as error:
             layer = str(error)
         raise not_finite(str(self.dtype).removeprefix("torch."), layer)
-
-    def text(self, question: str, has_image: bool) -> str:
-        """See Engine: the conversation that the checkpoint expects."""
-        return self.conversation.prompt(question, has_image=has_image)
-
-    def prepare(self, image: Image.Image) -> Image.Image:
-        """See Engine: the image as the checkpoint expects it."""
-        return self.conversation.prepare_image(image)
 
     def identity(self, prompt: Prompt) -> dict[str, Any]:
         """See Engine."""
@@ -182,6 +188,11 @@ class HFEngine(Engine):
         """See Engine."""
         return {"dtype": str(self.dtype).removeprefix("torch."), "device": self.device.type}
 
+    def settings(self) -> dict[str, Any]:
+        """See Engine: what the user changed of the prompt."""
+        variables = dict(self.conversation.variables)
+        return {"chat_template_kwargs": variables} if variables else {}
+
     def cleans(self, question: str) -> bool:
         """See Engine."""
         return self.conversation.markup.has_controls(question)
@@ -215,7 +226,7 @@ class HFEngine(Engine):
             return [self._completion(row.tolist(), generation) for row in new]
 
     def _encoded(self, batch: Sequence[Prompt]) -> Any:
-        images = [prompt.image for prompt in batch if prompt.image is not None]
+        images = [prompt.images for prompt in batch if prompt.image is not None]
         with self._tokenizing:
             return self.conversation.encode([prompt.text for prompt in batch], images)
 
@@ -263,6 +274,11 @@ class HFEngine(Engine):
         rows = torch.stack(rows) if self._stacks_features else rows
         output = BaseModelOutputWithPooling(pooler_output=rows)
         return values | {"mm_encoder_outputs": {"image": output}}
+
+
+def _conversation(config: Any, processor: Any, options: EngineOptions) -> Conversation:
+    variables = options.chat_template_kwargs
+    return Conversation.of(processor, config, options.conversation, variables=variables)
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

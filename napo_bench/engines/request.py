@@ -8,6 +8,9 @@ from typing import Any, Self
 
 from PIL import Image
 
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.images import PLACE
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -76,10 +79,44 @@ class Request:
 
     Attributes:
         question: Text of the question, which may be empty.
-        picture: Image that the question is about; None if there is none.
+        picture: Image that the question is about, the first if there are several; None if there is none.
         generation: How the answer is generated.
+        further: The images after the first.
+
+    Raises:
+        NapoBenchError: the question marks the places of another number of images than it has.
     """
 
     question: str
     picture: Picture | None
     generation: Generation
+    further: tuple[Picture, ...] = ()
+
+    def __post_init__(self) -> None:
+        marked = self.question.count(PLACE)
+        if self.further and marked not in (0, len(self.pictures)):
+            raise NapoBenchError(
+                f"The question {self.question!r:.120} has {len(self.pictures)} images and marks {marked} places.",
+                "Mark the place of each image with napo_bench.core.images.PLACE. Without marks the images come first.",
+            )
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All images of the question."""
+        return [] if self.picture is None else [self.picture, *self.further]
+
+    @property
+    def parts(self) -> list[str | None]:
+        """The texts of a question about several images, and None at the place of each image."""
+        return parts_of(self.question, len(self.pictures))
+
+
+def parts_of(question: str, count: int) -> list[str | None]:
+    """The texts of a question about several images, and None at the place of each image.
+
+    Args:
+        question: Question with `count` PLACE marks, or without marks. Without marks the images come first.
+        count: Number of images.
+    """
+    first, *rest = (question if PLACE in question else PLACE * count + question).split(PLACE)
+    return [part for part in (first, *(one for text in rest for one in (None, text))) if part != ""]

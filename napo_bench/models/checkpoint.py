@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,28 +47,31 @@ class Checkpoint:
     original: OriginalLlava | None = None
 
     @classmethod
-    def open(cls, name: str, *, trust_remote_code: bool = False) -> Self:
+    def open(cls, name: str, *, trust_remote_code: bool = False, weights: bool = True) -> Self:
         """Find a checkpoint. A checkpoint on the hub is fetched.
 
         Args:
             name: A local folder or a hub name, of a model or of a PEFT adapter.
             trust_remote_code: Run code that the checkpoint brings.
+            weights: Whether the checkpoint needs weights. Without weights, `open_texts` and the loaders of
+                configuration and processor can be used.
 
         Raises:
             NapoBenchError: the checkpoint does not exist, or its weights can only be read by running a pickle.
         """
-        folder = folder_of(name)
+        fetch = folder_of if weights else partial(folder_of, weights=False)
+        folder = fetch(name)
         where = folder / "adapter_config.json"
         if not where.is_file():
-            original = OriginalLlava.find(name, folder, None, folder_of)
-            if original is None:
+            original = OriginalLlava.find(name, folder, None, fetch)
+            if original is None and weights:
                 weight_files(folder, name)
             return cls(name, folder, None, trust_remote_code, original)
         base = files.field(files.read_json(where), "base_model_name_or_path", str, str(where))
         try:
-            base_folder = folder_of(base)
-            original = OriginalLlava.find(name, folder, base, folder_of)
-            if original is None:
+            base_folder = fetch(base)
+            original = OriginalLlava.find(name, folder, base, fetch)
+            if original is None and weights:
                 weight_files(folder, name)
                 weight_files(base_folder, base)
             if (base_folder / where.name).is_file():
@@ -99,9 +103,7 @@ class Checkpoint:
         soundness.require_json(path for _, path in self._files())
         if self.adapter is not None and self.original is None:
             soundness.require_whole_adapter(self.adapter)
-        config = self.load_config()
-        processor = self.load_processor()
-        soundness.require_tokens(self.name, processor, config)
+        config, processor = self.open_texts()
         soundness.require_generation(self.folder)
         with explained(self.folder, "model", _OTHER_CONFIG):
             original = self.original
@@ -111,6 +113,17 @@ class Checkpoint:
         if base is not None and original is None and self.adapter is not None:
             with explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
                 soundness.require_adapter(self.adapter, base)
+        return config, processor
+
+    def open_texts(self) -> tuple[Any, Any]:
+        """The model's configuration and its processor, checked against each other. The weights are not read.
+
+        Raises:
+            NapoBenchError: a part is damaged or missing, or the two do not fit each other.
+        """
+        config = self.load_config()
+        processor = self.load_processor()
+        soundness.require_tokens(self.name, processor, config)
         return config, processor
 
     def _files(self) -> list[tuple[str, Path]]:

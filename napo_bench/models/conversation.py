@@ -7,17 +7,20 @@ negatives have the same text and the same image.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from PIL import Image
 
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.images import to_rgb
+from napo_bench.models.explained import first_line
 from napo_bench.models.families import family_of
+from napo_bench.models.template import require_variables
 
 SYSTEM_LINES = {
     "llava_v1": (
@@ -124,6 +127,7 @@ class Conversation:
         name: A name in `SYSTEM_LINES`, or `OWN`.
         eos: The string that closes an answer.
         square: The colour (R, G, B) that fills an image up to a square; None if images keep their shape.
+        variables: Values of variables of the checkpoint's own chat template, such as `enable_thinking`.
     """
 
     processor: Any
@@ -133,9 +137,17 @@ class Conversation:
     _template: str | None
     _answer_lead: str
     _answer_tail: str
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, processor: Any, config: Any, name: str | None = None, image: ImageShape = "pad") -> Self:
+    def of(
+        cls,
+        processor: Any,
+        config: Any,
+        name: str | None = None,
+        image: ImageShape = "pad",
+        variables: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Self:
         """The conversation of a checkpoint.
 
         Args:
@@ -145,10 +157,11 @@ class Conversation:
                 else the family's.
             image: How LLaVA-1.5 gets an image that is not square: "pad" as in its evaluation, "crop" as in the paper's
                 training. No effect on other checkpoints.
+            variables: Values of variables of the checkpoint's own chat template.
 
         Raises:
-            NapoBenchError: the processor has no chat template, the tokenizer no closing token, or `name` is no
-                conversation of the model.
+            NapoBenchError: the processor has no chat template, the tokenizer no closing token, `name` is no
+                conversation of the model, or the template does not use one of the variables.
         """
         eos = processor.tokenizer.eos_token
         if not eos:
@@ -157,18 +170,20 @@ class Conversation:
                 "Set eos_token in tokenizer_config.json.",
             )
         name = _named(processor, config, name)
-        template = _own_template(processor) if name == OWN else SYSTEM_LINES[name] + _TURNS
+        template, text = _own_template(processor) if name == OWN else (SYSTEM_LINES[name] + _TURNS,) * 2
+        require_variables(variables, text if name == OWN else "", name)
+        write = partial(_render, processor, template, variables)
         # Only a checkpoint of LLaVA's original layout says what it was trained with.
         padded = image == "pad" and getattr(config, "image_aspect_ratio", "pad") == "pad"
         square = _mean_colour(processor) if name != OWN and padded else None
-        prompt = _render(processor, template, _PROBE, has_image=True)
-        both = _render(processor, template, _PROBE, has_image=True, answer=_PROBE[::-1])
+        prompt = write([None, _PROBE])
+        both = write([None, _PROBE], answer=_PROBE[::-1])
         lead, tail = "", eos
         if both.startswith(prompt):
             lead, _, rest = both[len(prompt) :].partition(_PROBE[::-1])
             if eos in rest:
                 tail = rest[: rest.index(eos) + len(eos)]
-        return cls(processor, name, eos, square, template, lead, tail)
+        return cls(processor, name, eos, square, template, lead, tail, variables)
 
     def prompt(self, question: str, has_image: bool) -> str:
         """The text up to where the answer starts.
@@ -178,7 +193,42 @@ class Conversation:
                 conversation sets its own.
             has_image: Whether the question is about an image. Without an image the prompt has no image placeholder.
         """
-        return _render(self.processor, self._template, self.markup.removed(question), has_image=has_image)
+        return self.interleaved([None, question] if has_image else [question])
+
+    def interleaved(self, parts: Sequence[str | None]) -> str:
+        """The text of a prompt of several parts.
+
+        Args:
+            parts: Texts, as `prompt` takes them, and None at the place of each image.
+        """
+        plain = [None if part is None else self.markup.removed(part) for part in parts]
+        return _render(self.processor, self._template, self.variables, plain)
+
+    def require_pictures(self, count: int) -> None:
+        """Check with small images that a prompt may have `count` images.
+
+        Raises:
+            NapoBenchError: the checkpoint is LLaVA-1.5, its template leaves out an image, or its processor refuses.
+        """
+        if count < 2:
+            return
+        shown = Image.new("RGB", (64, 64))
+        kind = type(self.processor).__name__
+        try:
+            if self.name == OWN:
+                one, several = (self.interleaved([None] * number + [_PROBE]) for number in (1, count))
+                if len(several) > len(one):
+                    self.encode([several], [[shown] * count])
+                    return
+                reason = "its chat template writes one image"
+            else:
+                reason = "it was trained with one image in a prompt"
+        except (ValueError, IndexError, TypeError, RuntimeError) as error:
+            reason = f"{kind}: {first_line(error)}"
+        raise NapoBenchError(
+            f"A question shows {count} images, and the checkpoint takes one image in a prompt: {reason}.",
+            "Leave the benchmark out of --suite, or name a checkpoint that takes several, such as a Qwen2.5-VL.",
+        )
 
     def answer(self, text: str) -> str:
         """The text of an answer after a prompt in training, up to and including the one closing `eos`."""
@@ -194,12 +244,12 @@ class Conversation:
         canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return canvas
 
-    def encode(self, prompts: Sequence[str], images: Sequence[Image.Image] = ()) -> Any:
+    def encode(self, prompts: Sequence[str], images: Sequence[Image.Image | Sequence[Image.Image]] = ()) -> Any:
         """Model inputs of a batch of prompts, padded on the left.
 
         Args:
-            prompts: Texts of `prompt`, all with an image or all without an image.
-            images: The prepared image of each prompt, or nothing.
+            prompts: Texts of `prompt`, or of `interleaved` with the same number of images each.
+            images: The prepared image, or the images, of each prompt; nothing if the prompts have no image.
 
         Returns:
             A BatchFeature: input_ids and attention_mask `[B, T]`, and the processor's pixel inputs.
@@ -207,7 +257,7 @@ class Conversation:
         from transformers import BatchFeature
 
         processor = self.processor
-        asked = [[image] for image in images] or None
+        asked = [[image] if isinstance(image, Image.Image) else list(image) for image in images] or None
         padded = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
         if self.name == OWN:
             begun = self._begins_itself(prompts[0])
@@ -289,15 +339,22 @@ class Conversation:
         return Markup.of(self.processor)
 
 
-def _render(processor: Any, template: str | None, question: str, *, has_image: bool, answer: str | None = None) -> str:
-    content = [{"type": "image"}] if has_image else []
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+def _render(
+    processor: Any,
+    template: str | None,
+    variables: Mapping[str, Any],
+    parts: Sequence[str | None],
+    answer: str | None = None,
+) -> str:
+    content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
+    messages = [{"role": "user", "content": content}]
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     from jinja2 import TemplateError
 
     try:
-        text = processor.apply_chat_template(messages, chat_template=template, add_generation_prompt=answer is None)
+        asks = answer is None
+        text = processor.apply_chat_template(messages, chat_template=template, add_generation_prompt=asks, **variables)
     except (TemplateError, TypeError, ValueError) as error:
         raise NapoBenchError(
             f"The checkpoint's chat template cannot be used: {type(error).__name__}: {error}.",
@@ -306,14 +363,15 @@ def _render(processor: Any, template: str | None, question: str, *, has_image: b
     return str(text)
 
 
-def _own_template(processor: Any) -> str | None:
+def _own_template(processor: Any) -> tuple[str | None, str]:
+    """The checkpoint's template if it is one text, else None; and the text of its default template."""
     template = processor.chat_template or getattr(processor.tokenizer, "chat_template", None)
     if not template:
         raise NapoBenchError(
             "The checkpoint has no chat template, so the form of its prompts is unknown.",
             "Add the chat_template.jinja of its base checkpoint.",
         )
-    return template if isinstance(template, str) else None
+    return (template, template) if isinstance(template, str) else (None, str(template.get("default", "")))
 
 
 def _named(processor: Any, config: Any, name: str | None) -> str:
@@ -332,7 +390,7 @@ def _named(processor: Any, config: Any, name: str | None) -> str:
         )
     if name is not None or of_family == OWN or not processor.chat_template:
         return name or of_family
-    rendered = _render(processor, None, _PROBE, has_image=True, answer=_PROBE).strip()
+    rendered = _render(processor, None, {}, [None, _PROBE], answer=_PROBE).strip()
     turn = f"USER: <image>\n{_PROBE} ASSISTANT: {_PROBE}"
     saved = [known for known, line in SYSTEM_LINES.items() if rendered.startswith(f"{line} {turn}")]
     return saved[0] if saved else of_family if rendered == turn else OWN

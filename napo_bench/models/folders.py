@@ -29,12 +29,13 @@ _FETCHED_WEIGHTS = ("model*.safetensors", soundness.ADAPTER_WEIGHTS)
 _GIVE_ONE = "Give the folder of a checkpoint, or the name of one on the Hugging Face hub."
 
 
-def folder_of(name: str, pickled: bool = False) -> Path:
+def folder_of(name: str, pickled: bool = False, weights: bool = True) -> Path:
     """The local folder of a checkpoint. A checkpoint on the hub is fetched into the hub's cache.
 
     Args:
         name: A local folder or a hub name.
         pickled: Fetch weights that are no safetensors too, if there are no safetensors.
+        weights: Fetch weights.
     """
     if not name.strip():
         raise NapoBenchError("The name of the checkpoint is empty.", _GIVE_ONE)
@@ -49,8 +50,8 @@ def folder_of(name: str, pickled: bool = False) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    wanted: tuple[str, ...] = (*_FILES, *_FETCHED_WEIGHTS)
-    if pickled:
+    wanted: tuple[str, ...] = (*_FILES, *_FETCHED_WEIGHTS) if weights else _FILES
+    if pickled and weights:
         wanted = (*wanted, *BESIDE)
         if not any(path for pattern in _FETCHED_WEIGHTS for path in folder_of(name).glob(pattern)):
             wanted = (*wanted, *PICKLED)

@@ -112,6 +112,8 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
         found.append(f"Word similarity of {model} (published: {prescribed}).")
     if settings.get("generation", {}).get("temperature") == NOT_SENT:
         found.append("The endpoint accepts no temperature and uses its own.")
+    if variables := settings.get("generation", {}).get("chat_template_kwargs"):
+        found.append(f"Chat template with {', '.join(f'{name}={value!r}' for name, value in variables.items())}.")
     if all_benchmarks()[benchmark].in_paper:
         conversation = settings.get("conversation", _PUBLISHED_CONVERSATION)
         if conversation != _PUBLISHED_CONVERSATION:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napo_bench.benchmarks import all_tasks, default_suite
 from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.benchmarks.text import PIPELINES
+from napo_bench.benchmarks.unanswered import sent_field
 from napo_bench.core import files, locks, processes
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.journal import Journal
@@ -25,6 +26,7 @@ from napo_bench.engines.engine import EngineOptions
 from napo_bench.engines.registry import engine_named
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.models.folders import require_no_checkpoint
+from napo_bench.runs import prompts
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import (
     Identity,
@@ -40,11 +42,11 @@ from napo_bench.runs.score import Row, ScoreOptions
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.benchmark import Benchmark
-    from napo_bench.benchmarks.question import BenchmarkData
+    from napo_bench.benchmarks.question import BenchmarkData, Question
     from napo_bench.engines.answer import ModelAnswer
     from napo_bench.engines.engine import Engine
 
-_OF_ENGINES = ("trust_remote_code", "conversation", "api_base_url", "request")
+_OF_ENGINES = ("trust_remote_code", "conversation", "chat_template_kwargs", "api_base_url", "request")
 """Options that are refused if the engine does not take them."""
 
 
@@ -63,6 +65,7 @@ class EvalOptions:
         trust_remote_code: Whether to run code of the checkpoint.
         conversation: Conversation of LLaVA-1.5, "llava_v1" or "vicuna_v1"; None is that of the checkpoint, which is
             "llava_v1" if it does not say.
+        chat_template_kwargs: Values of variables of the checkpoint's own chat template.
         engine: Name of the engine; None is `api` if there is an `api_base_url`, else `hf`.
         api_base_url: URL of an OpenAI-compatible endpoint. The checkpoint is then a model's name, `batch_size` is the
             number of requests in flight, and `dtype` and `device` have no effect.
@@ -80,6 +83,7 @@ class EvalOptions:
     device: str | None = None
     trust_remote_code: bool = False
     conversation: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     engine: str | None = None
     api_base_url: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +104,7 @@ class EvalOptions:
             dtype=evaluation_dtype(self),
             trust_remote_code=self.trust_remote_code,
             conversation=self.conversation,
+            chat_template_kwargs=self.chat_template_kwargs,
             api_base_url=self.api_base_url,
             request=self.request,
             max_refused=self.max_refused,
@@ -161,6 +166,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
     tasks = _read_suite(options, data_dir, tell)
     tell("Loading", 0, 1)
     engine = engine_named(options.engine_name).open(checkpoint, options.for_engine)
+    engine.require_pictures(max(task.most_pictures for task in tasks))
     tell("Loading", 1, 1)
     if is_first:
         if is_new:
@@ -172,7 +178,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         answers = Answering(engine, journal, tell).answer_together(requests)
     if not is_first:
         return None
-    rows = _rows(tasks, answers)
+    rows = _rows(tasks, answers, prompts.first_sent(engine, tasks))
     results, computed = {}, engine.provenance()
     for done, (benchmark, responses) in enumerate(rows.items()):
         tell("Scoring", done, len(rows))
@@ -315,10 +321,25 @@ def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
     data_dir = resolve_data_dir(options.data_dir)
     _check(options)
     tasks = _read_suite(options, data_dir, SILENT)
-    engine_named(options.engine_name).known_by(checkpoint, options.for_engine)
+    engine = engine_named(options.engine_name)
+    engine.known_by(checkpoint, options.for_engine)
+    engine.writer(checkpoint, options.for_engine).require_pictures(max(task.most_pictures for task in tasks))
     reach_judge(options)
     scoring_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _rehearse(tasks, scoring_options, SILENT)
+
+
+def first_prompts(checkpoint: str, options: EvalOptions) -> dict[str, dict[str, Any]]:
+    """Task of the suite -> its first prompt as the model gets it. No weights are loaded, and an endpoint is not asked.
+
+    Raises:
+        NapoBenchError: checkpoint or data is missing or damaged.
+    """
+    _check(options)
+    tasks = _read_suite(options, resolve_data_dir(options.data_dir), SILENT)
+    writer = engine_named(options.engine_name).writer(checkpoint, options.for_engine)
+    writer.require_pictures(max(task.most_pictures for task in tasks))
+    return prompts.shown(writer, tasks)
 
 
 def reach_judge(options: EvalOptions) -> None:
@@ -346,13 +367,24 @@ def _rehearse(tasks: Sequence[TaskQuestions], options: ScoreOptions, tell: Progr
     tell("Checking", len(tasks), len(tasks))
 
 
-def _rows(tasks: Sequence[TaskQuestions], answers: Sequence[ModelAnswer]) -> dict[Benchmark, list[Row]]:
-    """The official response rows of each benchmark, in the benchmark's order."""
+def _rows(
+    tasks: Sequence[TaskQuestions], answers: Sequence[ModelAnswer], sent: Mapping[Question, dict[str, Any]]
+) -> dict[Benchmark, list[Row]]:
+    """The official response rows of each benchmark, in the benchmark's order.
+
+    Args:
+        tasks: The questions.
+        answers: The answer to each question.
+        sent: Question -> the prompt that was sent, for the questions whose row contains the prompt.
+    """
     rows: dict[Benchmark, list[Row]] = {}
     remaining = iter(answers)
     for task in tasks:
         answered = zip(task.questions, itertools.islice(remaining, len(task.questions)), strict=True)
-        responses = [question.response_row(answer.strip()) | answer.beside() for question, answer in answered]
+        responses = [
+            question.response_row(answer.strip()) | answer.beside() | sent_field(sent.get(question))
+            for question, answer in answered
+        ]
         rows.setdefault(task.benchmark, []).extend(responses)
     return rows
 

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 Identity = dict[str, Any]
 """Field -> JSON value."""
 
-RESOLVED = {"suite", "engine", "dtype", "batch_size", "conversation", "pipeline", "spacy_model", "judges", "extractor"}
+RESOLVED = {
+    *("suite", "engine", "dtype", "batch_size", "pipeline", "spacy_model", "judges", "extractor"),
+    *("conversation", "chat_template_kwargs"),
+}
 """Options that the identity contains in another form than the user gives."""
 
 WITHOUT_EFFECT = {"data_dir", "max_refused", "device", "api_base_url", "scoring", "allow_partial", "answers", "source"}
@@ -67,6 +70,7 @@ def evaluation_identity(
         "suite": suite,
         **plain,
         **({"conversation": asked_in} if asked_in else {}),
+        **({"chat_template_kwargs": options.chat_template_kwargs} if options.chat_template_kwargs else {}),
         "dtype": dtype,
         "batch_size": None if dtype in (None, "float32") else options.batch_size,
         "pipeline": scoring.pipeline if reads_words else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from napo_bench.benchmarks.benchmark import Benchmark, Task
@@ -22,12 +23,14 @@ class TaskQuestions:
         data: The benchmark's data, which the questions are from.
         questions: The questions, in the benchmark's order.
         settings: The generation settings, as the run names them.
+        name: Name of the task.
     """
 
     benchmark: Benchmark
     data: BenchmarkData
     questions: Sequence[Question]
     settings: dict[str, Any]
+    name: str
 
     @classmethod
     def read(
@@ -46,21 +49,35 @@ class TaskQuestions:
             NapoBenchError: data is missing or malformed, or an image is missing.
         """
         questions = [question for unit in data.units(task.name)[:limit] for question in unit]
-        read = cls(benchmark, data, questions, task.generation(profile))
+        read = cls(benchmark, data, questions, task.generation(profile), task.name)
         read._require_pictures()
         return read
 
-    def requests(self) -> list[Request]:
-        """The questions as requests to a model."""
+    @property
+    def most_pictures(self) -> int:
+        """The largest number of images of a question."""
+        return max((1 + len(question.further) for question in self.questions), default=0)
+
+    def requests(self, limit: int | None = None) -> list[Request]:
+        """The first questions as requests to a model; None is all questions.
+
+        Raises:
+            NapoBenchError: a question marks the places of another number of images than it has.
+        """
         generation = Generation.of(self.settings)
         return [
-            Request(question.prompt, Picture((question.file, question.place), question.open_picture), generation)
-            for question in self.questions
+            Request(
+                question.prompt,
+                Picture((question.file, question.place), question.open_picture),
+                generation,
+                tuple(Picture((file, ""), partial(question.open_further, file)) for file in question.further),
+            )
+            for question in self.questions[:limit]
         ]
 
     def _require_pictures(self) -> None:
         self.data.require_inside(self.questions)
-        wanted = {question.file: None for question in self.questions}
+        wanted = {file: None for question in self.questions for file in question.files}
         missing = [path for path in wanted if not is_whole(path)]
         if missing:
             name = self.benchmark.name

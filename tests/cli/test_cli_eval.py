@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from misbehaving_server import MisbehavingServer, answer
 from safetensors.torch import load_file, save_file
 from synthetic_runs import invoke
 from tiny_llava import make_checkpoint, make_data
@@ -190,6 +191,96 @@ def test_the_conversation_of_a_llava_15_is_in_the_run_and_in_its_identity(
     code, _, err = command(*arguments, "--conversation", "vicuna_v1", "--api-base-url", "http://127.0.0.1:9/v1")
     assert code == 2
     assert "The engine api takes no --conversation." in err
+
+
+@pytest.fixture(scope="module")
+def thinker(folder: Path) -> Path:
+    """A checkpoint with a chat template of its own, which can switch thoughts off."""
+    thinker = Path(shutil.copytree(folder / "tiny-llava", folder / "thinker"))
+    (thinker / "chat_template.jinja").write_text(
+        "{% for message in messages %}user: {% for part in message['content'] %}"
+        "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}</s>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% if enable_thinking is false %} [no thoughts]{% endif %}{% endif %}"
+    )
+    return thinker
+
+
+def test_values_of_the_chat_template_are_in_the_prompt_the_run_and_its_identity(
+    command, folder: Path, tmp_path: Path, thinker: Path
+) -> None:
+    arguments = ["--ckpt", str(thinker), "--data-dir", str(folder / "data"), "--suite", "mmhal,vlind", "--out", "run"]
+    off = ["--chat-template-kwargs", "enable_thinking=false"]
+    code, _, err = command(*arguments, *off)
+    assert code == 0, err
+    run = RunResult.load(tmp_path / "run")
+    assert run.provenance.identity["chat_template_kwargs"] == {"enable_thinking": False}
+    for result in run.benchmarks.values():
+        assert result.settings["generation"]["chat_template_kwargs"] == {"enable_thinking": False}
+    prompts = [sample.get("sent", {}).get("prompt", "") for sample in run.benchmarks["mmhal"].samples]
+    assert [prompt.endswith("[no thoughts]") for prompt in prompts] == [True, True, False, False]
+    first, *further = run.benchmarks["vlind"].samples
+    assert ["sent" in response for response in first["responses"]][:3] == [True, True, False]
+    assert not any("sent" in response for sample in further for response in sample["responses"])
+    sent = first["responses"][0]["sent"]
+    assert first["responses"][0]["prompt"] in sent["prompt"]
+    assert max(count for _, count in (run for run in sent["ids"] if isinstance(run, list))) == 16
+    assert "sent" not in json.loads((tmp_path / "run/responses/vlind.jsonl").read_text().splitlines()[2])
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "chat_template_kwargs was" in " ".join(err.split())
+    assert command(*arguments[:-2], "--out", "plain")[0] == 0
+    assert "chat_template_kwargs" not in RunResult.load(tmp_path / "plain").provenance.identity
+
+
+def test_the_first_prompts_are_shown_without_weights_and_without_a_run(
+    command, folder: Path, tmp_path: Path, thinker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = Path(shutil.copytree(thinker, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")))
+    arguments = ["--data-dir", str(folder / "data"), "--suite", "vlind,mmhal", "--show-prompt"]
+    code, out, err = command("--ckpt", str(bare), *arguments, "--chat-template-kwargs", "enable_thinking=false")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "vlind" and "mmhal" in lines
+    assert lines[1].startswith("prompt: user: <image>Statement: ") and "assistant: [no thoughts]" in out
+    assert sum(line.startswith("ids: [") and ", 16]" in line for line in lines) == 2
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("NAPO_BENCH_API_KEY", "sk-of-the-test")
+    code, out, err = command("--ckpt", "served", "--api-base-url", "http://127.0.0.1:9/v1", *arguments)
+    assert code == 0, err
+    messages = json.loads(out.splitlines()[1].removeprefix("messages: "))
+    assert [part["type"] for part in messages[0]["content"]] == ["image_url", "text"]
+    assert messages[0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,... (SHA-256")
+    assert "sk-of-the-test" not in out
+
+
+def test_an_endpoint_gets_the_values_of_the_chat_template(command, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("NAPO_BENCH_API_KEY", "sk-of-the-test")
+    arguments = ["--ckpt", "served", "--data-dir", str(folder / "data"), "--suite", "mmhal"]
+    off = ["--chat-template-kwargs", "enable_thinking=false"]
+    with MisbehavingServer(lambda request: answer("A dog.")) as server:
+        code, _, err = command(*arguments, "--api-base-url", server.url, *off, "--out", "run")
+        assert code == 0, err
+        assert all(one.body["chat_template_kwargs"] == {"enable_thinking": False} for one in server.requests)
+        twice = ["--request", "chat_template_kwargs={}"]
+        code, _, err = command(*arguments, "--api-base-url", server.url, *off, *twice, "--out", "twice")
+    assert code == 2
+    assert "--request and --chat-template-kwargs both set the field" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("enable_thinking", "--chat-template-kwargs is 'enable_thinking'; key=value is expected."),
+        ("thinking=false", "of the checkpoint's chat template: there is no variable 'thinking'."),
+    ],
+)
+def test_a_value_for_the_chat_template_that_cannot_be_used_is_refused(
+    command, folder: Path, thinker: Path, given: str, message: str
+) -> None:
+    arguments = ["--ckpt", str(thinker), "--data-dir", str(folder / "data"), "--suite", "mmhal"]
+    code, _, err = command(*arguments, "--chat-template-kwargs", given)
+    assert code == 2
+    assert message in " ".join(err.split())
 
 
 def test_every_command_has_the_same_default_batch_size() -> None:

@@ -144,8 +144,6 @@ def test_rows_without_a_token_are_never_an_answer(world: World) -> None:
 @pytest.fixture(scope="module")
 def lora(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
     """A LoRA folder as LLaVA's train.py writes it, on a language model without a projector; and the merged twin."""
-    from peft import LoraConfig, get_peft_model
-
     folder = tmp_path_factory.mktemp("lora")
     base = world.bare(folder / "vicuna")
     plain = {name: one for name, one in world.weights.items() if "mm_projector" not in name}
@@ -153,29 +151,8 @@ def lora(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     said = json.loads((base / "config.json").read_text())
     said = {name: value for name, value in said.items() if not name.startswith(("mm_", "image_"))}
     (base / "config.json").write_text(json.dumps(said | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
-    merged = layout.twin(world.pieces)
-    layers = r"model\.language_model\..*\.(q_proj|v_proj|down_proj)|.*vision_tower.*\.q_proj"
-    torch.manual_seed(3)
-    adapted = get_peft_model(merged, LoraConfig(r=2, lora_alpha=8, target_modules=layers, init_lora_weights=False))
-    prefix = "base_model.model."
-    written = {}
-    for name, weight in adapted.state_dict().items():
-        if "lora_" in name:
-            name = name.replace(".default", "").replace("model.language_model.", "model.", 1)
-            name = name.replace("model.vision_tower.", "model.vision_tower.vision_tower.vision_model.", 1)
-            written[name] = weight.clone()
-    merged = adapted.merge_and_unload()
-    with torch.no_grad():
-        merged.model.multi_modal_projector.linear_1.weight.mul_(2)
-    trained = {name: one for name, one in layout.language_weights(merged, world.pieces).items() if "mm_proj" in name}
     out = folder / "lora"
-    out.mkdir()
-    save_file(written, out / "adapter_model.safetensors")
-    torch.save({f"{prefix}{name}": one for name, one in trained.items()}, out / "non_lora_trainables.bin")
-    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 8, "task_type": "CAUSAL_LM", "bias": "none"}
-    settings |= {"target_modules": ["q_proj", "v_proj", "down_proj"], "base_model_name_or_path": str(base)}
-    (out / "adapter_config.json").write_text(json.dumps(settings))
-    layout.write_settings(out, world.tower, world.pieces)
+    merged = layout.write_lora(out, str(base), world.tower, world.pieces)
     return out, merged
 
 

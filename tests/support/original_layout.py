@@ -154,3 +154,38 @@ def write_shards(folder: Path, weights: dict[str, torch.Tensor], shards: int = 2
         torch.save(part, folder / name)
         placed |= dict.fromkeys(part, name)
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+
+
+def write_lora(
+    folder: Path, base: str, tower: Path, pieces: int, *, pickled: bool = False, seed: int = 3
+) -> transformers.LlavaForConditionalGeneration:
+    """Write a LoRA folder as LLaVA's train.py does, with a trained projector beside the adapter; return the merged
+    twin.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    folder.mkdir(parents=True)
+    merged = twin(pieces)
+    layers = r"model\.language_model\..*\.(q_proj|v_proj|down_proj)|.*vision_tower.*\.q_proj"
+    torch.manual_seed(seed)
+    adapted = get_peft_model(merged, LoraConfig(r=2, lora_alpha=8, target_modules=layers, init_lora_weights=False))
+    written = {}
+    for name, weight in adapted.state_dict().items():
+        if "lora_" in name:
+            name = name.replace(".default", "").replace("model.language_model.", "model.", 1)
+            name = name.replace("model.vision_tower.", "model.vision_tower.vision_tower.vision_model.", 1)
+            written[name] = weight.clone()
+    merged = adapted.merge_and_unload()
+    with torch.no_grad():
+        merged.model.multi_modal_projector.linear_1.weight.mul_(2)
+    trained = {name: one for name, one in language_weights(merged, pieces).items() if "mm_proj" in name}
+    if pickled:
+        torch.save(written, folder / "adapter_model.bin")
+    else:
+        save_file(written, folder / "adapter_model.safetensors")
+    torch.save({f"base_model.model.{name}": one for name, one in trained.items()}, folder / "non_lora_trainables.bin")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 8, "task_type": "CAUSAL_LM", "bias": "none"}
+    settings |= {"target_modules": ["q_proj", "v_proj", "down_proj"], "base_model_name_or_path": base}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    write_settings(folder, tower, pieces)
+    return merged

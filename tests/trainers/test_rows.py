@@ -47,6 +47,13 @@ def test_rows_without_ids_are_named_by_position_and_pictures_may_be_paths(tmp_pa
     assert rows[0, True].image.size == (12, 10)
 
 
+def test_rows_with_several_images_are_refused_by_name(tmp_path):
+    source = [row | {"image": [row["image"], row["image"]]} for row in tiny_rows(2)]
+    path = write_rows(tmp_path / "rows.parquet", source)
+    with pytest.raises(NapoBenchError, match=r"the column image is list<.*>; one image a row is expected\."):
+        open_rows(path, ("rejected",), tmp_path / "cache")
+
+
 def test_hugging_face_image_columns_are_read(tmp_path):
     import datasets
 

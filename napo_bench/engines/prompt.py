@@ -1,0 +1,85 @@
+"""What a model is asked: a prompt, and what writes prompts for a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.images import PLACE
+from napo_bench.engines.request import Generation
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt for an engine.
+
+    Attributes:
+        text: Text that the model reads.
+        image: Image that the model sees, the first if there are several; None if there is no image.
+        digest: Digest of the images; "" if there is no image.
+        generation: Settings of the generation.
+        key: Key of the answer in the journal: a hash, in hex, of everything that the answer depends on.
+        further: The images after the first, in the order of the text.
+    """
+
+    text: str
+    image: Image.Image | None
+    digest: str
+    generation: Generation
+    key: str = ""
+    further: tuple[Image.Image, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """Seed of the draws of a sampled answer."""
+        return int(self.key[:15], 16)
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """All images of the prompt, in the order of the text."""
+        return [] if self.image is None else [self.image, *self.further]
+
+
+class PromptWriter(Protocol):
+    """Writes the prompts of a model: a text and images. An engine is a writer that also answers."""
+
+    def text(self, question: str, has_image: bool) -> str:
+        """The text that the model reads for a question."""
+        return question
+
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """The image that the model sees."""
+        return image
+
+    def digest(self, image: Image.Image) -> str:
+        """Digest of an image of `prepare`."""
+        return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+
+    def interleaved(self, parts: Sequence[str | None]) -> str:
+        """The text that the model reads for a question about several images; by default with PLACE for each image.
+
+        Args:
+            parts: Texts, and None at the place of each image.
+        """
+        return "".join(PLACE if part is None else part for part in parts)
+
+    def require_pictures(self, count: int) -> None:
+        """Check before weights are loaded that a prompt may have `count` images.
+
+        Raises:
+            NapoBenchError: the model takes fewer. By default a model takes one.
+        """
+        if count > 1:
+            raise NapoBenchError(
+                f"A question shows {count} images; {type(self).__name__} takes one image in a prompt.",
+                "Leave the benchmark out of --suite, or name a model that takes several.",
+            )
+
+    def sent(self, prompt: Prompt) -> dict[str, Any]:
+        """The prompt as the model gets it, in JSON, so that a reader can check it: by default its text."""
+        return {"prompt": prompt.text}

@@ -115,21 +115,38 @@ def map_(
         raise NapoBenchError(f"--precision is {precision:g}; a number above 0 is expected.")
     collected, mapped = _collect(benchmark, runs, ratings or [])
     named = named_results(collected, mapped)
+    folders = [] if out is None else _folders(out, [one.name for one in named])
     with console.err.status("Resampling ..."):
         found = map_ratings(collected, named, first, second, precision)
     _print_map(collected, found)
     if out is not None:
         files.write_json(out / "map.json", {"benchmark": collected.benchmark, **found.to_json()})
-        for number, one in enumerate(named):
+        for number, (one, folder) in enumerate(zip(named, folders, strict=True)):
             result = mapped_result(found, number, collected, one.result)
             provenance = replace(one.run.provenance, command=given_command())
-            RunResult({collected.benchmark: result}, provenance).save(out / _folder(one.name) / "run.json")
+            RunResult({collected.benchmark: result}, provenance).save(folder / "run.json")
         console.err.print(f"Written: {escape(str(out))}", highlight=False)
 
 
-def _folder(name: str) -> str:
-    """The folder of a mapped run: its name, which may be a path or any text of the user."""
-    return name.replace("/", "-").strip(". ") or "run"
+def _folders(out: Path, names: list[str]) -> list[Path]:
+    """The folder of each mapped run: its name, which may be a path or any text of the user.
+
+    Raises:
+        NapoBenchError: two runs would have one folder, or a folder has a run that is not mapped.
+    """
+    from napo_bench.core.errors import NapoBenchError
+    from napo_bench.runs.result import RunResult
+
+    folders = [out / (name.replace("/", "-").strip(". ") or "run") for name in names]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise NapoBenchError(f"Two mapped runs would be written into {folder}.", "Give each run a name: NAME=PATH")
+        if not (folder / "run.json").exists():
+            continue
+        there = RunResult.load(folder, samples=False)
+        if not all(result.mapped_from for result in there.benchmarks.values()):
+            raise NapoBenchError(f"{folder} has a run of its own, which is kept.", "Give another folder as --out.")
+    return folders
 
 
 def _collect(benchmark: str | None, runs: list[str], ratings: list[str]) -> tuple[Ratings, list[tuple[str, RunResult]]]:

@@ -74,13 +74,26 @@ class MapSums:
 
         return mapped
 
+    def fitted(self, pairs: Sequence[Item]) -> dict[str, float]:
+        """The sums of all pairs."""
+        return stats.by_cluster([self.of_pair(item) for item in pairs], [0] * len(pairs))[0]
+
+    def expected(self, count: str, own: Counts, fitted: stats.Sums) -> float:
+        """The mapped mean of a count for an answer with these counts of the first rater."""
+        how = self.rated.predicted[count]
+        if isinstance(how, Line):
+            level, slope = line(count, fitted)
+            return float(level + slope * own[how.by])
+        levels = _levels(count, fitted)
+        return float(steps(how, count, levels, fitted)[levels.index(how.level(own))])
+
     def _total(self, count: str, sums: stats.Sums) -> Any:
         """The mapped sum of a count over the run's answers."""
         how = self.rated.predicted[count]
         if isinstance(how, Line):
             level, slope = line(count, sums)
             return np.maximum(level * sums[self.rated.fixed[0]] + slope * sums[how.by], 0.0)
-        levels = sorted({int(level) for name in sums if (level := _level_of(name, count))})
+        levels = _levels(count, sums)
         used = _stack(sums, [_key(count, "run", level) for level in levels])
         return (used * steps(how, count, levels, sums)).sum(axis=-1)
 
@@ -124,10 +137,10 @@ def _key(count: str, kind: str, level: int | None = None) -> str:
     return f"{count}|{kind}" + ("" if level is None else f"|{level}")
 
 
-def _level_of(name: str, count: str) -> str:
-    """The level of a sum of this count; "" for other sums."""
-    owner, _, rest = name.partition("|")
-    return rest.partition("|")[2] if owner == count else ""
+def _levels(count: str, sums: stats.Sums) -> list[int]:
+    """The levels in the sums of this count."""
+    parts = [name.split("|") for name in sums]
+    return sorted({int(part[2]) for part in parts if part[0] == count and len(part) == 3})
 
 
 def _stack(sums: stats.Sums, names: Sequence[str]) -> Any:

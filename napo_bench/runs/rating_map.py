@@ -10,20 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.benchmark import Metric
 from napo_bench.benchmarks.rated import Steps
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
 from napo_bench.core import stats
 from napo_bench.runs.enough_ratings import require_levels, require_pairs, require_precision, require_raters
+from napo_bench.runs.map_checks import of_models, of_run
 from napo_bench.runs.map_sums import MapSums, histogram, mean_count, steps
 from napo_bench.runs.ratings import Item, NamedResult, Ratings
-
-_SHIFT = 0.05
-_DRAWS = 2000
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -215,7 +210,7 @@ def _metrics(
 
 def _levels(sums: MapSums, pairs: Sequence[Item]) -> list[Level]:
     """The map as a table, by the levels of the first count with levels. A line is shown by the means of its pairs."""
-    total = _total([sums.of_pair(item) for item in pairs])
+    total = sums.fitted(pairs)
     shown = next(how for how in sums.rated.predicted.values() if isinstance(how, Steps))
     have = histogram(shown, sums.first, pairs)
     levels = list(have)
@@ -246,39 +241,10 @@ def _notes(
         f"95% intervals that contain the map's uncertainty: {intervals}. The map assumes that answers with equal "
         f"ratings of {sums.first} get equal ratings of {sums.second} on average, whichever model wrote them"
     ]
-    p_value, mine, theirs = _shift(sums, pairs, own)
-    if p_value < _SHIFT:
-        shown = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-        notes.append(
-            f"the ratings of {sums.first} are distributed differently in this run (mean {mine:.2f}) and in the answers "
-            f"that both rated (mean {theirs:.2f}, {shown}), so the map may not hold: let {sums.second} rate answers of "
-            "this run"
-        )
+    notes += [*of_run(sums, pairs, own), *of_models(sums, pairs)]
     if without:
         notes.append(f"{without} answer{'s' * (without > 1)} without a rating of {sums.first} left out")
     return notes
-
-
-def _shift(sums: MapSums, pairs: Sequence[Item], own: Sequence[Item]) -> tuple[float, float, float]:
-    """P-value of equal distributions of the first rater's ratings in the run and in the pairs, by tables drawn with the
-    same margins; and both means.
-    """
-    how = Steps(sums.rated.rating)
-    counts = [histogram(how, sums.first, items) for items in (own, pairs)]
-    levels = np.array(sorted({level for one in counts for level in one}))
-    mine, theirs = (np.array([one.get(int(level), 0.0) for level in levels]) for one in counts)
-    both = np.rint(mine).astype(int) + np.rint(theirs).astype(int)
-    size = int(np.rint(mine).sum())
-    expected, rest = both * size / both.sum(), both * (both.sum() - size) / both.sum()
-
-    def distance(part: Any) -> Any:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.nansum((part - expected) ** 2 * (1 / expected + 1 / rest), axis=-1)
-
-    drawn = np.random.default_rng(0).multivariate_hypergeometric(both, size, size=_DRAWS)
-    extreme = int(np.count_nonzero(distance(drawn) >= distance(np.rint(mine)) * (1 - _ROUNDING)))
-    means = [float(levels @ part / part.sum()) for part in (mine, theirs)]
-    return (extreme + 1) / (_DRAWS + 1), means[0], means[1]
 
 
 def _total(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

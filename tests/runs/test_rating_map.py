@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from rated_runs import halbench_run, mmhal_run
+from simulate_maps import BETTER, LEVELS, OLD, Study, rate, trial
 from sklearn.isotonic import IsotonicRegression
 from synthetic_runs import invoke
 
@@ -16,21 +17,6 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.rating_map import map_ratings, mapped_result
 from napo_bench.runs.ratings import collect, named_results
 from napo_bench.runs.result import RunResult
-
-LEVELS = np.arange(7)
-OLD = np.array([0.12, 0.25, 0.13, 0.18, 0.17, 0.05, 0.10])
-"""Share of each rating by A in the answers that both rated."""
-BETTER = np.array([0.06, 0.14, 0.12, 0.22, 0.22, 0.08, 0.16])
-"""Share of each rating by A in the answers of another model."""
-KNOWN = np.exp(-0.5 * ((LEVELS - 0.7 * LEVELS[:, None] - 0.2) / 1.1) ** 2)
-KNOWN /= KNOWN.sum(axis=1, keepdims=True)
-"""Probability of B's rating (column) given A's (row)."""
-
-
-def rate(shares, n, rng):
-    """Ratings of A with these shares, and B's ratings by the known map."""
-    first = rng.choice(7, n, p=shares)
-    return first, (KNOWN.cumsum(axis=1)[first] < rng.random((n, 1))).sum(axis=1)
 
 
 def fit(first, second, own, precision=9.0):
@@ -81,25 +67,12 @@ def few_resamples(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("pairs", "answers"), [(120, 96), (150, 300)])
-def test_the_interval_covers_the_score_that_b_would_give_and_the_answers_alone_do_not(few_resamples, pairs, answers):
-    true = (BETTER @ KNOWN @ LEVELS, BETTER @ KNOWN[:, :3].sum(axis=1))
-    together, alone, trials = [], [], 0
-    for trial in range(40):
-        rng = np.random.default_rng([pairs, trial])
-        first, second = rate(OLD, pairs, rng)
-        try:
-            found, _ = fit(first, second, rate(BETTER, answers, rng)[0])
-        except NapoBenchError as error:
-            assert "too little about answers of some levels" in error.message
-            continue
-        trials += 1
-        for one, value in zip(found.runs[0].metrics, true, strict=True):
-            together.append(one.ci95[0] <= value <= one.ci95[1])
-            alone.append(one.of_answers[0] <= value <= one.of_answers[1])
-    assert trials > 35
-    assert np.mean(together) >= 0.9
-    assert np.mean(alone) < 0.86
+@pytest.mark.parametrize("study", [Study(120, 96, BETTER), Study(150, 300, BETTER, a_picture=3)])
+def test_the_interval_covers_the_score_that_b_would_give_and_the_answers_alone_do_not(few_resamples, study):
+    trials = [result for number in range(50) if (result := trial(study, [study.pairs, number])) is not None]
+    assert len(trials) > 45
+    assert np.mean([result[name] for result in trials for name in ("score", "hal_rate")]) >= 0.9
+    assert np.mean([result[f"{name} of answers"] for result in trials for name in ("score", "hal_rate")]) < 0.86
 
 
 def caption(rate_of_hallucination, n, rng):
@@ -133,8 +106,8 @@ def test_a_line_maps_the_counts_of_extractors():
 
 def test_the_interval_of_extractors_covers(few_resamples):
     covered = []
-    for trial in range(30):
-        rng = np.random.default_rng([3, trial])
+    for number in range(30):
+        rng = np.random.default_rng([3, number])
         a, b = caption(0.9, 200, rng)
         own, _ = caption(0.6, 200, rng)
         runs = [
@@ -166,6 +139,24 @@ def test_answers_with_another_distribution_of_ratings_are_warned_of():
     assert warned[0] == []
     (note,) = warned[1]
     assert re.search(rf"mean {means[0]:.2f}\).*mean {means[1]:.2f}, p < 0\.001", note)
+
+
+@pytest.mark.parametrize("likes", [0.0, 0.8])
+def test_a_map_that_differs_between_the_models_of_the_pairs_is_told(likes):
+    rng = np.random.default_rng(3)
+    runs = []
+    for model in ("one", "two"):
+        first, second = rate(OLD, 150, rng)
+        liked = np.minimum(second + (rng.random(150) < likes), 6) if model == "two" else second
+        runs += [(f"{model}-a", mmhal_run(first, "A", model)), (f"{model}-b", mmhal_run(liked, "B", model))]
+    runs.append(("run", mmhal_run(rate(OLD, 96, rng)[0], "A", "m")))
+    ratings = collect("mmhal", runs)
+    found = map_ratings(ratings, named_results(ratings, runs[-1:]), "A", "B")
+    told = [note for note in found.runs[0].notes if "the map differs between models" in note]
+    assert len(told) == (2 if likes else 0)
+    if likes:
+        assert "B rates the answers of one-a, one-b lower than the map says, by 0." in told[0]
+        assert "B rates the answers of two-a, two-b higher than the map says, by 0." in told[1]
 
 
 def test_ratings_that_are_repeated_count_once():
@@ -270,6 +261,17 @@ def test_the_command_writes_mapped_runs_that_report_and_gate_mark(mapped, monkey
     ):
         code, _, panel = invoke(command, monkeypatch, capsys)
         assert code == 2 and "mapped from judge-a" in " ".join(panel.split()), command
+
+
+def test_a_run_is_never_replaced_by_its_mapped_numbers(mapped, monkeypatch, capsys):
+    ask = ["judge", "map", "--from", "judge-a", "--to", "judge-b", "--ratings", mapped / "a", "--ratings", mapped / "b"]
+    before = (mapped / "mine" / "run.json").read_bytes()
+    code, _, panel = invoke([*ask, mapped / "mine", "--out", mapped], monkeypatch, capsys)
+    assert code == 2 and "has a run of its own" in " ".join(panel.split())
+    assert (mapped / "mine" / "run.json").read_bytes() == before
+    runs = [f"x/y={mapped / 'mine'}", f"x-y={mapped / 'a'}"]
+    code, _, panel = invoke([*ask, *runs, "--out", mapped / "two"], monkeypatch, capsys)
+    assert code == 2 and "Two mapped runs would be written" in " ".join(panel.split())
 
 
 def gate(mapped, limits, monkeypatch, capsys):

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from napo_bench.models.conversation import Conversation
-from napo_bench.trainers.forward.logps import PreferenceBatch
+from napo_bench.trainers.forward.batch import PreferenceBatch
 from napo_bench.trainers.rows import PreferenceRow
 
 _CROP_SCALE = (0.01, 0.2)
 _CROP_RATIO = (3 / 4, 4 / 3)
+_OF_TEXT = ("input_ids", "attention_mask", "labels")
 
 
 @dataclass
@@ -55,6 +56,7 @@ class TrainingBatch:
             response_ids=self.prompts.response_ids.to(device),
             response_mask=self.prompts.response_mask.to(device),
             images={name: value.to(device) for name, value in self.prompts.images.items()},
+            of_tokens={name: value.to(device) for name, value in self.prompts.of_tokens.items()},
         )
         return replace(
             self,
@@ -94,6 +96,9 @@ class Collator:
         processor = self.conversation.processor
         encoded = self.conversation.encode(prompts, pictures)
         input_ids, attention_mask = encoded["input_ids"], encoded["attention_mask"]
+        others = {name: value for name, value in encoded.items() if name not in _OF_TEXT}
+        of_images = processor.image_processor.model_input_names
+        of_tokens = [name for name in others if name not in of_images and others[name].shape[:2] == input_ids.shape]
         response_ids, response_mask = _pad(prompt_answers)
         positions = [row.position for row in rows]
         stored = [torch.from_numpy(table[positions]) for table in self.reference or ()]
@@ -108,7 +113,8 @@ class Collator:
                 attention_mask,
                 response_ids,
                 response_mask,
-                {name: encoded[name] for name in processor.image_processor.model_input_names if name in encoded},
+                images={name: _float32(value) for name, value in others.items() if name not in of_tokens},
+                of_tokens={name: others[name] for name in of_tokens},
             ),
             present=torch.tensor([[float(row.counted and bool(text)) for text in row.responses[1:]] for row in rows]),
             reference_sum=stored[0] if stored else torch.empty(0),
@@ -176,6 +182,10 @@ def random_crop(picture: Image.Image, seed: str) -> Image.Image:
         torch.manual_seed(number)
         top, left, height, width = RandomResizedCrop.get_params(picture, list(_CROP_SCALE), list(_CROP_RATIO))
     return picture.resize(picture.size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+
+
+def _float32(values: Tensor) -> Tensor:
+    return values.float() if values.is_floating_point() else values
 
 
 def _pad(answers: Sequence[Sequence[Sequence[int]]]) -> tuple[Tensor, Tensor]:

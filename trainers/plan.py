@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from napo_bench.trainers.batches import Collator
-from napo_bench.trainers.forward.logps import LOGITS_AT_A_TIME, prepare
+from napo_bench.trainers.forward.logps import LOGITS_AT_A_TIME, obstacle_to_sharing, prepare
 from napo_bench.trainers.means import spans_forwards
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.reference import Examiner
@@ -28,6 +28,8 @@ class Plan:
     Attributes:
         sampled: Number of rows that were encoded.
         unfit: Reason -> number of sampled rows that cannot be trained on.
+        own_prompts: Why each response of a row is computed with its own copy of the prompt; None if the responses share
+            one prompt.
         tokens: Name -> tokens of each sampled row: "image and prompt", each response, and "one forward" of the row.
         steps: Number of optimizer steps.
         parameters: Number of parameters of the model.
@@ -40,6 +42,7 @@ class Plan:
 
     sampled: int
     unfit: dict[str, int]
+    own_prompts: str | None
     tokens: dict[str, NDArray[np.int64]]
     steps: int
     parameters: int
@@ -74,23 +77,25 @@ def make_plan(recipe: Recipe, inputs: Inputs, processes: int) -> Plan:
     response = np.array(responses, dtype=np.int64).reshape(len(prompts), len(rows.responses))
     tokens = {"image and prompt": prompt}
     tokens |= {name: response[:, column] for column, name in enumerate(rows.responses)}
-    copies = 1 if recipe.shared_prefix else len(rows.responses)
+    sizes = _sizes(inputs.config, recipe)
+    copies = len(rows.responses) if sizes.own_prompts else 1
     tokens["one forward"] = prompt * copies + response.sum(1)
     if recipe.crop_seed is not None:
         tokens["one forward"] = tokens["one forward"] + prompt + response[:, 0]
-    return _estimate(recipe, inputs, processes, len(drawn), unfit, tokens)
+    return _estimate(recipe, inputs, processes, sizes, len(drawn), unfit, tokens)
 
 
 def _estimate(
     recipe: Recipe,
     inputs: Inputs,
     processes: int,
+    sizes: _Sizes,
     sampled: int,
     unfit: dict[str, int],
     tokens: dict[str, NDArray[np.int64]],
 ) -> Plan:
     text = inputs.config.get_text_config()
-    parameters, tower, trained = _parameters(inputs.config, recipe)
+    parameters, trained = sizes.parameters, sizes.trained
     frozen = parameters if recipe.lora_r else parameters - trained
     state = frozen * stored_dtype(recipe).itemsize + trained * 16
     if recipe.precision == "bf16" and not recipe.lora_r:
@@ -110,19 +115,29 @@ def _estimate(
     return Plan(
         sampled=sampled,
         unfit=unfit,
+        own_prompts=sizes.own_prompts,
         tokens=tokens,
         steps=int(np.ceil(recipe.epochs * -(-forwards // recipe.gradient_accumulation))),
         parameters=parameters,
         trained=trained,
         state_gb=state / 1e9,
         activation_gb=activations / 1e9,
-        flops=rows * row_tokens * (parameters - tower) * (2 + passes * recipe.epochs),
+        flops=rows * row_tokens * (parameters - sizes.tower) * (2 + passes * recipe.epochs),
         flops_per_second=_matrix_speed(recipe) * _USED_SPEED,
     )
 
 
-def _parameters(config: Any, recipe: Recipe) -> tuple[int, int, int]:
-    """Parameters of the model, of its vision tower, and those that train."""
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of parameters: of the model, of its vision tower, and those that train; `own_prompts` of `Plan`."""
+
+    parameters: int
+    tower: int
+    trained: int
+    own_prompts: str | None
+
+
+def _sizes(config: Any, recipe: Recipe) -> _Sizes:
     from transformers import AutoModelForImageTextToText
 
     from_config: Any = AutoModelForImageTextToText.from_config
@@ -131,8 +146,9 @@ def _parameters(config: Any, recipe: Recipe) -> tuple[int, int, int]:
         parameters = sum(p.numel() for p in model.parameters())
         tower = sum(p.numel() for p in model.get_encoder(modality="image").parameters())
         prepare(model, train_vision_tower=recipe.train_vision_tower)
+        obstacle = obstacle_to_sharing(model) if recipe.shared_prefix else "shared_prefix is false"
         model = with_adapters(model, recipe)
-    return parameters, tower, sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return _Sizes(parameters, tower, sum(p.numel() for p in model.parameters() if p.requires_grad), obstacle)
 
 
 def _matrix_speed(recipe: Recipe, size: int = 1024, seconds: float = 0.3) -> float:

@@ -135,6 +135,9 @@ def _print_plan(recipe: Recipe, plan: Plan, report: RowReport, processes: int) -
     for name, fact in {
         "rows": f"{report.used:,} of {report.total:,}",
         "of the sample": ", ".join(f"{count} {reason}" for reason, count in plan.unfit.items()) or "all fit",
+        "prompts": f"one for each response: {plan.own_prompts}"
+        if plan.own_prompts
+        else "one for all responses of a row",
         "steps": f"{plan.steps:,} of {recipe.per_device_batch_size * recipe.gradient_accumulation * processes} rows, "
         f"on {processes} process{'es' if processes > 1 else ''}",
         "parameters": f"{plan.parameters:,}; {plan.trained:,} train{' (adapters)' if recipe.lora_r else ''}",

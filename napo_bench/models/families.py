@@ -15,7 +15,14 @@ class Family:
         positions: How the model numbers the tokens of a prompt with an image. "plain": by their place in the sequence.
             "multimodal_rope": the model's `get_rope_index` gives them from the image's grid. None: unknown, so the
             responses of a preference row do not share their prefix.
-        token_types: Name of the model's argument that tells image tokens (1) from text (0); None if it has none.
+        apart: Why the responses of a preference row do not share their prefix, as the end of a sentence about the
+            family; None if they do.
+        untrained: Why the family cannot be trained here, as a sentence; None if it can.
+        answer_type: Type of a response token in what the processor says about each token (`token_type_ids`); None if
+            it is the type of the prompt's last token.
+        logits: Field of the text model's configuration by which the model changes logits after its head.
+            "final_logit_softcapping": c * tanh(logits / c). "logits_scaling": logits / s. None: no change.
+        joins_images: For a vision tower: it returns the features of all images as one sequence.
         conversation: "own": the chat template of the checkpoint, and images as its processor treats them. "llava_v1":
             that conversation of LLaVA-1.5, its tokens and square images, unless the user or the template names another
             conversation.
@@ -28,7 +35,11 @@ class Family:
     """
 
     positions: Literal["plain", "multimodal_rope"] | None = None
-    token_types: str | None = None
+    apart: str | None = None
+    untrained: str | None = None
+    answer_type: int | None = None
+    logits: Literal["final_logit_softcapping", "logits_scaling"] | None = None
+    joins_images: bool = False
     conversation: Literal["own", "llava_v1"] = "own"
     processor: Mapping[str, Any] = field(default_factory=dict)
     counts_features: bool = False
@@ -40,12 +51,52 @@ FAMILIES: dict[str, Family] = {
     # torchvision resizes an image with other last bits than PIL, which LLaVA's reference implementation uses.
     "llava": Family(positions="plain", conversation="llava_v1", processor={"backend": "pil"}, counts_features=True),
     "llava_next": Family(positions="plain"),
+    "llava_next_video": Family(positions="plain"),
     "llava_onevision": Family(positions="plain"),
+    "video_llava": Family(positions="plain"),
     "internvl": Family(positions="plain"),
-    "qwen2_vl": Family(positions="multimodal_rope", token_types="mm_token_type_ids"),
-    "qwen2_5_vl": Family(positions="multimodal_rope", token_types="mm_token_type_ids"),
-    "gemma3": Family(token_types="token_type_ids"),
-    "llama4": Family(reads_of_text=("image_outputs",)),
+    "qianfan_ocr": Family(positions="plain"),
+    "idefics2": Family(positions="plain"),
+    "idefics3": Family(positions="plain"),
+    "smolvlm": Family(positions="plain"),
+    "mistral3": Family(positions="plain"),
+    "lighton_ocr": Family(positions="plain"),
+    "aya_vision": Family(positions="plain"),
+    "cohere2_vision": Family(positions="plain"),
+    "deepseek_vl": Family(positions="plain"),
+    "deepseek_vl_hybrid": Family(positions="plain"),
+    "ovis2": Family(positions="plain"),
+    "molmo2": Family(positions="plain"),
+    "aria": Family(positions="plain"),
+    "kimi_k25": Family(positions="plain"),
+    "perception_lm": Family(positions="plain"),
+    "exaone4_5": Family(positions="plain"),
+    "hyperclovax_vision_v2": Family(positions="plain"),
+    "video_llama_3": Family(positions="plain"),
+    "mllama": Family(positions="plain"),
+    "gemma3": Family(positions="plain"),
+    "gemma4": Family(positions="plain", logits="final_logit_softcapping"),
+    "paligemma": Family(positions="plain", answer_type=1, logits="final_logit_softcapping"),
+    "granite_docling": Family(positions="plain", logits="logits_scaling"),
+    "qwen2_vl": Family(positions="multimodal_rope"),
+    "qwen2_5_vl": Family(positions="multimodal_rope"),
+    "qwen3_vl": Family(positions="multimodal_rope"),
+    "qwen3_vl_moe": Family(positions="multimodal_rope"),
+    "glm4v": Family(positions="multimodal_rope"),
+    "glm4v_moe": Family(positions="multimodal_rope"),
+    "glm46v": Family(positions="multimodal_rope"),
+    "glmga": Family(positions="multimodal_rope"),
+    "glm_ocr": Family(positions="multimodal_rope"),
+    "paddleocr_vl": Family(positions="multimodal_rope"),
+    "ernie4_5_vl_moe": Family(positions="multimodal_rope"),
+    "cosmos3_omni": Family(positions="multimodal_rope"),
+    "llama4": Family(reads_of_text=("image_outputs",), apart="scales its attention by the place of a token in the row"),
+    "hunyuan_vl": Family(untrained="transformers numbers the tokens of a row by the other rows of its batch"),
+    "minicpmv4_6": Family(untrained="its processor joins the patches of all images into one sequence"),
+    "minicpmv4_7": Family(untrained="its processor joins the patches of all images into one sequence"),
+    "minicpm_ocr": Family(untrained="its processor joins the patches of all images into one sequence"),
+    "pixtral": Family(joins_images=True),
+    "paddleocr_vl_vision": Family(joins_images=True),
     "blip": Family(refused="its generate rewrites the prompt"),
     "blip-2": Family(refused="its generate takes the image's pixels alone, and its prompts have no image token"),
     "instructblip": Family(refused="its generate takes the image's pixels alone, and its prompts have no image token"),
@@ -58,7 +109,7 @@ FAMILIES: dict[str, Family] = {
     "mistral4": Family(refused="it takes no images"),
     "diffusion_gemma": Family(refused="it writes its answer in blocks of noise, which generate does not know"),
 }
-"""`model_type` of config.json -> what is special in that family."""
+"""`model_type` of config.json, or of its vision tower -> what is special in that family."""
 
 _PLAIN = Family()
 

@@ -6,7 +6,7 @@ import torch
 import transformers
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from napo_bench.trainers.forward.logps import PreferenceBatch
+from napo_bench.trainers.forward.batch import PreferenceBatch
 
 IMAGE, PAD, EOS, FIRST_WORD, VOCABULARY = 3, 0, 2, 4, 101
 FAMILIES = ("llava", "llava_next", "llava_onevision", "internvl", "qwen2_vl", "qwen2_5_vl")
@@ -152,15 +152,22 @@ def tiny_batch(
     images, image_tokens = images_of(family, len(lengths), seed)
     prompts = [[1, *words(2 + row), *[IMAGE] * count, *words(3 + 2 * row)] for row, count in enumerate(image_tokens)]
     responses = [[[*words(length - 1), EOS] if length else [] for length in row] for row in lengths]
+    input_ids = torch.stack([_padded(prompt, max(map(len, prompts)), padding_side) for prompt in prompts])
     return PreferenceBatch(
-        input_ids=torch.stack([_padded(prompt, max(map(len, prompts)), padding_side) for prompt in prompts]),
+        input_ids=input_ids,
         attention_mask=torch.stack(
             [_padded([1] * len(prompt), max(map(len, prompts)), padding_side) for prompt in prompts]
         ),
         response_ids=_responses(responses),
         response_mask=_responses([[[1] * len(response) for response in row] for row in responses]),
         images=images,
+        of_tokens={name: (input_ids == IMAGE).long() for name in _token_types(family)},
     )
+
+
+def _token_types(family: str) -> list[str]:
+    """What the family's processor says about each token."""
+    return ["mm_token_type_ids"] if family.startswith("qwen") else ["token_type_ids"] if family == "gemma3" else []
 
 
 def _responses(rows: list[list[list[int]]]) -> torch.Tensor:

@@ -4,9 +4,10 @@ import logging
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from rounding import LOG_PROB
-from tiny_models import FAMILIES, VOCABULARY, images_of, recompute_activations, tiny_batch, tiny_model
+from tiny_models import FAMILIES, IMAGE, VOCABULARY, images_of, recompute_activations, tiny_batch, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napo_bench.core.errors import NapoBenchError
@@ -144,9 +145,10 @@ def test_rows_with_two_images(family):
     """Two rows of one image as one row of two images."""
     model, batch = tiny_model(family), tiny_batch(family, ((5, 9, 1, 7), (8, 3, 6, 2), (4, 4, 2, 0), (3, 7, 5, 6)))
     ids, mask = (values.unflatten(0, (2, 2)).flatten(1) for values in (batch.input_ids, batch.attention_mask))
+    of_tokens = {name: values.unflatten(0, (2, 2)).flatten(1) for name, values in batch.of_tokens.items()}
     responses = {"response_ids": batch.response_ids[::2], "response_mask": batch.response_mask[::2]}
     assert_shared_equals_concatenated(
-        model, dataclasses.replace(batch, input_ids=ids, attention_mask=mask, **responses)
+        model, dataclasses.replace(batch, input_ids=ids, attention_mask=mask, of_tokens=of_tokens, **responses)
     )
 
 
@@ -245,22 +247,41 @@ def test_the_model_answers_with_logits_again_after_the_call():
     assert "forward" not in vars(model.lm_head)
 
 
-@pytest.mark.parametrize(
-    ("family", "options", "reason"),
-    [
-        ("gemma3", {}, "gemma3"),
-        ("qwen2_vl", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "sliding_attention"),
-    ],
-)
-def test_a_family_that_cannot_share_falls_back_and_says_so_once(family, options, reason, caplog):
+def llava_over_biogpt() -> torch.nn.Module:
+    """LLaVA over a text model that learned its positions."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = transformers.BioGptConfig(**sizes, vocab_size=VOCABULARY)
+    vision = tiny_model("llava").config.vision_config
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE)
+    return transformers.LlavaForConditionalGeneration(config).eval()
+
+
+def test_a_model_that_cannot_share_concatenates_and_says_so_once(caplog):
     forward._warn_once.cache_clear()
-    model, batch = tiny_model(family, **options), tiny_batch(family, LENGTHS)
+    model, batch = llava_over_biogpt(), tiny_batch("llava", LENGTHS)
     with caplog.at_level(logging.WARNING), torch.no_grad():
         logps = [response_logps(model, batch) for _ in range(2)]
         expected = response_logps(model, batch, shared_prefix=False)
     assert torch.equal(logps[1].sum, expected.sum)
     (message,) = [record.getMessage() for record in caplog.records if record.name == forward.__name__]
-    assert reason in message
+    assert message == (
+        "Every response is computed with its own copy of the prompt: "
+        "biogpt does not rotate its keys by the positions that it is given."
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gemma3", {"layer_types": ["sliding_attention", "full_attention"]}),
+        ("qwen2_vl", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}),
+    ],
+)
+def test_layers_with_a_window_share_as_well(family, options):
+    model, batch = tiny_model(family, **options), tiny_batch(family, LENGTHS)
+    prepare(model)
+    assert_shared_equals_concatenated(model, batch)
 
 
 def test_a_text_only_model_is_refused():

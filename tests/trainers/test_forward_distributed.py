@@ -29,7 +29,7 @@ def sharded(model, policy):
 
 def row_of(batch, row):
     rows = slice(row, row + 1)
-    tensors = {name: value[rows] for name, value in vars(batch).items() if name != "images"}
+    tensors = {name: value[rows] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
     return dataclasses.replace(batch, **tensors, images={name: value[rows] for name, value in batch.images.items()})
 
 

@@ -1,9 +1,20 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import tiny_model
+from torch.nn.attention.flex_attention import create_block_mask
+from transformers.masking_utils import (
+    blockwise_overlay,
+    causal_mask_function,
+    or_masks,
+    sdpa_mask,
+    sliding_window_causal_mask_function,
+)
 
-from napo_bench.trainers.forward.attention import CAUSAL_THEN_MASKED, branch_mask
-from napo_bench.trainers.forward.packing import PADDING, PackedRows
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.trainers.forward.masks import Visible, block_mask, in_own_branch, masks_of_packed_rows
+from napo_bench.trainers.forward.packing import PADDING, PROMPT, PackedRows
 
 lengths = st.integers(1, 3).flatmap(
     lambda responses: st.lists(
@@ -62,22 +73,70 @@ def test_each_response_token_is_predicted_by_the_token_before_it(rows, side):
     assert predictors == expected
 
 
-BRANCHES = torch.tensor([[0, 0, 0, 1, 1, 2, 3, 3], [0, 0, 1, 1, 2, 2, -1, -1]])
+@settings(deadline=None)
+@given(lengths, st.sampled_from(["left", "right"]))
+def test_a_place_counts_the_tokens_of_the_prompt_and_of_the_own_response(rows, side):
+    prompt, responses = unpacked(rows, side)
+    packed = PackedRows.of(prompt, responses)
+    for places, branches, (length, _) in zip(packed.places.tolist(), packed.branches.tolist(), rows, strict=True):
+        for branch in set(branches) - {PADDING}:
+            own = [place for place, of in zip(places, branches, strict=True) if of == branch]
+            first = 0 if branch == PROMPT else length
+            assert own == list(range(first, first + len(own)))
+
+
+ROWS = PackedRows.of(mask_of([3, 2], 3), torch.stack([mask_of([3, 2, 3], 3), mask_of([3, 3, 0], 3)]))
+"""Branches 0 0 0 1 1 2 3 3, and 0 0 1 1 2 2 with two tokens of padding."""
+
+
+def dense(visible: Visible) -> torch.Tensor:
+    return sdpa_mask(2, 8, 8, mask_function=in_own_branch(visible, ROWS), allow_is_causal_skip=False)[:, 0]
 
 
 def test_a_token_sees_the_prompt_and_its_own_branch_before_it():
-    mask = branch_mask(BRANCHES, "sdpa", torch.float32)[:, 0]
-    for row, branches in enumerate(BRANCHES.tolist()):
+    mask = dense(causal_mask_function)
+    for row, branches in enumerate(ROWS.branches.tolist()):
         for query, own in enumerate(branches):
             seen = [key for key in range(query + 1) if branches[key] in (0, own)]
-            assert mask[row, query].nonzero().flatten().tolist() == seen
+            if own != PADDING:
+                assert mask[row, query].nonzero().flatten().tolist() == seen
 
 
-def test_every_implementation_gets_the_same_mask():
-    dense = branch_mask(BRANCHES, "sdpa", torch.float32)
-    assert torch.equal(branch_mask(BRANCHES, "eager", torch.float32) == 0, dense)
-    assert torch.equal(branch_mask(BRANCHES, CAUSAL_THEN_MASKED, torch.float32), dense[:, :, 2:])
-    block = branch_mask(BRANCHES, "flex_attention", torch.float32)
-    rows, queries, keys = (torch.arange(size) for size in (2, 8, 8))
-    evaluated = block.mask_mod(rows[:, None, None], torch.tensor(0), queries[:, None], keys)
-    assert torch.equal(evaluated, dense[:, 0])
+def test_a_window_reaches_back_along_the_own_branch_and_the_prompt():
+    mask = dense(sliding_window_causal_mask_function(2))
+    assert mask[0, 3].nonzero().flatten().tolist() == [2, 3], "the first token of response 1, after the prompt"
+    assert mask[0, 6].nonzero().flatten().tolist() == [2, 6], "the first token of response 3, after the prompt"
+    assert mask[0, 7].nonzero().flatten().tolist() == [6, 7]
+
+
+def test_tokens_that_read_both_ways_do_so_in_the_prompt_alone():
+    images = torch.tensor([[0, 0, -1, -1, -1, -1, -1, -1], [-1] * 8])
+    mask = dense(or_masks(causal_mask_function, blockwise_overlay(images)))
+    assert mask[0, 0].nonzero().flatten().tolist() == [0, 1]
+    expected = dense(causal_mask_function)
+    expected[0, 0, 1] = True
+    assert torch.equal(mask, expected)
+
+
+@pytest.mark.parametrize("lengths", [(3, 2), (150, 90), (256, 128)])
+def test_the_blocks_of_flex_attention_are_those_of_the_whole_mask(lengths):
+    response = torch.ones(2, 3, 100, dtype=torch.bool)
+    packed = PackedRows.of(mask_of(list(lengths), max(lengths)), response)
+    visible = in_own_branch(causal_mask_function, packed)
+    rows, length = packed.branches.shape
+    ours = block_mask(visible, packed.branches.shape, torch.device("cpu"))
+    expected = create_block_mask(visible, rows, None, length, length, device="cpu")
+    assert torch.equal(ours.to_dense(), expected.to_dense())
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(ours, name), getattr(expected, name)), name
+    for name in ("kv_indices", "full_kv_indices"):
+        assert torch.equal(getattr(ours, name), getattr(expected, name)), name
+
+
+def test_a_text_model_that_makes_no_mask_is_refused():
+    decoder = tiny_model("llava").get_decoder()
+    with (
+        pytest.raises(NapoBenchError, match="LlamaModel makes its attention masks itself"),
+        masks_of_packed_rows(decoder, ROWS),
+    ):
+        decoder.embed_tokens(torch.tensor([[1]]))

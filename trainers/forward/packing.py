@@ -20,12 +20,14 @@ class PackedRows:
     Attributes:
         order: Indices into the row's unpacked tokens, `[B, L]`.
         branches: `PROMPT`, 1..R for the responses, or `PADDING`, `[B, L]`.
+        places: Place of each token in the sequence of the prompt and its own response alone, `[B, L]`, from 0.
         predictors: Indices, into the flat `[B * L]`, of the tokens that predict the response tokens, `[N]`, in the
             order of the response mask. The prompt's last token predicts the first token of every response.
     """
 
     order: Tensor
     branches: Tensor
+    places: Tensor
     predictors: Tensor
 
     @classmethod
@@ -41,12 +43,15 @@ class PackedRows:
         order = taken.int().argsort(dim=1, descending=True, stable=True)[:, : int(taken.sum(1).max())]
         branches = torch.arange(1, 1 + responses.shape[1], device=prompt.device)[:, None].expand_as(inputs)
         branches = torch.cat([torch.full_like(prompt, PROMPT, dtype=torch.long), branches.flatten(1)], dim=1)
+        in_response = prompt.sum(1)[:, None, None] + inputs.cumsum(2) - 1
+        places = torch.cat([prompt.cumsum(1) - 1, in_response.flatten(1)], dim=1)
         place = (taken.cumsum(1) - 1)[:, prompt.shape[1] :].view_as(inputs)
         last_of_prompt = (prompt.sum(1) - 1)[:, None, None].expand(*responses.shape[:2], 1)
         row_start = order.shape[1] * torch.arange(len(order), device=prompt.device)[:, None, None]
         return cls(
             order=order,
             branches=branches.masked_fill(~taken, PADDING).gather(1, order),
+            places=places.masked_fill(~taken, 0).gather(1, order),
             predictors=(row_start + torch.cat([last_of_prompt, place], dim=2))[responses],
         )
 

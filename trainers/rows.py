@@ -23,12 +23,14 @@ from torch.utils.data import Dataset
 from napo_bench.core import digests, disk, files, hub
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, open_rgb
+from napo_bench.core.limits import ROWS_BYTES, ROWS_EXPANSION, at_most
 from napo_bench.models.conversation import Conversation, Markup, any_of
 from napo_bench.trainers.negatives import BIASED, CHOSEN, REJECTED, column_of
 from napo_bench.trainers.published import hub_revision
 
 # Characters that show nothing: spaces, controls, zero-width characters, blank letters, variation selectors.
 _BLANK = r"[\p{Z}\p{C}\x{115F}\x{1160}\x{2800}\x{3164}\x{FE00}-\x{FE0F}]+"
+_LARGE_FILE, _SMALL_ROWS, _ROWS_A_CHECK = 2**30, 64 * 2**20, 32
 _CACHE_HINT = "Free space there, or choose another cache folder (train: --cache), then run the same command again."
 
 
@@ -291,6 +293,7 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
             raise NapoBenchError(
                 f"{path} is not a parquet file, or it is cut off: {error}.", "Fetch it again."
             ) from None
+        _require_bounded(path)
         names = set(metadata.schema.to_arrow_schema().names)
         if missing := sorted(needed - names):
             raise NapoBenchError(f"{path} lacks the columns {', '.join(missing)}.", _missing_hint(missing, data))
@@ -323,6 +326,35 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
     source = DataFiles(tuple(paths), tuple(itertools.accumulate(counts)))
     _require_utf8(table, needed - {"image"}, source)
     return table, source
+
+
+def _require_bounded(path: Path) -> None:
+    """Refuse a file of less than 1 GB whose rows unpack to far more than the file has. A larger file fills its cache.
+
+    A file of 1.7 kB can repeat one text, and unpack to gigabytes.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    packed = path.stat().st_size
+    if packed > _LARGE_FILE:
+        return
+    most = _SMALL_ROWS + ROWS_EXPANSION.value * packed
+    try:
+        with at_most(f"Reading {path}", memory=ROWS_BYTES), ParquetFile(path) as rows:
+            groups = [rows.metadata.row_group(number) for number in range(rows.metadata.num_row_groups)]
+            is_small = sum(group.total_byte_size for group in groups) <= most
+            unpacked = 0
+            for batch in rows.iter_batches(batch_size=_ROWS_A_CHECK, use_threads=False) if is_small else ():
+                unpacked += batch.nbytes
+                if not (is_small := unpacked <= most):
+                    break
+    except (ArrowException, OSError) as error:
+        raise NapoBenchError(f"{path} cannot be read: {error}.", "Fetch it again.") from None
+    if not is_small:
+        raise NapoBenchError(
+            f"{path} has {packed:,} bytes, and its rows unpack to more than {most:,} bytes.", ROWS_EXPANSION.hint
+        )
 
 
 def _require_utf8(table: Any, columns: Iterable[str], source: DataFiles) -> None:

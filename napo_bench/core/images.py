@@ -1,12 +1,11 @@
 """Open an image in 8-bit RGB. Evaluation, training rows, biased negatives and the explorer all use this module.
 
-A leaf: `benchmarks` and `trainers` use it too, and it imports only `napo_bench.core.errors`.
+A leaf: `benchmarks` and `trainers` use it too, and it imports only errors and limits of `napo_bench.core`.
 """
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.limits import IMAGE_SIDE
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """The formats that are read. Pillow knows more, and hands one of them (EPS) to another program."""
-MOST_PIXELS = 178_956_970
-"""Number of pixels of the square that an image is padded to: 13,377 pixels a side, as many as Pillow reads."""
 PLACE = "\ufffc"
 """Mark of an image's place in a question about several images: Unicode's object replacement character."""
 
@@ -50,15 +48,18 @@ def opened(source: bytes | Path) -> Iterator[Image.Image]:
             cannot be decoded.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # lmms-eval switches this on for the whole process
+    longest = IMAGE_SIDE.value
+    Image.MAX_IMAGE_PIXELS = longest**2
     try:
         if isinstance(source, Path) and not source.is_file():  # a pipe would be waited for
             raise UnreadableImageError("there is no such file")
         stream = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(stream, formats=FORMATS) as image:
-            if max(image.size) ** 2 > MOST_PIXELS:
+            if max(image.size) > longest:  # an image is padded to a square
                 width, height = image.size
                 raise UnreadableImageError(
-                    f"it has {width:,} x {height:,} pixels; a side of {math.isqrt(MOST_PIXELS):,} is the longest"
+                    f"it has {width:,} x {height:,} pixels; a side of {longest:,} is the longest "
+                    f"({IMAGE_SIDE.variable})"
                 )
             yield image
     except UnreadableImageError:

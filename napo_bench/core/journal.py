@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import warnings
 from collections.abc import Iterable, Mapping
@@ -51,7 +52,7 @@ class Journal:
         damaged: Keys of the entries that `get` found damaged.
 
     Raises:
-        NapoBenchError: the file is no journal, or its folder cannot be written.
+        NapoBenchError: the file is no journal or belongs to another user, or its folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,6 +60,7 @@ class Journal:
         self.damaged: set[str] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._require_own()
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
             with self._connection:
                 self._connection.execute(
@@ -73,7 +75,7 @@ class Journal:
         """The stored values of `keys`. A key without a value, or with a damaged value, is absent.
 
         Warns:
-            DamagedEntryWarning: an entry does not match its digest.
+            DamagedEntryWarning: an entry does not match its digest, or is no JSON.
         """
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Any] = {}
@@ -85,9 +87,12 @@ class Journal:
                 query = f"SELECT key, CAST(value AS BLOB), digest FROM entries WHERE key IN ({marks})"
                 with closing(self._connection.execute(query, part)) as rows:
                     for key, value, digest in rows:
-                        if digest == _digest(key, value):
-                            found[key] = json.loads(value)
-                        else:
+                        try:
+                            is_whole = digest == _digest(key, value)
+                            found |= {key: json.loads(value)} if is_whole else {}
+                        except (ValueError, RecursionError):
+                            is_whole = False
+                        if not is_whole:
                             self._report_damage(key)
         except sqlite3.Error as error:
             raise self._failure(error) from None
@@ -142,6 +147,17 @@ class Journal:
             self._connection.execute("ALTER TABLE entries ADD COLUMN digest BLOB")
             self._connection.create_function("entry_digest", 2, _digest, deterministic=True)
             self._connection.execute("UPDATE entries SET digest = entry_digest(key, CAST(value AS BLOB))")
+
+    def _require_own(self) -> None:
+        """Refuse a journal of another user. The superuser reads every user's, and everyone reads the superuser's."""
+        if not hasattr(os, "geteuid") or not self.path.is_file():
+            return
+        owner, user = self.path.stat().st_uid, os.geteuid()
+        if user not in (0, owner) and owner != 0:
+            raise NapoBenchError(
+                f"The journal {self.path} belongs to another user (id {owner}), who could have changed its answers.",
+                "Give a folder of your own, or copy the file if you trust this user.",
+            )
 
     def _report_damage(self, key: str) -> None:
         if key not in self.damaged:

@@ -23,6 +23,7 @@ import httpx
 
 from napo_bench.core import disk, files, hub, urls
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.limits import DOWNLOAD_BYTES, DOWNLOAD_SECONDS, at_most
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.data.sources import HubFolder, Source, WebArchive, WebFile
 from napo_bench.data.web_page import LARGEST, WebPage, is_web_page
@@ -34,7 +35,6 @@ _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 30.0
 _RETRIED_STATUS = {408, 429, 500, 502, 503, 504}
 _SHOWN = 3
-LARGEST_DOWNLOAD = 20 * 10**9
 _LARGEST_RATIO, _SMALL = 20, 1 << 20
 """Unpacked bytes for each packed byte, and bytes that any archive may unpack to. Images do not pack."""
 
@@ -296,7 +296,8 @@ def _download(url: str, shown: str, part: Path, progress: Progress) -> None:
         for attempt in range(_ATTEMPTS):
             time.sleep(attempt * _PAUSE_SECONDS)
             try:
-                _stream(client, url, shown, part, progress)
+                with at_most(f"The answer of {shown}", DOWNLOAD_SECONDS):
+                    _stream(client, url, shown, part, progress)
                 _validator_path(part).unlink(missing_ok=True)
                 return
             except httpx.HTTPStatusError as error:
@@ -350,8 +351,8 @@ def _stream(
         with part.open("ab" if here else "wb") as stream:
             for block in itertools.chain([start], blocks):
                 here += len(block)
-                if here > LARGEST_DOWNLOAD:
-                    raise NapoBenchError(f"{shown} sent more than {LARGEST_DOWNLOAD:,} bytes; no source has as many.")
+                if here > DOWNLOAD_BYTES.value:
+                    raise NapoBenchError(f"{shown} sent more than {DOWNLOAD_BYTES.value:,} bytes.", DOWNLOAD_BYTES.hint)
                 stream.write(block)
                 progress(part.name, here, total)
     return None

@@ -25,6 +25,7 @@ import openai
 
 from napo_bench.core import urls
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.limits import ANSWER_BYTES, ANSWER_SECONDS
 from napo_bench.engines import chat, limits
 from napo_bench.engines.answer import Completion
 from napo_bench.engines.budget import Budget
@@ -59,8 +60,8 @@ class Endpoint:
         retries: Maximum number of repeated requests for one completion.
         request: Fields of every request, which replace those of the settings; None leaves a field out.
         max_refused: Share of the prompts of `asking`, rounded up to a whole prompt, that may be refused.
-        max_bytes: Maximum size of one reply.
-        max_seconds: Maximum time of one reply, from its first byte to its last.
+        max_bytes: Maximum size of one reply; None is the limit `ANSWER_BYTES`.
+        max_seconds: Maximum time of one reply, from its first byte to its last; None is the limit `ANSWER_SECONDS`.
         key_variable: Environment variable of the key, for messages.
 
     Raises:
@@ -77,8 +78,8 @@ class Endpoint:
         retries: int = 6,
         request: Mapping[str, Any] | None = None,
         max_refused: float = MAX_REFUSED,
-        max_bytes: int = limits.MAX_BYTES,
-        max_seconds: float = limits.MAX_SECONDS,
+        max_bytes: int | None = None,
+        max_seconds: float | None = None,
         key_variable: str = "the key's variable",
     ) -> None:
         if api_key is None and base_url is None:
@@ -87,7 +88,13 @@ class Endpoint:
             raise NapoBenchError(f"The API key for {model} holds characters that no key has.", "Set it again.")
         if base_url is not None:
             urls.require(base_url, model)
-        self._client = limits.client(api_key or "none", base_url, timeout, max_bytes, max_seconds)
+        self._client = limits.client(
+            api_key or "none",
+            base_url,
+            timeout,
+            ANSWER_BYTES.value if max_bytes is None else max_bytes,
+            ANSWER_SECONDS.value if max_seconds is None else max_seconds,
+        )
         self._api_key = api_key
         self._key_variable = key_variable
         self.model = model

@@ -9,9 +9,7 @@ from typing import Any
 import openai
 
 from napo_bench.core import urls
-
-MAX_BYTES = 16 * 2**20
-MAX_SECONDS = 1800.0
+from napo_bench.core.limits import ANSWER_BYTES, ANSWER_SECONDS
 
 
 class TooLargeError(Exception):
@@ -31,9 +29,11 @@ class _Limited:
         for block in self._stream:
             size += len(block)
             if size > self._max_bytes:
-                raise TooLargeError(f"a reply of more than {self._max_bytes:,} bytes")
+                raise TooLargeError(f"a reply of more than {self._max_bytes:,} bytes ({ANSWER_BYTES.variable})")
             if time.monotonic() - began > self._max_seconds:
-                raise TooLargeError(f"a reply that has not ended after {self._max_seconds:g} s")
+                raise TooLargeError(
+                    f"a reply that has not ended after {self._max_seconds:g} s ({ANSWER_SECONDS.variable})"
+                )
             yield block
 
     def close(self) -> None:

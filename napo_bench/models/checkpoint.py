@@ -11,6 +11,7 @@ from typing import Any, Self
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.models import soundness
+from napo_bench.models.configuration import require_own_parts
 from napo_bench.models.explained import explained
 from napo_bench.models.families import complete_outputs, family_of, refusal_of
 from napo_bench.models.folders import folder_of, own_files, weight_files
@@ -155,9 +156,11 @@ class Checkpoint:
         from transformers import AutoConfig
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-        soundness.require_own_parts(self.folder, self.trust_remote_code)
+        require_own_parts(self.folder, self.trust_remote_code)
         with explained(self.folder, "configuration", "Check that it is the folder of a whole checkpoint."):
-            config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=self.trust_remote_code)
+            # A checkpoint may not choose the kernels of its attention, unless its code is trusted.
+            attention = {} if self.trust_remote_code else {"attn_implementation": None}
+            config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=self.trust_remote_code, **attention)
         brings_code = self.trust_remote_code and hasattr(config, "auto_map")
         if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not brings_code:
             raise NapoBenchError(
@@ -227,10 +230,12 @@ class Checkpoint:
         if self.original is not None:
             return self._load_original(self.original, device, dtype)
         from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
+        config = self.load_config()
         with explained(self.folder, "weights", soundness.FETCH_AGAIN):
             try:
                 model, loading = from_pretrained(
                     str(self.folder),
+                    config=config,
                     dtype=dtype,
                     device_map={"": device},
                     use_safetensors=True,

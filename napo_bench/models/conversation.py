@@ -18,6 +18,7 @@ from PIL import Image
 
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.images import to_rgb
+from napo_bench.core.limits import CHECK_BYTES, CHECK_SECONDS, at_most
 from napo_bench.models.explained import first_line
 from napo_bench.models.families import family_of
 from napo_bench.models.template import require_variables
@@ -350,12 +351,15 @@ def _render(
     messages = [{"role": "user", "content": content}]
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-    from jinja2 import TemplateError
-
+    asks = answer is None
     try:
-        asks = answer is None
-        text = processor.apply_chat_template(messages, chat_template=template, add_generation_prompt=asks, **variables)
-    except (TemplateError, TypeError, ValueError) as error:
+        with at_most("The checkpoint's chat template", CHECK_SECONDS, CHECK_BYTES):
+            text = processor.apply_chat_template(
+                messages, chat_template=template, add_generation_prompt=asks, **variables
+            )
+    except NapoBenchError:
+        raise
+    except Exception as error:  # a template raises whatever its author wrote
         raise NapoBenchError(
             f"The checkpoint's chat template cannot be used: {type(error).__name__}: {error}.",
             "Fetch chat_template.jinja again, or copy it from the base checkpoint.",

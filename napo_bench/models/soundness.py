@@ -15,6 +15,7 @@ from typing import Any
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.limits import CHECK_SECONDS, at_most
 from napo_bench.models.families import family_of
 
 _SHOWN = 5
@@ -30,7 +31,6 @@ _CONVERTED = (
 )
 _ORIGINAL_NAMES = ("mm_projector", "vision_tower.vision_tower")
 _BESIDE_AN_ADAPTER = ("non_lora_trainables.bin", "mm_projector.bin")
-_ATTENTIONS = {"eager", "sdpa", "flex_attention"}
 _CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Vision tower -> number of an image's features that belong to no patch."""
 
@@ -206,44 +206,6 @@ def weight_files(folder: Path, name: str = WEIGHTS) -> list[Path]:
     return [folder / shard for shard in shards]
 
 
-def require_own_parts(folder: Path, trust_remote_code: bool) -> None:
-    """Refuse a configuration that brings weights of another name, or code of the hub for attention.
-
-    transformers takes both from config.json. A kernel is code, so `trust_remote_code` allows it.
-
-    Raises:
-        NapoBenchError: config.json names weights, or an attention that is not transformers' own.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        return
-    config = files.read_json(path, FETCH_AGAIN)
-    if isinstance(config, dict) and config.get("transformers_weights") is not None:
-        raise NapoBenchError(
-            f"{path}: transformers_weights names other weights than {WEIGHTS}.",
-            "Remove the field, and rename the file.",
-        )
-    kernels = [name for name in _attentions(config) if name not in _ATTENTIONS]
-    if kernels and not trust_remote_code:
-        raise NapoBenchError(
-            f"{path}: attn_implementation is {kernels[0]!r:.120}, which fetches and runs code of the hub; "
-            f"{', '.join(sorted(_ATTENTIONS))} are transformers' own.",
-            "Remove the field; eval also takes --trust-remote-code.",
-        )
-
-
-def _attentions(value: Any, inside: bool = False) -> Iterator[str]:
-    """Every attention that a configuration names, for the whole model or for a part."""
-    if isinstance(value, str) and inside:
-        yield value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _attentions(item, inside or "attn_implementation" in name)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _attentions(item, inside)
-
-
 def skeleton(folder: Path, config: Any) -> Any:
     """The model without memory, on the meta device, after every stored weight was matched to a weight of the model.
 
@@ -373,7 +335,8 @@ def require_adapter(folder: Path, base: Any) -> None:
 
     settings = PeftConfig.from_pretrained(str(folder))
     settings.inference_mode = True
-    with _adapter_matched(folder):
+    # Names of modules in adapter_config.json may be regular expressions.
+    with at_most(f"Matching the names in {folder / 'adapter_config.json'}", CHECK_SECONDS), _adapter_matched(folder):
         adapted = PeftModel(base, settings, low_cpu_mem_usage=True)
         result = adapted.load_adapter(str(folder), "default", torch_device="cpu", low_cpu_mem_usage=True)
     _require_adapter_landed(folder, result)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import warnings
 from pathlib import Path
 
 import pytest
 
+from napo_bench.core import journal as journal_module
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import DamagedEntryWarning, Journal, journal_key
 
 KEYS = [journal_key(number=number) for number in range(4)]
@@ -102,3 +105,28 @@ def test_a_second_value_replaces_the_first(path: Path) -> None:
         journal.put({KEYS[0]: "another"})
         assert journal.get(KEYS[:1]) == {KEYS[0]: "another"}
         assert len(journal) == len(KEYS)
+
+
+def test_a_value_that_is_no_json_is_answered_anew_although_its_digest_is_right(path: Path) -> None:
+    with Journal(path) as journal, sqlite3.connect(path) as edited:
+        edited.create_function("entry_digest", 2, journal_module._digest, deterministic=True)
+        edited.execute("UPDATE entries SET value = '{' WHERE key = ?", (KEYS[0],))
+        edited.execute("UPDATE entries SET digest = entry_digest(key, CAST(value AS BLOB))")
+        edited.commit()
+        with pytest.warns(DamagedEntryWarning, match=KEYS[0][:12]):
+            assert set(journal.get(KEYS)) == set(KEYS[1:])
+
+
+@pytest.mark.parametrize(("user", "is_refused"), [(1000, True), (1234, False), (0, False)])
+def test_a_journal_of_another_user_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch, user: int, is_refused: bool
+) -> None:
+    stat, found = Path.stat, path.stat()
+    of_another = os.stat_result((*found[:4], 1234, *found[5:]))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(Path, "stat", lambda self, **how: of_another if self == path else stat(self, **how))
+    if is_refused:
+        with pytest.raises(NapoBenchError, match=r"belongs to another user \(id 1234\)"):
+            Journal(path)
+    else:
+        Journal(path).close()

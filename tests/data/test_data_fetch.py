@@ -574,7 +574,7 @@ def test_a_link_in_place_of_a_download_is_not_written_through(site: Site, tmp_pa
 
 
 def test_a_download_without_end_ends(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napo_bench.data.fetch.LARGEST_DOWNLOAD", 100_000)
+    monkeypatch.setenv("NAPO_BENCH_MAX_DOWNLOAD_BYTES", "100_000")
     site.pages["/relation.json"] = bytes(200_000)
     with pytest.raises(NapoBenchError, match="more than 100,000 bytes"):
         fetch(web_file(site), tmp_path)

@@ -307,18 +307,37 @@ def test_an_adapter_on_an_adapter_is_refused(adapter: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"_attn_implementation": "kernels-community/x"}, "fetches and runs code of the hub"),
+        ({"text_config": {"_attn_implementation": "user/kernel"}}, "fetches and runs code of the hub"),
+        ({"transformers_weights": "other.safetensors"}, "names other weights"),
+        ({"text_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers is 1,000,000,000; at most 1,000 layers"),
+    ],
+)
+def test_a_configuration_brings_no_kernel_no_other_weights_and_no_billion_layers(
+    copy: Path, field: dict[str, object], message: str
+) -> None:
+    with_fields(copy, field)
+    assert message in refusal(copy).message
+
+
+@pytest.mark.parametrize(
     "field",
     [
         {"attn_implementation": "user/kernel"},
-        {"_attn_implementation": "kernels-community/x"},
+        {"attn_implementation": "flash_attention_2"},
         {"attn_implementation": {"text_config": "user/kernel"}},
         {"text_config": {"attn_implementation": "user/kernel"}},
-        {"transformers_weights": "other.safetensors"},
     ],
 )
-def test_a_configuration_brings_no_kernel_and_no_other_weights(copy: Path, field: dict[str, object]) -> None:
-    config = json.loads((copy / "config.json").read_text())
+def test_the_attention_that_a_configuration_asks_for_is_not_taken(copy: Path, field: dict[str, object]) -> None:
+    with_fields(copy, field)
+    model = Checkpoint.open(str(copy)).load_model(torch.device("cpu"), torch.float32)
+    assert {part._attn_implementation for part in (model.config, model.config.text_config)} == {"sdpa"}
+
+
+def with_fields(folder: Path, field: dict[str, object]) -> None:
+    config = json.loads((folder / "config.json").read_text())
     merged = {name: config.get(name, {}) | value if name == "text_config" else value for name, value in field.items()}  # type: ignore[operator]
-    (copy / "config.json").write_text(json.dumps(config | merged))
-    message = refusal(copy).message
-    assert "fetches and runs code of the hub" in message or "names other weights" in message
+    (folder / "config.json").write_text(json.dumps(config | merged))

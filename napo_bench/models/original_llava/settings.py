@@ -8,6 +8,7 @@ from typing import Any
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.models import soundness
+from napo_bench.models.configuration import require_own_parts
 
 ARCHITECTURE = "LlavaLlamaForCausalLM"
 ONE_OF_THESE = "Give a checkpoint of LLaVA-1.5 7B or 13B, for example llava-hf/llava-1.5-7b-hf."
@@ -66,7 +67,8 @@ def config_of(settings: Path, tower: Path, image_token: int) -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     said = files.read_json(settings)
-    soundness.require_own_parts(tower, False)
+    require_own_parts(settings.parent, False)
+    require_own_parts(tower, False)
     kind = files.read_json(tower / "config.json").get("model_type")
     if kind not in ("clip", "clip_vision_model"):
         raise NapoBenchError(f"{tower}: the vision tower is a {kind!r} model; CLIP is expected.", ONE_OF_THESE)

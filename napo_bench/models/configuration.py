@@ -1,0 +1,73 @@
+"""What a checkpoint's config.json may decide. The file is read before transformers reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
+from napo_bench.models.soundness import FETCH_AGAIN, WEIGHTS
+
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth", "encoder_layers", "decoder_layers")
+_MOST_LAYERS = 1000
+_ATTENTIONS = {"eager", "sdpa", "flex_attention"}
+
+
+def require_own_parts(folder: Path, trust_remote_code: bool) -> None:
+    """Refuse a configuration that brings weights of another name or code of the hub for attention, or that asks for
+    more layers than any model has.
+
+    transformers takes these from config.json. A kernel is code, so `trust_remote_code` allows it. The public field
+    `attn_implementation` has no effect without `trust_remote_code`, so every value is allowed there.
+
+    Raises:
+        NapoBenchError: config.json names weights, an attention that is not transformers' own, or too many layers.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    config = files.read_json(path, FETCH_AGAIN)
+    if isinstance(config, dict) and config.get("transformers_weights") is not None:
+        raise NapoBenchError(
+            f"{path}: transformers_weights names other weights than {WEIGHTS}.",
+            "Remove the field, and rename the file.",
+        )
+    for field, layers in _numbers(config):
+        if layers > _MOST_LAYERS:
+            raise NapoBenchError(
+                f"{path}: {field} is {layers:,}; at most {_MOST_LAYERS:,} layers are expected.",
+                f"Correct the field. {FETCH_AGAIN}",
+            )
+    kernels = [name for name in _attentions(config) if name not in _ATTENTIONS]
+    if kernels and not trust_remote_code:
+        raise NapoBenchError(
+            f"{path}: _attn_implementation is {kernels[0]!r:.120}, which fetches and runs code of the hub; "
+            f"{', '.join(sorted(_ATTENTIONS))} are transformers' own.",
+            "Remove the field; eval also takes --trust-remote-code.",
+        )
+
+
+def _attentions(value: Any, inside: bool = False) -> Iterator[str]:
+    """Every attention that a configuration names, for the whole model or for a part."""
+    if isinstance(value, str) and inside:
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _attentions(item, inside or name.startswith("_attn_implementation"))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _attentions(item, inside)
+
+
+def _numbers(value: Any, field: str = "") -> Iterator[tuple[str, float]]:
+    """Name and value of each number of layers, for the whole model or for a part."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _numbers(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _numbers(item)
+    elif field in _LAYERS and isinstance(value, int | float):
+        yield field, value

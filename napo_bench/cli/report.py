@@ -32,6 +32,15 @@ def report(
             "--paper/--no-paper", help="Show the paper's rows above the runs. Default: yes, except for micro runs."
         ),
     ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Add the published numbers that were measured in the same way, and what is left out."
+        ),
+    ] = False,
+    base: Annotated[
+        str, typer.Option(help="Base of the runs for --published, if their checkpoint does not say it: LLaVA-v1.5-7B.")
+    ] = "",
     panel: Annotated[
         bool, typer.Option("--panel", help="Show what the gains over the baseline were bought with; html shows it.")
     ] = False,
@@ -49,7 +58,7 @@ def report(
     A number that is not comparable with the paper's has a footnote with the reason.
     """
     from napo_bench.core import files
-    from napo_bench.report import explorer, table
+    from napo_bench.report import explorer, line_up, table
     from napo_bench.report import panel as panel_page
     from napo_bench.report.figures import draw_figures, save_figures
     from napo_bench.report.runs import load_runs
@@ -65,10 +74,14 @@ def report(
     panel = panel or panel_baseline is not None
     if panel and format in ("tex", "csv"):
         raise NapoBenchError(f"The panel is no {format} table.", "Use --format md or html.")
+    if base and not published:
+        raise NapoBenchError("--base is for the published numbers.", "Add --published.")
     loaded = load_runs(runs, samples=panel or format == "html" or figures is not None)
     if lacking := "; ".join(f"{run.name}: {run.lacks}" for run in loaded if run.lacks):
         _note(f"Files of the training are missing, so curves or rows of Tables 2-6 are left out. {lacking}.")
     tables = [table.table_1(loaded, paper=paper), *table.variant_tables(loaded, paper=paper)]
+    if published:
+        tables += line_up.line_up(loaded, base)
     for warning in dict.fromkeys(text for entry in tables for text in entry.warnings):
         _note(warning)
     drawn = draw_figures(loaded) if format == "html" or figures is not None else []

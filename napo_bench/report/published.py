@@ -67,12 +67,14 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         decoding: "greedy", or beams, temperature and top-k; NOT_STATED if the authors do not say it.
         answers: Number of answers; ALL, or NOT_STATED.
         why: Where the conditions are written.
+        conversation: System line of the prompts, as a run's setting names it; NOT_STATED if the authors do not say it.
         settings: What else decides the numbers, as in a run's settings: CHAIR definition, judge.
     """
 
     decoding: str
     answers: int | str
     why: str
+    conversation: str = NOT_STATED
     settings: Mapping[str, Any] = {}
 
 

@@ -75,10 +75,21 @@ def deviations(run: RunResult) -> dict[str, list[str]]:
     """Benchmark with numbers -> differences from the published protocol, one sentence each."""
     is_micro = run.provenance.data.is_micro
     return {
-        name: ([MICRO_WORLD] if is_micro else _other_data(run, name)) + _deviations(name, run.benchmarks[name])
+        name: [
+            *([MICRO_WORLD] if is_micro else _other_data(run, name)),
+            *_from_all(name, run.benchmarks[name]),
+            *_from_the_papers(name, run.benchmarks[name]),
+        ]
         for name in all_benchmarks()
         if name in run.benchmarks and run.benchmarks[name].metrics
     }
+
+
+def obstacles(run: RunResult, benchmark: str) -> list[str]:
+    """Why no published number on a benchmark is comparable with a run's, however the run's answers were generated."""
+    result = run.benchmarks[benchmark]
+    mapped = [f"The ratings are mapped from {result.mapped_from}."] if result.mapped_from else []
+    return [*_other_data(run, benchmark), *_from_all(benchmark, result), *mapped, *result.doubts]
 
 
 def comparable(rated: Sequence[tuple[RunResult, BenchmarkResult]], benchmark: str) -> bool:
@@ -98,7 +109,8 @@ def comparable(rated: Sequence[tuple[RunResult, BenchmarkResult]], benchmark: st
     )
 
 
-def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
+def _from_all(benchmark: str, result: BenchmarkResult) -> list[str]:
+    """Differences from every published protocol."""
     settings, found = result.settings, []
     if not result.complete:
         n = max((value.n for value in result.metrics.values()), default=0)
@@ -114,6 +126,12 @@ def _deviations(benchmark: str, result: BenchmarkResult) -> list[str]:
         found.append("The endpoint accepts no temperature and uses its own.")
     if variables := settings.get("generation", {}).get("chat_template_kwargs"):
         found.append(f"Chat template with {', '.join(f'{name}={value!r}' for name, value in variables.items())}.")
+    return found
+
+
+def _from_the_papers(benchmark: str, result: BenchmarkResult) -> list[str]:
+    """Differences from how NaPO asks."""
+    settings, found = result.settings, []
     if all_benchmarks()[benchmark].in_paper:
         conversation = settings.get("conversation", _PUBLISHED_CONVERSATION)
         if conversation != _PUBLISHED_CONVERSATION:

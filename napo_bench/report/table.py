@@ -89,18 +89,22 @@ class Table:
     """A table of the paper's form.
 
     Attributes:
-        number: Number of the table in the paper.
+        number: Number of the table in the paper; None for a table that the paper does not have.
         columns: Columns. All numbers of a column were measured in one way.
         groups: (label, rows) of each group. The best number is the best within its group.
         footnotes: Letter -> text.
         warnings: Sentences about runs that were measured in another way than every published row.
+        title: Title of a table that the paper does not have.
+        label: Name of such a table in CSV and LaTeX.
     """
 
-    number: int
+    number: int | None
     columns: Sequence[Column]
     groups: list[tuple[str, list[Row]]]
     footnotes: dict[str, str]
     warnings: Sequence[str] = ()
+    title: str = ""
+    label: str = ""
 
     def marks(self, row: Row) -> set[str]:
         """Letters of the footnotes that apply to a number of a row."""
@@ -112,12 +116,15 @@ class Table:
         return [row.name for _, rows in self.groups for row in rows if mark in self.marks(row)]
 
     @property
+    def name(self) -> str:
+        """What stands before the caption."""
+        return "Published numbers" if self.number is None else f"Table {self.number}"
+
+    @property
     def caption(self) -> str:
         """The table's title and how to read it."""
-        return (
-            f"{CAPTIONS[self.number]} Bold: best of its group, if the group was measured in one way. "
-            "Arrows: the better direction."
-        )
+        title = self.title if self.number is None else CAPTIONS[self.number]
+        return f"{title} Bold: best of its group, if the group was measured in one way. Arrows: the better direction."
 
 
 def table_1(runs: Sequence[NamedRun], *, paper: bool | None = None) -> Table:
@@ -204,7 +211,7 @@ def to_markdown(table: Table, *, intervals: bool = False) -> str:
     align = ["left", *("right" for _ in heads)]
     body = tabulate(lines, ["Model", *heads], tablefmt="pipe", disable_numparse=True, colalign=align)
     notes = "".join(f"\n<sup>{mark}</sup> {markdown(text)}<br>" for mark, text in table.footnotes.items())
-    return f"**Table {table.number}.** {table.caption}\n\n{body}\n{notes}".rstrip() + "\n"
+    return f"**{table.name}.** {markdown(table.caption)}\n\n{body}\n{notes}".rstrip() + "\n"
 
 
 def to_latex(table: Table, *, intervals: bool = False) -> str:
@@ -230,7 +237,7 @@ def to_latex(table: Table, *, intervals: bool = False) -> str:
         r"\begin{table*}[t]",
         r"\centering",
         rf"\caption{{{_tex(table.caption)}}}",
-        rf"\label{{tab:napo-bench-{table.number}}}",
+        rf"\label{{tab:napo-bench-{table.number or table.label}}}",
         r"\small\setlength{\tabcolsep}{4pt}",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
@@ -252,7 +259,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         for label, rows in table.groups:
             for row in rows:
                 marks = [mark for mark in table.footnotes if mark in table.marks(row)]
-                record: dict[str, Any] = {"table": table.number, "group": label, "model": row.name}
+                record: dict[str, Any] = {"table": table.number or table.label, "group": label, "model": row.name}
                 for column in table.columns:
                     cell = row.cells.get(column.key)
                     low, high = (cell.interval if cell is not None else None) or (None, None)
@@ -283,7 +290,7 @@ def _table(
     *,
     all_ways: bool,
 ) -> Table:
-    letters, label_of = _Letters(), benchmark_labels()
+    letters, label_of = Letters(), benchmark_labels()
     shown = {metric.benchmark for metric in metrics}
     measured = [
         {name: ways for name, ways in ways_of_run(run.run.benchmarks).items() if name in shown} for _, run in ours
@@ -305,9 +312,9 @@ def _table(
         mixed = _mixed([row for row, _ in kept])
         competing = {column.key for column in columns if column.metric.benchmark not in mixed}
         if kept:
-            groups.append((label, _with_best([Row(row.name, cells) for row, cells in kept], columns, competing)))
+            groups.append((label, with_best([Row(row.name, cells) for row, cells in kept], columns, competing)))
     groups.append(
-        (OURS, _with_best(_our_rows(columns, ours, measured, letters), columns, _competing(columns, ours, measured)))
+        (OURS, with_best(_our_rows(columns, ours, measured, letters), columns, _competing(columns, ours, measured)))
     )
     for text in left_out(columns, others):
         letters.of(text)
@@ -336,7 +343,7 @@ def _competing(columns: Sequence[Column], ours: Sequence[tuple[str, NamedRun]], 
     return found
 
 
-class _Letters:
+class Letters:
     """The letters of footnotes, in the order in which the table needs them."""
 
     def __init__(self) -> None:
@@ -362,7 +369,7 @@ def _mixed(rows: Sequence[_Published]) -> set[str]:
 
 
 def _our_rows(
-    columns: Sequence[Column], ours: Sequence[tuple[str, NamedRun]], measured: Sequence[Ways], letters: _Letters
+    columns: Sequence[Column], ours: Sequence[tuple[str, NamedRun]], measured: Sequence[Ways], letters: Letters
 ) -> list[Row]:
     """The rows of the user's runs. A footnote of every row is at the rows' names, any other footnote at its numbers."""
     label_of = benchmark_labels()
@@ -403,7 +410,7 @@ def _common(remarks: Sequence[Sequence[str]]) -> list[str]:
     return [remark for remark in first if all(remark in others for others in remarks)]
 
 
-def _with_best(rows: Sequence[Row], columns: Sequence[Column], competing: set[str]) -> list[Row]:
+def with_best(rows: Sequence[Row], columns: Sequence[Column], competing: set[str]) -> list[Row]:
     """Mark the best of each column that has two numbers or more, if its numbers compete."""
     best: dict[str, str] = {}
     known = {column.key: column.metric for column in columns}

@@ -3,14 +3,26 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import write_published
 
+from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.benchmark import NOT_STATED
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import results_dir
-from napo_bench.report.published import Result, decoding_of, load_published, published, published_table
+from napo_bench.report.contradictions import contradictions, within_papers
+from napo_bench.report.published import (
+    Conditions,
+    Result,
+    Source,
+    decoding_of,
+    load_published,
+    published,
+    published_table,
+)
 
 FOLDER = results_dir() / "published"
 
@@ -172,3 +184,61 @@ def test_what_is_wrong_is_refused_by_name(folder: Path, name: str) -> None:
     change(folder)
     with pytest.raises(NapoBenchError, match=re.escape(message)):
         load_published(folder)
+
+
+# The page
+
+
+def test_the_page_is_what_its_script_writes() -> None:
+    assert write_published.PAGE.read_text(encoding="utf-8") == write_published.page(), "scripts/write_published.py"
+
+
+def test_the_page_names_every_table_and_every_contradiction() -> None:
+    text = write_published.page()
+    assert all(f"results/published/{name}.csv)" in text for name in published().tables)
+    within, between = text.split("## Contradictions within one paper")[1].split("## Contradictions between tables")
+    assert "| LLaVA-v1.5-13B | DPO (TARS) | AMBER HalRate | 24.3 (TARS, Table 1); 54.3 (TARS, Table 9) |  |" in within
+    assert "| NaPO (vb1) | VLind-Bench LP | 31.4 (NaPO, Table 2); 41.4 (NaPO, Table 4) |  |" in within
+    assert "2.01 (OPA-DPO); 2.02 (TARS, Table 1); 2.11 (" in between
+
+
+# Contradictions
+
+
+def of(value: str, *, method: str = "M", paper: str = "P", authors: str = "P", judge: str = "a") -> Result:
+    """A published score of MMHal-Bench."""
+    source = Source(paper, "https://a.b", "2025-01", "Table 1", "the paper", authors)
+    conditions = Conditions("greedy", 96, "the paper", settings={"judge": {"model": judge}})
+    benchmark = benchmark_named("mmhal")
+    return Result(method, "B", benchmark, "mmhal", {"mmhal.score": value}, authors, conditions, source)
+
+
+def test_two_values_for_one_checkpoint_contradict_each_other() -> None:
+    (found,) = contradictions([of("2.11"), of("2.36", paper="Q"), of("2.11", paper="R")])
+    assert (found.method, found.base, found.metric.key, found.differing) == ("M", "B", "mmhal.score", ())
+    assert {value: [entry.source.paper for entry in own] for value, own in found.values.items()} == {
+        "2.11": ["P", "R"],
+        "2.36": ["Q"],
+    }
+
+
+@pytest.mark.parametrize("others", [["2.11"], ["2.1"], ["2"], ["2.1", "2.11"], ["2.105"]])
+def test_a_rounded_value_is_no_contradiction(others: list[str]) -> None:
+    assert contradictions([of("2.11"), *map(of, others)]) == []
+
+
+@pytest.mark.parametrize("other", [of("2.36", method="N"), replace(of("2.36"), base="C")])
+def test_another_method_or_base_is_no_contradiction(other: Result) -> None:
+    assert contradictions([of("2.11"), other]) == []
+
+
+def test_conditions_that_are_stated_differently_are_named() -> None:
+    (found,) = contradictions([of("2.11"), of("2.36", judge="b")])
+    assert found.differing == ("judge model",)
+    (found,) = contradictions([of("2.11"), of("2.36", judge=NOT_STATED)])
+    assert found.differing == ()
+
+
+def test_a_paper_that_copies_a_row_does_not_contradict_itself() -> None:
+    assert within_papers([of("2.11", paper="Q"), of("2.19", paper="Q", authors="Q")]) == []
+    assert len(within_papers([of("2.11"), of("2.19")])) == 1

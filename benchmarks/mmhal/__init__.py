@@ -119,11 +119,11 @@ def _replies(sample: Sample) -> tuple[str, str]:
 
 def _raters(result: BenchmarkResult) -> Raters:
     """The ratings of a run. A reply without a rating is left out."""
-    asked = result.settings.get("judge", {}).get("model") or "judge"
+    alone = next(iter(judges_of(result.settings)), "")
     found: dict[str, dict[str, list[Counts]]] = {}
     for sample in result.samples:
         reply = sample.get("judge_reply") or {}
-        one = {"judge": reply.get("model", asked), "rating": sample.get("rating")}
+        one = {"judge": alone or reply.get("model") or "judge", "rating": sample.get("rating")}
         for entry in sample.get("judge_replies", [one]):
             if entry["rating"] is not None:
                 by_sample = found.setdefault(str(entry["judge"]), {})

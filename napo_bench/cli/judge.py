@@ -175,6 +175,7 @@ def _print_agreements(ratings: Ratings, found: list[Agreement]) -> None:
     from napo_bench.runs.agreement import FEW_CLUSTERS
 
     label = benchmark_named(ratings.benchmark).label
+    rating = ratings.rated.rating.replace("_", " ")
     raters = ", ".join(f"{rater} ({n})" for rater, n in ratings.raters.items())
     console.out.print(f"[bold]{escape(label)}[/bold], rated answers: {escape(raters)}", highlight=False)
     for one in found:
@@ -186,8 +187,8 @@ def _print_agreements(ratings: Ratings, found: list[Agreement]) -> None:
         undefined = "undefined: all ratings are equal"
         table.add_row("Krippendorff's alpha, ordinal", *_cells(one.alpha, 3, undefined))
         for heading, measured, decimals in (
-            (f"equal {_what(ratings)}, %", one.exact, 1),
-            (f"{_what(ratings)} within 1, %", one.within_one, 1),
+            (f"equal {rating}, %", one.exact, 1),
+            (f"{rating} within 1, %", one.within_one, 1),
             ("hallucination or not: equal, %", one.flag, 1),
             (f"mean of {one.raters[-1]} minus mean of {one.raters[0]}", one.higher_by, 2),
         ):
@@ -200,10 +201,6 @@ def _print_agreements(ratings: Ratings, found: list[Agreement]) -> None:
     notes = [f"fewer than {FEW_CLUSTERS} pictures, so the intervals are too narrow: {'; '.join(few)}"] if few else []
     for note in [*ratings.notes, *notes]:
         console.out.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
-
-
-def _what(ratings: Ratings) -> str:
-    return "ratings" if ratings.rated.rating == "rating" else "numbers of hallucinated objects"
 
 
 def _title(one: Agreement) -> str:
@@ -254,10 +251,8 @@ def _print_map(ratings: Ratings, found: RatingMap) -> None:
         table.add_column(escape(heading), justify="right", no_wrap=True)
     for level in found.levels:
         table.add_row(level.level, f"{level.pairs:.4g}", *(f"{level.means[count]:.2f}" for count in counts))
-    console.out.print(
-        f"Mean numbers of {escape(found.second)} for answers with each {ratings.rated.rating.replace('_', ' ')}:",
-        highlight=False,
-    )
+    rating = ratings.rated.rating.replace("_", " ")
+    console.out.print(f"Mean numbers of {escape(found.second)}, by {rating} of {escape(found.first)}:", highlight=False)
     console.print_whole(table)
     console.out.print()
     table = Table(box=None, pad_edge=False, collapse_padding=True)

@@ -10,7 +10,7 @@ from napo_bench.benchmarks.benchmark import Metric
 from napo_bench.benchmarks.rated import Steps
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.runs.map_sums import MapSums, histogram
-from napo_bench.runs.ratings import Item, NamedResult, Ratings
+from napo_bench.runs.ratings import SAME_ANSWER, Item, NamedResult, Ratings
 
 FEWEST_CLUSTERS = 20
 """With fewer pictures the variance of the map is unknown."""
@@ -44,6 +44,8 @@ def require_pairs(
     """Raise NapoBenchError if both raters rated too few answers to know the variance of a map."""
     if clusters >= FEWEST_CLUSTERS:
         return
+    if not pairs:
+        raise NapoBenchError(f"No answer is rated by both {raters[0]} and {raters[1]}.", SAME_ANSWER)
     metric = benchmark_named(ratings.benchmark).metric(ratings.rated.metrics[0])
     assert metric is not None and metric.high is not None
     enough = math.ceil((_Z * metric.high / 2 / precision) ** 2)

@@ -12,8 +12,14 @@ from napo_bench.benchmarks.rated import Counts, Rated
 from napo_bench.benchmarks.result import BenchmarkResult, cluster_of
 from napo_bench.benchmarks.scoring import read_responses
 from napo_bench.core import files
-from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.runs.result import RunResult
+
+SAME_ANSWER = (
+    "Ratings are of the same answer if two runs have the same text for a sample, or if a file of ratings names the "
+    "run: --ratings RUN=FILE, or a column run."
+)
+"""When two ratings are of the same answer, for messages."""
 
 _ROWS_SHOWN = 20
 
@@ -182,6 +188,8 @@ def _answer(sample: Mapping[str, Any], run: str) -> str:
 
 def _with_table(rated: Rated, items: Sequence[Item], runs: Sequence[str], name: str, path: Path) -> list[Item]:
     """The items with the ratings of a file. A row of no run is about an answer of its own."""
+    if name and name not in runs:
+        raise unknown_name("run", name, runs, f"--ratings {name}={path}")
     by_run = {(run, item.sample_id): item for item in items for run in item.runs}
     clusters = {item.sample_id: item.cluster for item in items}
     own: dict[str, Item] = {}
@@ -258,4 +266,4 @@ def _number(row: Mapping[str, Any], name: str, low: int, high: int | None) -> in
 
 def _notes(items: Iterable[Item]) -> list[str]:
     alone = sum(len(item.by) < 2 for item in items)
-    return [f"{alone} answers have ratings of fewer than two raters, and are not compared"] if alone else []
+    return [f"answers with ratings of fewer than two raters, which are not compared: {alone}"] if alone else []

@@ -192,6 +192,13 @@ def test_a_file_that_holds_no_ratings_is_refused(tmp_path, name, text, message):
         collect("mmhal", [], [("", tmp_path / name)])
 
 
+def test_a_file_of_ratings_of_an_unknown_run_is_refused_once(tmp_path):
+    (tmp_path / "r.csv").write_text(HEAD + "0,a,1\n")
+    with pytest.raises(NapoBenchError, match="there is no run 'bas'") as error:
+        collect("mmhal", [("base", mmhal_run([3, 5]))], [("bas", tmp_path / "r.csv")])
+    assert "base" in error.value.hint
+
+
 def test_counts_of_extractors_come_from_a_file_too(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text("sample_id,rater,hallucinated,mentions\n0,ann,1,4\n1,ann,3,2\n")

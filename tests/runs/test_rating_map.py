@@ -212,7 +212,7 @@ def test_raters_without_ratings_are_refused():
     for names, message in (
         (("A", "A"), "are both 'A'"),
         (("A", "gpt"), "--to: there is no rater 'gpt'"),
-        (("A", "B"), "0 answers about 0 pictures are rated by both A and B"),
+        (("A", "B"), "No answer is rated by both A and B"),
         (("B", "A"), "The run run has no ratings of B; its raters: A"),
     ):
         with pytest.raises(NapoBenchError, match=message):
@@ -252,6 +252,10 @@ def test_the_command_writes_mapped_runs_that_report_and_gate_mark(mapped, monkey
     assert f"score {' to '.join(map(metric.format, score['ci95']))}" in shown
     assert "whichever model wrote them" in shown
     assert "Judged by judge-b" in shown
+
+    code, shown, _ = invoke(["report", f"as-b={mapped / 'out' / 'mine'}", mapped / "b"], monkeypatch, capsys)
+    rows = [line for line in shown.splitlines() if line.startswith(("| as-b,", "| b "))]
+    assert [row.count("–") for row in rows] == [0, 0] and "**" not in "".join(rows), "one column, none is best"
 
     for command in (
         ["compare", mapped / "b", mapped / "out" / "mine"],

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from napo_bench.core import files
+from napo_bench.core.names import CONTROLS
 from napo_bench.trainers.published import hub_revision, licence_of
 from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.rows import RowReport
@@ -38,6 +39,7 @@ def write_card(out: Path, recipe: Recipe, report: RowReport, asked_in: str | Non
         "",
         f"An {kind} of `{base}`," if recipe.lora_r else f"A {kind} that started from `{base}`,",
         f"trained by napo-bench on {report.used:,} of {report.total:,} preference rows of `{data}`.",
+        *([f"**A control ({recipe.control})**: every row has {CONTROLS[recipe.control]}."] if recipe.control else []),
         *([f"Its prompts are in the conversation {asked_in}, in training and in evaluation."] if asked_in else []),
         "`recipe.yaml` has every setting, `training.json` what determines the run, `rows.json` the rows left out.",
         "",

@@ -15,8 +15,8 @@ from typing import Any
 from napo_bench.core import disk, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import LOCK_NAME
+from napo_bench.core.names import TRAINING
 
-DESCRIPTION = "training.json"
 LOG = "train_log.jsonl"
 UNLOGGED = "unlogged_{rank}.json"
 """File in a checkpoint with a process's sums since the last log line."""
@@ -24,7 +24,7 @@ UNLOGGED = "unlogged_{rank}.json"
 
 def describe(out: Path, run: Mapping[str, Any], *, finished: bool) -> None:
     """Write the determinants of the run, and whether the run is finished."""
-    files.write_json(out / DESCRIPTION, {**run, "finished": finished})
+    files.write_json(out / TRAINING, {**run, "finished": finished})
 
 
 def is_finished(out: Path, run: Mapping[str, Any], resume: bool) -> bool:
@@ -33,7 +33,7 @@ def is_finished(out: Path, run: Mapping[str, Any], resume: bool) -> bool:
     Raises:
         NapoBenchError: `out` has other content, or contains the unfinished run and `resume` is False.
     """
-    path = out / DESCRIPTION
+    path = out / TRAINING
     if not path.is_file():
         if out.is_dir() and any(path.name != LOCK_NAME for path in out.iterdir()):
             raise NapoBenchError(f"{out} is not empty, and what it holds is no training run.", "Choose another --out.")

@@ -14,6 +14,7 @@ import yaml
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError, nearest, unknown_name
+from napo_bench.core.names import Control
 from napo_bench.models.conversation import ImageShape
 from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.negatives import NEGATIVES, REJECTED, Negative
@@ -90,6 +91,8 @@ class Recipe:
         shuffle: Whether the order of the rows is drawn `once`, or anew for `each_epoch`.
         training_image: What LLaVA-1.5 sees of an image that is not square: its centre (`crop`, as in the paper's
             training), or the whole image in a square (`pad`, as in evaluation). Other models keep their treatment.
+        control: What replaces the images of the rows, to measure what is gained without looking: `blind` (a blank image
+            of the same size) or `swapped` (the image of another row); None trains on the rows' own images.
         strip_responses: Whether blanks at the ends of responses are removed.
         max_length: Maximum number of tokens of image, prompt and one response; longer rows are left out and reported.
         shared_prefix: Whether to compute image and prompt once for all responses of a row.
@@ -97,7 +100,8 @@ class Recipe:
         lora_r: Rank of LoRA adapters on the language model's linear layers; 0 trains all weights.
         lora_alpha: Scale of the adapters.
         lora_dropout: Dropout before the adapters.
-        seed: Seed of the order of the rows, of dropout, of mDPO's crops and of the draws of `random` weights.
+        seed: Seed of the order of the rows, of dropout, of mDPO's crops, of the draws of `random` weights and of the
+            images of the control `swapped`.
         logging_steps: Steps between two lines of the log.
         save_steps: Steps between two checkpoints to resume from.
         workers: Number of processes that decode images for each training process.
@@ -134,6 +138,7 @@ class Recipe:
     gradient_checkpointing: bool = True
     shuffle: Literal["once", "each_epoch"] = "once"
     training_image: ImageShape = "crop"
+    control: Control | None = None
     strip_responses: bool = False
     max_length: Count = 2048
     shared_prefix: bool = True

@@ -25,6 +25,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, open_rgb
 from napo_bench.core.limits import ROWS_BYTES, ROWS_EXPANSION, at_most
 from napo_bench.models.conversation import Conversation, Markup, any_of
+from napo_bench.trainers.controls import TrainingImages
 from napo_bench.trainers.negatives import BIASED, CHOSEN, REJECTED, column_of
 from napo_bench.trainers.published import hub_revision
 
@@ -45,7 +46,7 @@ class PreferenceRow:
         question: Question without a template.
         responses: Chosen response, then the negatives; "" if the row lacks a negative. Blanks at their ends are removed
             if the recipe says so.
-        image: Image of the row; None if the image cannot be decoded.
+        image: Image that the row is trained with; None if it, or the row's own image, cannot be decoded.
         counted: Whether the row counts; False for a row that only gives a process work in the last batch of an epoch.
     """
 
@@ -120,10 +121,14 @@ class PreferenceRows(Dataset[PreferenceRow]):
         positions: Positions of the rows in the data set.
         fingerprint: SHA-256 over the contents of the files, and over the strings that are removed from their texts.
         report: Report about the rows.
+        images: Images that take the place of the rows' own; None trains on the rows' own images.
     """
+
+    images: TrainingImages | None = None
 
     def __init__(self, table: Any, source: DataFiles, negatives: Sequence[str], markup: Markup, *, strip: bool) -> None:
         self._table = table
+        self._image_column = table.select_columns(["image"])
         self._source = source
         self._strip = strip
         self._names = row_names(row_ids(table))
@@ -180,7 +185,21 @@ class PreferenceRows(Dataset[PreferenceRow]):
     def __getitem__(self, draw: tuple[int, bool]) -> PreferenceRow:
         index, counted = draw
         row = self.stored(index)
-        return PreferenceRow(row.position, row.id, row.question, row.responses, _decoded(row.image), counted)
+        image = _decoded(row.image)
+        if image is not None and self.images is not None:
+            image = self.images.image(row.position, image)
+        return PreferenceRow(row.position, row.id, row.question, row.responses, image, counted)
+
+    def own_image(self, position: int) -> Image.Image | None:
+        """The image of the row at a position in the data set; None if the image cannot be decoded."""
+        return _decoded(self._stored_image(position))
+
+    def image_digests(self) -> Iterator[str]:
+        """The digest of each row's encoded image, in the order of the data set; "" for a row without an image."""
+        return (_digest(self._stored_image(position)) for position in range(self.report.total))
+
+    def _stored_image(self, position: int) -> bytes | Path:
+        return _encoded(self._image_column[position]["image"], self._source.folder(position))
 
     def stored(self, index: int) -> StoredRow:
         """A row whose image is not decoded."""
@@ -530,6 +549,12 @@ def _encoded(value: Any, folder: Path) -> bytes | Path:
         except NapoBenchError:
             return b""
     return (value.get("bytes") if isinstance(value, dict) else value) or b""
+
+
+def _digest(encoded: bytes | Path) -> str:
+    if isinstance(encoded, Path):
+        return digests.sha256([encoded])[0] if encoded.is_file() else ""
+    return hashlib.sha256(encoded).hexdigest() if encoded else ""
 
 
 def _decoded(encoded: bytes | Path) -> Image.Image | None:

@@ -29,6 +29,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from napo_bench.core import files, interrupts, locks, processes
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.names import CONTROLS
 from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.models.checkpoint import Checkpoint
@@ -37,6 +38,7 @@ from napo_bench.models.soundness import require_image_token
 from napo_bench.trainers import output
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.card import write_card
+from napo_bench.trainers.controls import BLIND, SWAPPED, BlankImages, OtherImages
 from napo_bench.trainers.forward.logps import prepare
 from napo_bench.trainers.means import require_whole_groups
 from napo_bench.trainers.recipe import Recipe
@@ -79,6 +81,10 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
     named = None if recipe.conversation == "auto" else recipe.conversation
     conversation = Conversation.of(processor, config, named, recipe.training_image)
     rows = open_rows(recipe.data, recipe.negatives, cache / "rows", conversation, strip=recipe.strip_responses)
+    if recipe.control == BLIND:
+        rows.images = BlankImages(conversation.blank_image)
+    elif recipe.control == SWAPPED:
+        rows.images = OtherImages.of(rows.image_digests(), rows.own_image, recipe.seed)
     return Inputs(checkpoint, conversation, config, rows)
 
 
@@ -139,6 +145,8 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
         progress.note(f"{out} is finished already.")
         return out
     processes.wait()
+    if recipe.control is not None:
+        progress.note(f"Control {recipe.control}: every row is trained with {CONTROLS[recipe.control]}.")
     if torch.cuda.device_count() > processes.count() == 1:
         progress.note(f"One of {torch.cuda.device_count()} GPUs is used; torchrun --no-python napo-bench uses more.")
     if first:
@@ -280,6 +288,7 @@ def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
         shared_prefix=recipe.shared_prefix,
         precision=recipe.precision,
         lora=recipe.lora_r > 0,
+        **({"images": rows.images.determinants} if rows.images is not None else {}),
     )
 
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Literal
 
 from napo_bench.core.errors import NapoBenchError
 
 MICRO = "micro"
 """The micro world: as a base checkpoint, as a suite, and as preference rows."""
+
+Control = Literal["blind", "swapped"]
+"""A control of a training: what replaces the images of the rows."""
+
+CONTROLS: Mapping[Control, str] = {"blind": "blank images", "swapped": "the images of other rows"}
+"""Control -> the images that the rows are trained with."""
+
+TRAINING = "training.json"
+"""File beside the weights of a trained checkpoint: what determined the training."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

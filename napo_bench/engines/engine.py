@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.names import Control
 from napo_bench.core.thoughts import DEFAULT_MARKS, NEVER_ENDS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answer import CUT_OFF, Completion, ModelAnswer
@@ -64,6 +65,7 @@ class Engine(PromptWriter, Protocol):
         asks_again: Whether a prompt without an answer may be answered by another run.
         thinking_marks: Marks around thoughts, which are no part of an answer.
         asked_in: Name of the conversation, if the model can be asked in several; else None.
+        control: Control that the model was trained as; None if the model is no control, or if this is not known.
     """
 
     name: ClassVar[str] = ""
@@ -74,6 +76,7 @@ class Engine(PromptWriter, Protocol):
     asks_again: bool = False
     thinking_marks: Marks = DEFAULT_MARKS
     asked_in: str | None = None
+    control: Control | None = None
 
     @classmethod
     def open(cls, checkpoint: str, options: EngineOptions) -> Self:

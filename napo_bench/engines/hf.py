@@ -85,6 +85,7 @@ class HFEngine(ConversationWriter, Engine):
         config, self.processor = self._checkpoint.open_parts()
         super().__init__(Conversation.of(self.processor, config, conversation, variables=chat_template_kwargs))
         self.asked_in = self.conversation.choice
+        self.control = self._checkpoint.control
         self.fingerprint = str(processes.from_first(self._checkpoint.fingerprint))
         self.thinking_marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)

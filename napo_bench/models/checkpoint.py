@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.names import CONTROLS, TRAINING, Control
 from napo_bench.models import soundness
 from napo_bench.models.configuration import require_own_parts
 from napo_bench.models.explained import explained
@@ -92,6 +93,20 @@ class Checkpoint:
         contents = digests.sha256(path for _, path in own)
         lines = [f"{name} {content}\n" for (name, _), content in zip(own, contents, strict=True)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def control(self) -> Control | None:
+        """The control that the checkpoint, or an adapter's base, was trained as by `napo-bench train`; None for every
+        other checkpoint.
+        """
+        for folder in (self.adapter, self.folder):
+            path = folder / TRAINING if folder is not None else None
+            held = files.read_json(path) if path is not None and path.is_file() else None
+            recipe = held.get("recipe") if isinstance(held, dict) else None
+            named = recipe.get("control") if isinstance(recipe, dict) else None
+            if named in CONTROLS:
+                return cast(Control, named)
+        return None
 
     def open_parts(self) -> tuple[Any, Any]:
         """The model's configuration and its processor, checked against each other, the weights and the adapter.

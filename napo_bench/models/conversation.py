@@ -245,6 +245,12 @@ class Conversation:
         canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return canvas
 
+    def blank_image(self, size: tuple[int, int]) -> Image.Image:
+        """An image of this size (width, height) that shows nothing: the mean colour of the processor, which turns this
+        colour into 0.
+        """
+        return Image.new("RGB", size, _mean_colour(self.processor))
+
     def encode(self, prompts: Sequence[str], images: Sequence[Image.Image | Sequence[Image.Image]] = ()) -> Any:
         """Model inputs of a batch of prompts, padded on the left.
 
@@ -401,5 +407,6 @@ def _named(processor: Any, config: Any, name: str | None) -> str:
 
 
 def _mean_colour(processor: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(value * 255) for value in processor.image_processor.image_mean)
+    mean = getattr(processor.image_processor, "image_mean", None) or 0.5
+    red, green, blue = (int(value * 255) for value in ((mean,) * 3 if isinstance(mean, float) else mean))
     return red, green, blue

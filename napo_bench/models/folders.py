@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.names import TRAINING
 from napo_bench.models import soundness
 from napo_bench.models.explained import first_line
 from napo_bench.models.original_llava.weights import BESIDE, PICKLED
@@ -50,7 +51,7 @@ def folder_of(name: str, pickled: bool = False, weights: bool = True) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    wanted: tuple[str, ...] = (*_FILES, *_FETCHED_WEIGHTS) if weights else _FILES
+    wanted: tuple[str, ...] = (*_FILES, TRAINING, *(_FETCHED_WEIGHTS if weights else ()))
     if pickled and weights:
         wanted = (*wanted, *BESIDE)
         if not any(path for pattern in _FETCHED_WEIGHTS for path in folder_of(name).glob(pattern)):

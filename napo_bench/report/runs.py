@@ -10,13 +10,14 @@ from typing import Any
 from napo_bench.benchmarks import all_benchmarks
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core import files
+from napo_bench.core.names import TRAINING, Control
 from napo_bench.data.sources import WebFile
 from napo_bench.engines.chat import NOT_SENT
 from napo_bench.report.names import name_and_path, run_names
 from napo_bench.report.places import find_folder
 from napo_bench.runs.compare import differing_settings
 from napo_bench.runs.result import RunResult
-from napo_bench.trainers.output import DESCRIPTION, LOG
+from napo_bench.trainers.output import LOG
 from napo_bench.trainers.recipe import Recipe, recipe_of
 
 MICRO_WORLD = "The micro world, not the published data."
@@ -42,6 +43,12 @@ class NamedRun:
     log: list[dict[str, Any]]
     folder: Path | None = None
     lacks: str = ""
+
+    @property
+    def control(self) -> Control | None:
+        """Control that the run's checkpoint was trained as; None for any other checkpoint."""
+        checkpoint = self.run.provenance.checkpoint
+        return None if checkpoint is None else checkpoint.control
 
 
 def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
@@ -159,12 +166,12 @@ def _training(run: RunResult, folder: Path) -> tuple[Recipe | None, list[dict[st
     """The recipe and the log that `napo-bench train` wrote, the run's folder, and what is missing."""
     checkpoint = run.provenance.checkpoint
     named = (checkpoint.folder if checkpoint is not None else None) or ""
-    trained = find_folder(named, folder, lambda place: (place / DESCRIPTION).is_file())
+    trained = find_folder(named, folder, lambda place: (place / TRAINING).is_file())
     if trained is None:
         is_there = not named or find_folder(named, folder, _is_checkpoint) is not None
         return None, [], folder, "" if is_there else f"its checkpoint {named} is not found"
-    stored = files.field(files.read_json(trained / DESCRIPTION), "recipe", dict, str(trained / DESCRIPTION))
-    recipe = recipe_of(stored, str(trained / DESCRIPTION))
+    stored = files.field(files.read_json(trained / TRAINING), "recipe", dict, str(trained / TRAINING))
+    recipe = recipe_of(stored, str(trained / TRAINING))
     log = trained / LOG
     if not log.is_file():
         return recipe, [], folder, f"{log} does not exist"

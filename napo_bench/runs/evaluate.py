@@ -17,7 +17,7 @@ from napo_bench.benchmarks.unanswered import sent_field
 from napo_bench.core import files, locks, processes
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.journal import Journal
-from napo_bench.core.names import MICRO
+from napo_bench.core.names import CONTROLS, MICRO
 from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.engines import BATCH_SIZE, SEED
@@ -192,13 +192,14 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         if engine.asked_in is not None:
             result.settings["conversation"] = engine.asked_in
         result.notes += _precision_note(computed.get("dtype"), options.batch_size, settings.get("do_sample", False))
+        result.notes += _control_note(engine)
         result.notes += _cleaned_note(engine, [question.prompt for question in asked])
         results[benchmark.name] = result
     tell("Scoring", len(rows), len(rows))
     identity = evaluation_identity(engine.fingerprint, options, _data_hashes(options), engine.asked_in)
     provenance = Provenance(
         command=given_command(),
-        checkpoint=CheckpointUsed(checkpoint, _folder(checkpoint, options), engine.fingerprint),
+        checkpoint=CheckpointUsed(checkpoint, _folder(checkpoint, options), engine.fingerprint, engine.control),
         generation={
             "profile": options.profile,
             "batch_size": options.batch_size,
@@ -225,6 +226,11 @@ def _precision_note(dtype: str | None, batch_size: int, is_sampled: bool) -> lis
     if dtype in (None, "float32") or is_sampled:
         return []
     return [f"generated in {dtype} in batches of {batch_size}: an answer may differ in another batch"]
+
+
+def _control_note(engine: Engine) -> list[str]:
+    """One note if the model was trained as a control."""
+    return [f"a control: the checkpoint was trained with {CONTROLS[engine.control]}"] if engine.control else []
 
 
 def _is_final(out: Path, options: EvalOptions) -> bool:

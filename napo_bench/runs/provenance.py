@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from napo_bench.core import files, urls
+from napo_bench.core.names import CONTROLS, Control
 from napo_bench.core.paths import MICRO_STAMP
 
 _PACKAGES = ("napo-bench", "lmms-eval", "transformers", "torch", "peft", "nltk", "spacy", "openai", "numpy")
@@ -24,18 +25,21 @@ class CheckpointUsed:
         name: Name or path of the checkpoint as the user gave it.
         folder: Folder of the checkpoint; None for a checkpoint of the hub and for a model behind an endpoint.
         fingerprint: SHA-256 of the checkpoint; of a model behind an endpoint, its name and URL.
+        control: Control that the checkpoint was trained as; None for any other checkpoint.
     """
 
     name: str
     folder: str | None
     fingerprint: str
+    control: Control | None = None
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> CheckpointUsed:
         """Read a run's entry. Early runs have no field "folder"; their checkpoint's name takes its place."""
         name = str(entry.get("name", ""))
         folder = entry.get("folder", name)
-        return cls(name, None if folder is None else str(folder), str(entry.get("fingerprint", "")))
+        control = next((known for known in CONTROLS if known == entry.get("control")), None)
+        return cls(name, None if folder is None else str(folder), str(entry.get("fingerprint", "")), control)
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,12 @@ class Provenance:
     wall_seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value. It has no fields of an evaluation for stored responses, and no fields of stored responses for
-        an evaluation.
+        """A JSON value. It has no fields of an evaluation for stored responses, no fields of stored responses for an
+        evaluation, and no control if there is none.
         """
         document = asdict(self)
+        if self.checkpoint is not None and self.checkpoint.control is None:
+            del document["checkpoint"]["control"]
         left_out = ("responses",) if self.responses is None else _OF_EVALUATIONS
         for name in left_out:
             del document[name]

@@ -1,6 +1,7 @@
 """Where a run's numbers come from: what run.json says of it, and what of early runs is understood."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -20,10 +21,11 @@ EVALUATION = Provenance(
     identity={"checkpoint": "f" * 64},
     wall_seconds=1.5,
 )
+CONTROL = replace(EVALUATION, checkpoint=CheckpointUsed("blind", "/models/blind", "e" * 64, "blind"))
 SCORES = Provenance(command="napo-bench score amber", responses=ResponsesUsed("answers.json", "d" * 64))
 
 
-@pytest.mark.parametrize("provenance", [EVALUATION, SCORES, Provenance()])
+@pytest.mark.parametrize("provenance", [EVALUATION, CONTROL, SCORES, Provenance()])
 def test_json_gives_the_same_provenance_back(provenance):
     assert Provenance.from_json(json.loads(json.dumps(provenance.to_json())), "run.json") == provenance
 
@@ -34,6 +36,7 @@ def test_the_json_of_an_evaluation_and_of_scores_has_the_documented_fields_in_th
         "wall_seconds",
     ]  # fmt: skip
     assert list(EVALUATION.to_json()["checkpoint"]) == ["name", "folder", "fingerprint"]
+    assert list(CONTROL.to_json()["checkpoint"]) == ["name", "folder", "fingerprint", "control"]
     assert EVALUATION.to_json()["limit"] is None
     assert list(SCORES.to_json()) == ["command", "responses", "data", "versions", "bootstrap_seed", "wall_seconds"]
 

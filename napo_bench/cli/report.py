@@ -58,6 +58,7 @@ def report(
     A number that is not comparable with the paper's has a footnote with the reason.
     """
     from napo_bench.core import files
+    from napo_bench.report import controls as control_page
     from napo_bench.report import explorer, line_up, table
     from napo_bench.report import panel as panel_page
     from napo_bench.report.figures import draw_figures, save_figures
@@ -86,18 +87,29 @@ def report(
         _note(warning)
     drawn = draw_figures(loaded) if format == "html" or figures is not None else []
     panels = panel_page.panels(loaded, panel_baseline) if panel or (format == "html" and len(loaded) > 1) else []
+    controls = control_page.controlled_methods(loaded, panel_baseline, _note) if panels else []
     if figures is not None:
         for path in save_figures(drawn, figures):
             console.err.print(f"Written: {escape(str(path))}", highlight=False)
     if format == "html":
         with console.err.status("Collecting samples ..."):
-            text = explorer.to_html(loaded, tables, drawn, data_dir, panels=panels, intervals=intervals, tell=_note)
+            text = explorer.to_html(
+                loaded,
+                tables,
+                drawn,
+                data_dir,
+                panels=panels,
+                controls=controls,
+                intervals=intervals,
+                tell=_note,
+            )
     elif format == "csv":
         text = table.to_csv(tables)
     else:
         write = table.to_markdown if format == "md" else table.to_latex
         written = [write(entry, intervals=intervals) for entry in tables]
-        text = "\n".join([*map(panel_page.to_markdown, panels), *written])
+        above = [control_page.to_markdown(controls)] if controls else []
+        text = "\n".join([*above, *map(panel_page.to_markdown, panels), *written])
     if out is None:
         console.out.print(text, markup=False, highlight=False, soft_wrap=True, end="")
     else:

@@ -10,6 +10,7 @@ then whole clusters are resampled or exchanged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -235,6 +236,28 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_value))
         adjusted[name] = largest
     return {name: adjusted[name] for name in p_values}
+
+
+def ratio_interval(top: float, bottom: float, covariance: Array, quantile: float) -> tuple[float, float]:
+    """Fieller's interval of top / bottom: the ratios r for which top - r * bottom does not differ from 0.
+
+    A bootstrap of the ratio itself fails if a resample's denominator can be near 0.
+
+    Args:
+        top: Estimate of the numerator.
+        bottom: Estimate of the denominator.
+        covariance: Covariance of the two estimates, `[2, 2]`.
+        quantile: Quantile of the estimates' standardized errors, 1.96 for a 95% interval of normal errors.
+
+    Returns:
+        (low, high); (-inf, inf) if the denominator does not differ from 0.
+    """
+    (var_top, both), (_, var_bottom) = covariance * quantile**2
+    a, b, c = bottom**2 - var_bottom, top * bottom - both, top**2 - var_top  # the interval is a r^2 - 2 b r + c <= 0
+    if a <= 0:
+        return -math.inf, math.inf
+    reach = math.sqrt(max(b**2 - a * c, 0.0))
+    return float((b - reach) / a), float((b + reach) / a)
 
 
 def unseen_share(n: float, tail: float) -> float:

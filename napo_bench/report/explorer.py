@@ -18,13 +18,15 @@ from napo_bench.benchmarks.view import View
 from napo_bench.core import files, urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.report.columns import Column
+from napo_bench.report.controls import TITLE
 from napo_bench.report.curves import HEIGHT, WIDTH, chart
 from napo_bench.report.figures import INK, DrawnFigure, colour_of, pattern_of
 from napo_bench.report.panel import HEADS
 from napo_bench.report.pictures import Reference, thumbnails
 from napo_bench.report.places import find_folder
 from napo_bench.report.runs import NamedRun
-from napo_bench.report.table import Table
+from napo_bench.report.table import OURS, Table
+from napo_bench.runs.controls import ControlledMethod
 from napo_bench.runs.panel import Panel
 
 _PAGE = Path(__file__).parent / "page"
@@ -42,6 +44,7 @@ def to_html(
     data_dir: Path | None = None,
     *,
     panels: Sequence[Panel] = (),
+    controls: Sequence[ControlledMethod] = (),
     intervals: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> str:
@@ -55,6 +58,7 @@ def to_html(
         figures: Figures of `report.figures`.
         data_dir: Folder with the images; None for the data folder that each run names.
         panels: Panels of `report.panel`.
+        controls: Methods beside their controls.
         intervals: Whether the page shows the 95% intervals when it opens.
         tell: Function that gets a sentence about images that were not found.
 
@@ -84,7 +88,10 @@ def to_html(
     return environment.get_template("explorer.html.j2").render(
         runs=[(run.name, colour_of(index), pattern_of(index), _about(run)) for index, run in enumerate(runs)],
         tables=[(table, _columns(table)) for table in tables],
+        ours=OURS,
         panels=panels,
+        controls=controls,
+        controls_title=TITLE,
         heads=HEADS,
         chart=chart,
         chart_width=WIDTH,

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from napo_bench.benchmarks import benchmark_labels
 from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
+from napo_bench.core.names import CONTROLS
 from napo_bench.report.columns import UNLIKE, Column, Ways, columns_of, left_out, marked, unlike, ways_of_run
 from napo_bench.report.published import PublishedRow, published_table
 from napo_bench.report.runs import NamedRun, comparable, deviations
@@ -180,12 +181,13 @@ def _shows_paper(runs: Sequence[NamedRun], wanted: bool | None) -> bool:
 
 
 def objective(recipe: Recipe) -> tuple[str, ...]:
-    """The objective of a recipe without its constants: the losses, the margins that each q looks at, and the weights of
-    the losses.
+    """The objective of a recipe without its constants: the losses, the margins that each q looks at, the weights of the
+    losses, and the control.
     """
     terms = [(term, "q" in LOSSES[term.loss].needs) for term in recipe.terms]
     losses = [f"{term.negative.name}: {term.loss}" + (f", q from {term.q_from}" if q else "") for term, q in terms]
-    return (*losses, recipe.weights if len(terms) > 1 else "")
+    weights = recipe.weights if len(terms) > 1 else ""
+    return (*losses, weights, *([f"control: {recipe.control}"] if recipe.control else []))
 
 
 def to_markdown(table: Table, *, intervals: bool = False) -> str:
@@ -313,9 +315,12 @@ def _table(
         competing = {column.key for column in columns if column.metric.benchmark not in mixed}
         if kept:
             groups.append((label, with_best([Row(row.name, cells) for row, cells in kept], columns, competing)))
-    groups.append(
-        (OURS, with_best(_our_rows(columns, ours, measured, letters), columns, _competing(columns, ours, measured)))
-    )
+    by_label: dict[str, list[Row]] = {}
+    for row, (_, run) in zip(_our_rows(columns, ours, measured, letters), ours, strict=True):
+        by_label.setdefault(_label_of(run), []).append(row)
+    competing = _competing(columns, ours, measured)
+    in_order = sorted(by_label.items(), key=lambda group: group[0] != OURS)
+    groups += [(label, with_best(rows, columns, competing)) for label, rows in in_order]
     for text in left_out(columns, others):
         letters.of(text)
     warnings = [
@@ -341,6 +346,11 @@ def _competing(columns: Sequence[Column], ours: Sequence[tuple[str, NamedRun]], 
         if comparable(own, name):
             found.add(column.key)
     return found
+
+
+def _label_of(run: NamedRun) -> str:
+    """The label of a run's group. Controls have groups of their own, so that none is taken for a method."""
+    return OURS if run.control is None else f"Controls: trained with {CONTROLS[run.control]}"
 
 
 class Letters:

@@ -249,3 +249,16 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(p_values):
     assert all(value <= adjusted[name] <= 1 for name, value in named.items())
     ranked = sorted(named, key=named.get)
     assert [adjusted[name] for name in ranked] == sorted(adjusted[name] for name in ranked)
+
+
+@pytest.mark.parametrize(("top", "bottom"), [(1.0, 4.0), (0.0, 3.0), (3.0, 3.0), (-1.0, 2.5)])
+def test_the_interval_of_a_ratio_covers_as_stated_also_for_a_denominator_near_0(top, bottom):
+    draw = np.random.default_rng(0)
+    covariance = np.array([[1.0, 0.5], [0.5, 1.0]])
+    estimates = draw.multivariate_normal([top, bottom], covariance, 4_000)
+    intervals = np.array([stats.ratio_interval(*pair, covariance, 1.96) for pair in estimates])
+    bounded = np.isfinite(intervals[:, 0])
+    assert np.array_equal(bounded, np.abs(estimates[:, 1]) > 1.96)
+    # An unbounded set of ratios is the whole line here, which covers more than Fieller's 95%.
+    assert 0.94 < np.mean((intervals[:, 0] <= top / bottom) & (top / bottom <= intervals[:, 1])) < 0.975
+    assert np.allclose(stats.ratio_interval(6.0, 3.0, 0 * covariance, 1.96), 2.0)

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from synthetic_runs import invoke, make_run
@@ -17,6 +17,8 @@ from napo_bench.engines.judge import Reply, tokens_note
 from napo_bench.report.explorer import to_html
 from napo_bench.report.runs import MICRO_WORLD, NamedRun
 from napo_bench.report.table import OURS, objective, table_1, to_csv, to_latex, to_markdown, variant_tables
+from napo_bench.runs.provenance import CheckpointUsed
+from napo_bench.runs.result import RunResult
 from napo_bench.trainers.recipe import load_recipe, recipe_names
 
 PAPER_KEYS = {
@@ -35,6 +37,13 @@ PAPER_KEYS = {
 
 def named(name, run, recipe=None):
     return NamedRun(name, run, load_recipe(recipe) if recipe else None, [])
+
+
+def controlled(name, run, recipe, control="blind"):
+    """A run of a checkpoint that was trained as a control."""
+    of_control = replace(run.provenance, checkpoint=CheckpointUsed(name, None, "1" * 64, control))
+    trained = replace(load_recipe(recipe), control=control)
+    return NamedRun(name, RunResult(run.benchmarks, of_control), trained, [])
 
 
 @pytest.fixture(scope="module")
@@ -438,6 +447,51 @@ def test_a_variants_row_is_found_by_what_its_recipe_optimises():
 def test_runs_of_table_1_alone_make_no_variant_table():
     plain = [named(name, make_run(0.5, 1), f"micro-{name}") for name in ("dpo", "mdpo", "napo")]
     assert variant_tables(plain) == []
+
+
+def test_controls_have_a_group_of_their_own_and_are_no_variant_of_a_table(runs):
+    shown = [
+        *runs,
+        controlled("napo-blind", make_run(0.9, 3), "micro-napo-a2"),
+        named("a2", runs[1].run, "micro-napo-a2"),
+    ]
+    table = table_1(shown)
+    assert [(label, [row.name for row in rows]) for label, rows in table.groups[-2:]] == [
+        (OURS, ["base", "ours", "a2"]),
+        ("Controls: trained with blank images", ["napo-blind"]),
+    ]
+    assert table.groups[-2][1][1].cells["vlind.cb"].best and not table.groups[-1][1][0].cells["vlind.cb"].best
+    (variants,) = [table for table in variant_tables(shown) if table.number == 2]
+    assert "napo-blind" not in str(variants) and "(a2)" in str(variants)
+
+
+def test_a_report_says_what_part_of_a_gain_comes_without_looking(tmp_path, monkeypatch, capsys):
+    runs = {
+        "base": make_run(0.4, 0),
+        "napo": make_run(0.9, 1),
+        "blind": controlled("", make_run(0.6, 4), "micro-dpo").run,
+    }
+    for name, run in runs.items():
+        control = run.provenance.checkpoint and run.provenance.checkpoint.control
+        checkpoint = CheckpointUsed(name, str(tmp_path / name / "model"), "0" * 64, control)
+        RunResult(run.benchmarks, replace(run.provenance, checkpoint=checkpoint)).save(
+            tmp_path / name / "eval/run.json"
+        )
+        if name != "base":
+            recipe = asdict(load_recipe("micro-napo", [f"control={control or 'null'}"]))
+            (tmp_path / name / "model").mkdir()
+            (tmp_path / name / "model/training.json").write_text(json.dumps({"recipe": recipe}))
+    paths = [f"{name}={tmp_path / name / 'eval'}" for name in runs]
+    code, out, err = invoke(["report", *paths, "--panel"], monkeypatch, capsys)
+    assert code == 0, err
+    assert out.startswith("**What part of the gains comes without looking.**\n\n- Of napo's VLind-Bench CB gain of ")
+    assert re.search(r"Of napo's Object HalBench CHAIRs gain of .* comes without looking: \d+% ", out)
+    code, _, err = invoke(["report", *paths, "--format", "html", "--out", tmp_path / "r.html"], monkeypatch, capsys)
+    assert code == 0, err
+    page = (tmp_path / "r.html").read_text()
+    assert "What part of the gains comes without looking." in page
+    groups = re.findall(r'<tbody class="(\w*)">\s*<tr class="group"><th [^>]*><span>([^<]*)', page)
+    assert groups[-2:] == [("ours", OURS), ("", "Controls: trained with blank images")]
 
 
 def test_micro_and_llava_recipes_of_a_name_have_the_same_objective():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin, tell_licence
@@ -33,14 +33,9 @@ from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO
 
 if TYPE_CHECKING:
-    from napo_bench.benchmarks.metrics import Metric
     from napo_bench.engines.judge import Judge
-    from napo_bench.report import table
-    from napo_bench.runs.seeds import Difference
     from napo_bench.studies.experiment import Experiment, Step
-
-_WORDS = ("better", "worse")
-_STYLES = {"better": "green", "worse": "red", "open": "default"}
+    from napo_bench.trainers.recipe import Recipe
 
 
 @app.command("train-then-eval", cls=ListedCommand)
@@ -62,6 +57,13 @@ def train_then_eval(
     data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the experiment. Default: runs/NAME.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each recipe, with the seeds 0, 1, ...")] = 1,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Train each recipe also without its images, to see what comes without looking: blind (blank images) "
+            "or swapped (images of other rows); repeatable."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Few rows and a part of the benchmarks, to try the whole experiment.")
     ] = False,
@@ -113,6 +115,7 @@ def train_then_eval(
         QUICK_ROWS,
         Experiment,
         named_recipes,
+        with_controls,
     )
 
     micro = ckpt == MICRO
@@ -121,7 +124,9 @@ def train_then_eval(
             f"Which recipes should be trained from {ckpt}?",
             "For example --recipe llava-1.5-7b-dpo --recipe llava-1.5-7b-napo",
         )
-    recipes = named_recipes(recipe or MICRO_RECIPES, overrides or [])
+    methods = named_recipes(recipe or MICRO_RECIPES, overrides or [])
+    controls = list(dict.fromkeys(control or []))
+    recipes = with_controls(methods, controls)
     members = suite_named(suite or (MICRO if micro else ",".join(default_suite())))
     is_micro_suite = members == [MICRO]
     rows = data or _common_data([found.data for found in recipes.values()])
@@ -163,9 +168,27 @@ def train_then_eval(
     )
     if processes.is_first() and not (experiment.base_run / "run.json").is_file():
         experiment.try_first()
+    if controls and processes.is_first():
+        _tell_cost(experiment, methods, controls)
     run_steps(experiment.steps())
     if processes.is_first():
-        _report(experiment)
+        _report(experiment, list(methods), controls)
+
+
+def _tell_cost(experiment: Experiment, methods: Mapping[str, Recipe], controls: Sequence[str]) -> None:
+    """Say before the first step how much of the whole time the controls take."""
+    from napo_bench.core.remaining import usual_seconds
+
+    bare = dataclasses.replace(experiment, recipes=methods)
+    whole, without = (usual_seconds([step.work for step in plan.steps()]) for plan in (experiment, bare))
+    trainings = len(methods) * len(controls) * len(experiment.seeds)
+    console.err.print(
+        f"Controls ({', '.join(controls)}): {trainings} further training{'s' if trainings > 1 else ''} and "
+        f"evaluation{'s' if trainings > 1 else ''}, about {100 * (1 - without / whole):.0f}% of the whole time.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _common_data(named: Sequence[str]) -> str:
@@ -199,16 +222,25 @@ def run_steps(steps: Sequence[Step]) -> None:
         bars.begin_piece(len(steps), "[bold]Done[/bold]")
 
 
-def _report(experiment: Experiment) -> None:
-    """Write the tables and the HTML page, and print the results."""
+def _report(experiment: Experiment, methods: Sequence[str], controls: Sequence[str]) -> None:
+    """Write the tables and the HTML page, and print the results.
+
+    Args:
+        experiment: The finished experiment.
+        methods: Names of the methods, which are not controls.
+        controls: Controls of each method.
+    """
+    from napo_bench.cli.experiment_results import print_sentences, print_table
     from napo_bench.core import files
+    from napo_bench.report import controls as control_page
     from napo_bench.report import explorer, table
     from napo_bench.report import panel as panel_page
     from napo_bench.report.figures import draw_figures
     from napo_bench.report.runs import NamedRun, load_runs
+    from napo_bench.runs.controls import Arm, controlled_method
     from napo_bench.runs.result import RunResult
-    from napo_bench.runs.seeds import differences, pooled
-    from napo_bench.studies.experiment import BASE
+    from napo_bench.runs.seeds import pooled
+    from napo_bench.studies.experiment import BASE, control_name
 
     page = experiment.out / "report.html"
     trained = experiment.trained()
@@ -224,66 +256,19 @@ def _report(experiment: Experiment) -> None:
         first_seed = [f"{found.method}={found.run}" for found in trained if found.seed == experiment.seeds[0]]
         browsed = load_runs([f"{BASE}={experiment.base_run}", *first_seed], samples=True)
         panels = panel_page.panels(browsed)
-        files.write_text(page, explorer.to_html(browsed, tables, draw_figures(browsed), None, panels=panels))
+        arms = {method: Arm.of(base, runs) for method, runs in by_method.items()}
+        verdicts = {method: arm.differences for method, arm in arms.items()}
+        controlled = [
+            controlled_method(method, base, arms[method], arms[control_name(method, control)])
+            for control in controls
+            for method in methods
+        ]
+        html = explorer.to_html(browsed, tables, draw_figures(browsed), None, panels=panels, controls=controlled)
+        files.write_text(page, html)
         markdown = [table.to_markdown(entry, intervals=True) for entry in tables]
+        markdown += [control_page.to_markdown(controlled)] if controlled else []
         files.write_text(experiment.out / "table.md", "\n".join(markdown))
         files.write_text(experiment.out / "table.tex", "\n".join(map(table.to_latex, tables)))
-        verdicts = {method: differences(base, runs) for method, runs in by_method.items()}
-    _print_table(table.table_1(rows, paper=False), verdicts, len(experiment.seeds))
-    for found in panels:
-        if found.headline:
-            of = found.candidate if len(experiment.seeds) == 1 else f"{found.candidate}, first training"
-            console.out.print(f"{of}: {found.headline}", markup=False, highlight=False)
+    print_table(table.table_1(rows, paper=False), verdicts, controlled, len(experiment.seeds))
+    print_sentences({method: verdicts[method] for method in methods}, panels, controlled, len(experiment.seeds))
     console.out.print(f"Tables and every answer: {escape(str(page))}", highlight=False, soft_wrap=True)
-
-
-def _print_table(entry: table.Table, verdicts: dict[str, list[Difference]], seeds: int) -> None:
-    """Print Table 1 of the experiment with one column for each checkpoint, and each method's difference to the base."""
-    from napo_bench.benchmarks import benchmark_labels
-
-    label_of = benchmark_labels()
-    changes = {(method, row.metric): row for method, rows in verdicts.items() for row in rows}
-    shown = Table(box=None, pad_edge=False, show_edge=False)
-    shown.add_column("")
-    rows = [row for _, group in entry.groups for row in group]
-    for row in rows:
-        shown.add_column(escape(row.name), justify="right")
-    several = {mark for column in entry.columns if column.several for mark in column.marks}
-    for column in entry.columns:
-        metric = column.metric
-        cells = [_number(metric, row.cells.get(column.key), changes.get((row.name, metric))) for row in rows]
-        marks = f" [{','.join(column.marks)}]" if column.several else ""
-        shown.add_row(escape(f"{label_of[metric.benchmark]} {metric.label} {metric.arrow}{marks}"), *cells)
-    console.out.print(shown)
-    over = "samples" if seeds == 1 else f"{seeds} trainings"
-    console.out.print(
-        f"\nBold: the best. Second line: 95% interval over {over}. In brackets: against the base, "
-        "[green]better[/green] or [red]worse[/red] if the paired interval excludes 0.",
-        highlight=False,
-    )
-    for mark, text in entry.footnotes.items():
-        about = entry.spoken_of(mark)
-        prefix = "" if len(about) == len(rows) else f"{', '.join(about)}: "
-        letter = f"[{mark}] " if mark in several else ""
-        console.out.print(f"- {letter}{prefix}{text}", style="dim", markup=False, highlight=False)
-    for method, differences in verdicts.items():
-        found = {
-            word: ", ".join(row.metric.key for row in differences if row.verdict == word) or "nothing"
-            for word in _WORDS
-        }
-        console.out.print(
-            f"{method}: better in {found['better']}; worse in {found['worse']}.", markup=False, highlight=False
-        )
-
-
-def _number(metric: Metric, cell: table.Cell | None, change: Difference | None) -> str:
-    if cell is None:
-        return ""
-    text = metric.format(cell.value)
-    if cell.best:
-        text = f"[bold]{text}[/bold]"
-    if change is not None and not cell.is_part:
-        text += f" [{_STYLES[change.verdict]}]({change.value - change.base:+.{metric.decimals}f})[/]"
-    if cell.interval is not None:
-        text += "\n[dim]{}-{}[/dim]".format(*map(metric.format, cell.interval))
-    return text

@@ -52,6 +52,11 @@ class Work:
     amount: float
 
 
+def usual_seconds(plan: Sequence[Work]) -> float:
+    """Seconds that a plan takes at the usual rates, for the comparison of two plans."""
+    return sum(USUAL[piece.kind] * piece.amount for piece in plan)
+
+
 class Remaining:
     """The time that the rest of a plan takes.
 

@@ -17,14 +17,15 @@ from pathlib import Path
 
 from napo_bench.benchmarks import all_tasks
 from napo_bench.core import processes
-from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.errors import NapoBenchError, unknown_name
+from napo_bench.core.names import CONTROLS
 from napo_bench.core.progress import Progress
 from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO, MICRO_TASKS, named_checkpoint
 from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
 from napo_bench.studies.micro_world import micro_world
-from napo_bench.trainers.negatives import BIASED
+from napo_bench.trainers.negatives import BIASED, REJECTED
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
 MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
@@ -138,9 +139,13 @@ class Experiment:
         for recipe in self.recipes.values():
             require_whole_groups(recipe, processes.count())
         if self.data is not None and not self.has_negatives:
-            from napo_bench.trainers.rows import open_table
+            from napo_bench.trainers.controls import SWAPPED, require_several_images
+            from napo_bench.trainers.rows import open_rows, open_table
 
-            open_table(self.data, {"question", "chosen", "rejected", "image"}, None, self.out / "cache" / "rows")
+            cache = self.out / "cache" / "rows"
+            open_table(self.data, {"question", "chosen", "rejected", "image"}, None, cache)
+            if any(recipe.control == SWAPPED for recipe in self.recipes.values()):
+                require_several_images(open_rows(self.data, [REJECTED.name], cache).image_digests())
         with self._suite() as options:
             try_evaluation(self.checkpoint, options)
 
@@ -278,6 +283,39 @@ def named_recipes(names: Sequence[str], overrides: Sequence[str]) -> dict[str, R
             raise NapoBenchError(f"Two methods would be called {label!r}.", "Give each recipe once; rename a file.")
         recipes[label] = load_recipe(name, overrides)
     return recipes
+
+
+def with_controls(recipes: Mapping[str, Recipe], controls: Iterable[str]) -> dict[str, Recipe]:
+    """The recipes, and behind them each recipe as each control.
+
+    Args:
+        recipes: Name -> recipe.
+        controls: Names of controls.
+
+    Raises:
+        NapoBenchError: there is no such control, a recipe is a control itself, or two methods have the same name.
+    """
+    arms = dict(recipes)
+    for name in dict.fromkeys(controls):
+        control = next((known for known in CONTROLS if known == name), None)
+        if control is None:
+            raise unknown_name("control", name, CONTROLS, "--control")
+        for method, recipe in recipes.items():
+            if recipe.control is not None:
+                raise NapoBenchError(
+                    f"{method} is the control {recipe.control} itself, so --control {name} has nothing to be beside.",
+                    f"Leave out control={recipe.control}: --control trains the method and its control.",
+                )
+            arm = control_name(method, name)
+            if arm in arms:
+                raise NapoBenchError(f"Two methods would be called {arm!r}.", "Rename a recipe's file.")
+            arms[arm] = dataclasses.replace(recipe, control=control)
+    return arms
+
+
+def control_name(method: str, control: str) -> str:
+    """The name of a method's control."""
+    return f"{method}-{control}"
 
 
 def _is_evaluated(checkpoint: str, run: Path, options: EvalOptions, progress: Progress) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sys
@@ -182,6 +183,53 @@ def test_seeds_are_added_trained_apart_and_pooled(command, tmp_path):
     assert "seed: 0" in recipes[0] and "seed: 1" in recipes[1]
 
 
+def test_each_control_is_an_arm_of_its_own_that_goes_on_after_an_interrupt(command, tmp_path, monkeypatch):
+    arguments = ("--recipe", "micro-dpo", *STEPS, "--control", "blind", "--control", "swapped")
+    evaluate, calls = experiment.evaluate, []
+
+    def stops_at_the_first_control(*given, **named):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*given, **named)
+
+    monkeypatch.setattr(experiment, "evaluate", stops_at_the_first_control)
+    assert command(*arguments)[0] == 130
+    monkeypatch.setattr(experiment, "evaluate", evaluate)
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert "Controls (blind, swapped): 2 further trainings and evaluations, about " in err
+    assert "out/micro-dpo-blind/seed-0/model is finished already" in err
+    methods, blind, swapped = re.split("Controls: trained with (?:blank images|the images of other rows)\n", out)
+    assert "micro-dpo" in methods and "-blind" not in methods and "-swapped" not in methods
+    assert "micro-dpo-blind" in blind and "micro-dpo-swapped" in swapped and "no clear change" in blind
+    assert "micro-dpo has no clear gain or loss, so no part is stated." in swapped
+    for control in ("blind", "swapped"):
+        arm = tmp_path / f"out/micro-dpo-{control}/seed-0"
+        assert f"control: {control}" in (arm / "model/recipe.yaml").read_text()
+        run = RunResult.load(arm / "eval")
+        assert run.provenance.checkpoint.control == control
+        assert any("a control: the checkpoint was trained with " in note for note in run.benchmarks["vlind"].notes)
+    method = RunResult.load(tmp_path / "out/micro-dpo/seed-0/eval")
+    assert method.provenance.checkpoint.control is None
+    assert not any("a control" in note for note in method.benchmarks["vlind"].notes)
+    sentence = "micro-dpo has no clear gain or loss in VLind-Bench CB, VLind-Bench LP: the interval"
+    assert sentence in (tmp_path / "out/table.md").read_text()
+    assert sentence in (tmp_path / "out/report.html").read_text()
+    monkeypatch.setattr(experiment, "evaluate", lambda *_, **__: pytest.fail("evaluated again"))
+    assert command(*arguments)[1] == out
+    assert "micro-dpo-blind" not in command("--recipe", "micro-dpo", *STEPS)[1]
+
+
+def test_controls_are_trained_with_every_seed(command, tmp_path):
+    code, out, err = command("--recipe", "micro-dpo", *STEPS, "--seeds", "2", "--control", "swapped")
+    assert code == 0, err
+    assert "Controls (swapped): 2 further trainings and evaluations" in err
+    assert "paired interval over 2 trainings" in " ".join(out.split())
+    recipes = [(tmp_path / f"out/micro-dpo-swapped/seed-{seed}/model/recipe.yaml").read_text() for seed in (0, 1)]
+    assert "seed: 0" in recipes[0] and "seed: 1" in recipes[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -189,6 +237,11 @@ def test_seeds_are_added_trained_apart_and_pooled(command, tmp_path):
         (("--recipe", "micro-napoo"), "Did you mean micro-napo"),
         (("--recipe", "micro-dpo", "--recipe", "micro-dpo"), "Two methods would be called 'micro-dpo'"),
         (("--recipe", "micro-dpo", "--set", "betaa=1"), "Did you mean beta"),
+        (("--recipe", "micro-dpo", "--control", "blinded"), "--control: there is no control 'blinded'. Next: Did you"),
+        (
+            ("--recipe", "micro-dpo", "--control", "blind", "--set", "control=swapped"),
+            "micro-dpo is the control swapped itself, so --control blind has nothing to be beside.",
+        ),
         (("--recipe", "micro-dpo", "--data", "nowhere.parquet"), "nowhere.parquet does not exist"),
     ],
 )
@@ -210,17 +263,25 @@ def leave_out_the_image_token(world, folder):
     return ["--ckpt", str(folder / "base")]
 
 
+def give_every_row_one_image(world, folder):
+    rows = tiny_rows(3)
+    for row in rows:
+        row["image"] = rows[0]["image"]
+    return ["--data", str(write_rows(folder / "rows.parquet", rows)), "--control", "swapped"]
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
         (damage_the_question_file, "data.json"),
         (leave_out_the_image_token, "config.json says 77"),
         (lambda *_: ["--data", "nothing.parquet"], "nothing.parquet"),
+        (give_every_row_one_image, "control is swapped, and the rows do not have two different images"),
         (lambda *_: ["--dtype", "fp16"], "The dtype is 'fp16'"),
         (lambda *_: ["--device", "cuda:99"], "The device is 'cuda:99'"),
         (lambda *_: ["--recipe", "llava-1.5-7b-napo"], "noise_rows is 8"),
     ],
-    ids=["data", "checkpoint", "rows", "dtype", "device", "rows of a mean"],
+    ids=["data", "checkpoint", "rows", "images", "dtype", "device", "rows of a mean"],
 )
 def test_what_a_later_step_needs_is_tried_before_the_first(command, world, tmp_path, monkeypatch, mistake, message):
     monkeypatch.setattr(experiment.Experiment, "steps", lambda _: pytest.fail("a step began"))

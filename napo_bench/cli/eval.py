@@ -67,7 +67,12 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: on CUDA the profile's.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best device.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1; auto: one model over all GPUs. Default: the best device.")
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="4bit or 8bit weights by bitsandbytes, on a GPU. Default: as stored.")
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")
     ] = False,
@@ -133,6 +138,7 @@ def evaluate(
         limit=limit,
         dtype=dtype,
         device=device,
+        quantization=quantization,
         trust_remote_code=trust_remote_code,
         conversation=conversation,
         chat_template_kwargs=read_values(chat_template_kwargs or [], TEMPLATE_OPTION, "enable_thinking=false"),

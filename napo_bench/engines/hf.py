@@ -25,7 +25,8 @@ from napo_bench.engines.finite import NotFiniteError, not_finite, stop_at_logits
 from napo_bench.engines.request import Generation
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
-from napo_bench.models.device import require_device, require_dtype
+from napo_bench.models.device import AUTO, require_device, require_dtype
+from napo_bench.models.quantization import KINDS, described, require_kind, require_quantization, stored_kind
 
 _TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 
@@ -42,23 +43,25 @@ class HFEngine(ConversationWriter, Engine):
     Args:
         pretrained: Checkpoint or PEFT adapter: a local folder or a hub name.
         batch_size: Prompts in one forward.
-        device: "cpu", "cuda", "cuda:1"; None is the best device. Each of several processes uses its own device.
+        device: "cpu", "cuda", "cuda:1"; None is the best device. Each of several processes uses its own device. "auto"
+            spreads the model over all accelerators, in one process.
         dtype: One of napo_bench.models.device.DTYPES; "auto" is bfloat16 on CUDA, else float32.
         trust_remote_code: Whether to run code of the checkpoint.
         thinking_marks: Marks around thoughts, which are no part of an answer.
         conversation: Conversation of LLaVA-1.5, see `Conversation.of`; None is that of the checkpoint.
         chat_template_kwargs: Values of variables of the checkpoint's own chat template.
+        quantization: Name of the quantization of the weights, see napo_bench.models.quantization; None is none.
 
     Raises:
-        NapoBenchError: the device or dtype does not exist, the checkpoint cannot be loaded, or it has no such
-            conversation or variable.
+        NapoBenchError: the device or dtype does not exist, the checkpoint cannot be loaded or quantized here, or it has
+            no such conversation or variable.
     """
 
     name = "hf"
     takes = frozenset(
         {
             *("batch_size", "device", "dtype", "trust_remote_code", "thinking_marks"),
-            *("conversation", "chat_template_kwargs"),
+            *("conversation", "chat_template_kwargs", "quantization"),
         }
     )
 
@@ -72,17 +75,32 @@ class HFEngine(ConversationWriter, Engine):
         thinking_marks: Marks = DEFAULT_MARKS,
         conversation: str | None = None,
         chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        quantization: str | None = None,
     ) -> None:
         require_dtype(dtype)
         require_device(device)
+        require_kind(quantization)
         transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         joined = processes.join(cpu=device == "cpu")
-        self.device = torch.device(device) if processes.is_alone() and device is not None else joined
+        if device == AUTO and not processes.is_alone():
+            raise NapoBenchError(
+                f"The device is 'auto', and {processes.count()} processes run: each would spread its own model.",
+                "Leave out torchrun (one process, one model over all GPUs), or leave out --device auto.",
+            )
+        self.device = torch.device(device) if processes.is_alone() and device not in (None, AUTO) else joined
+        self._place = AUTO if device == AUTO else self.device
+        if quantization is not None:
+            require_quantization(quantization, self.device.type)
         self.batch_size = batch_size
         self.dtype = _dtype(dtype, self.device)
         with processes.first_process_first():
-            self._checkpoint = Checkpoint.open(str(pretrained), trust_remote_code=trust_remote_code)
+            self._checkpoint = Checkpoint.open(
+                str(pretrained), trust_remote_code=trust_remote_code, quantization=quantization
+            )
         config, self.processor = self._checkpoint.open_parts()
+        self._quantization = quantization or stored_kind(config)
+        if quantization is None and self._quantization in KINDS:
+            require_quantization(self._quantization, self.device.type, "The quantization of the stored weights")
         super().__init__(Conversation.of(self.processor, config, conversation, variables=chat_template_kwargs))
         self.asked_in = self.conversation.choice
         self.control = self._checkpoint.control
@@ -107,6 +125,7 @@ class HFEngine(ConversationWriter, Engine):
             thinking_marks=options.thinking_marks,
             conversation=options.conversation,
             chat_template_kwargs=options.chat_template_kwargs,
+            quantization=options.quantization,
         )
 
     @classmethod
@@ -125,7 +144,7 @@ class HFEngine(ConversationWriter, Engine):
     def model(self) -> Any:
         """The checkpoint's model, loaded for the first answer that is not in the journal."""
         transformers.set_seed(SEED)
-        model = self._checkpoint.load_model(self.device, self.dtype)
+        model = self._checkpoint.load_model(self._place, self.dtype)
         stop_at_logits(model)
         return model
 
@@ -158,6 +177,7 @@ class HFEngine(ConversationWriter, Engine):
             "dtype": str(self.dtype),
             "transformers": transformers.__version__,
             **({"conversation": self.asked_in} if self.asked_in else {}),
+            **({"quantization": self._quantization} if self._quantization else {}),
             **({"special_marks": sorted(self._special_marks.values())} if self._special_marks else {}),
         }
 
@@ -187,7 +207,9 @@ class HFEngine(ConversationWriter, Engine):
 
     def provenance(self) -> dict[str, Any]:
         """See Engine."""
-        return {"dtype": str(self.dtype).removeprefix("torch."), "device": self.device.type}
+        quantized = {"quantization": described(self._quantization)} if self._quantization else {}
+        spread = {"devices": torch.accelerator.device_count()} if self._place == AUTO else {}
+        return {"dtype": str(self.dtype).removeprefix("torch."), "device": self.device.type, **spread, **quantized}
 
     def settings(self) -> dict[str, Any]:
         """See Engine: what the user changed of the prompt."""

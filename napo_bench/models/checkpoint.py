@@ -13,10 +13,13 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.names import CONTROLS, TRAINING, Control
 from napo_bench.models import soundness
 from napo_bench.models.configuration import require_own_parts
+from napo_bench.models.device import AUTO
 from napo_bench.models.explained import explained
 from napo_bench.models.families import complete_outputs, family_of, refusal_of
 from napo_bench.models.folders import folder_of, own_files, weight_files
 from napo_bench.models.original_llava.checkpoint import OriginalLlava
+from napo_bench.models.placement import placed, require_placed
+from napo_bench.models.quantization import stored_kind
 from napo_bench.models.threads import choose_threads
 
 _TOKENIZER = ("tokenizer.json", "*.model", "vocab*")
@@ -40,6 +43,7 @@ class Checkpoint:
         adapter: Folder of the PEFT adapter; None if the checkpoint is no adapter.
         trust_remote_code: Run code that the checkpoint brings.
         original: The parts of a checkpoint in the layout of LLaVA's code; None for the layout of transformers.
+        quantization: Name of the quantization of the loaded weights, see napo_bench.models.quantization; None is none.
     """
 
     name: str
@@ -47,9 +51,12 @@ class Checkpoint:
     adapter: Path | None = None
     trust_remote_code: bool = False
     original: OriginalLlava | None = None
+    quantization: str | None = None
 
     @classmethod
-    def open(cls, name: str, *, trust_remote_code: bool = False, weights: bool = True) -> Self:
+    def open(
+        cls, name: str, *, trust_remote_code: bool = False, weights: bool = True, quantization: str | None = None
+    ) -> Self:
         """Find a checkpoint. A checkpoint on the hub is fetched.
 
         Args:
@@ -57,6 +64,7 @@ class Checkpoint:
             trust_remote_code: Run code that the checkpoint brings.
             weights: Whether the checkpoint needs weights. Without weights, `open_texts` and the loaders of
                 configuration and processor can be used.
+            quantization: Name of the quantization of the loaded weights.
 
         Raises:
             NapoBenchError: the checkpoint does not exist, or its weights can only be read by running a pickle.
@@ -68,7 +76,7 @@ class Checkpoint:
             original = OriginalLlava.find(name, folder, None, fetch)
             if original is None and weights:
                 weight_files(folder, name)
-            return cls(name, folder, None, trust_remote_code, original)
+            return cls(name, folder, None, trust_remote_code, original, quantization)
         base = files.field(files.read_json(where), "base_model_name_or_path", str, str(where))
         try:
             base_folder = fetch(base)
@@ -82,7 +90,7 @@ class Checkpoint:
             raise NapoBenchError(
                 f"{name} is an adapter on {base}. {error.message}", error.hint + f"\nThe base's name is in {where}."
             ) from None
-        return cls(name, base_folder, folder, trust_remote_code, original)
+        return cls(name, base_folder, folder, trust_remote_code, original, quantization)
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over the contents of every file that an answer depends on, including an adapter's base.
@@ -120,6 +128,11 @@ class Checkpoint:
         if self.adapter is not None and self.original is None:
             soundness.require_whole_adapter(self.adapter)
         config, processor = self.open_texts()
+        if self.quantization is not None and (stored := stored_kind(config)) is not None:
+            raise NapoBenchError(
+                f"{self.name} is stored quantized ({stored}), and --quantization is {self.quantization}.",
+                "Leave --quantization out.",
+            )
         soundness.require_generation(self.folder)
         with explained(self.folder, "model", _OTHER_CONFIG):
             original = self.original
@@ -229,10 +242,11 @@ class Checkpoint:
         return _complete(folder, processor, config)
 
     def load_model(self, device: Any, dtype: Any) -> Any:
-        """The model, in evaluation mode; an adapter is merged into its base.
+        """The model, in evaluation mode; an adapter is merged into its base. On quantized weights, to which nothing
+        can be added exactly, the adapter stays beside them.
 
         Args:
-            device: A torch.device.
+            device: A torch.device, or AUTO.
             dtype: A torch.dtype.
 
         Raises:
@@ -241,18 +255,22 @@ class Checkpoint:
         import torch
         from transformers import AutoModelForImageTextToText
 
-        choose_threads(self.folder, torch.device(device).type)
+        choose_threads(self.folder, "cuda" if device == AUTO else torch.device(device).type)
         if self.original is not None:
             return self._load_original(self.original, device, dtype)
         from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
         config = self.load_config()
+        count = 0
+        if device == AUTO and stored_kind(config) is None:
+            count = sum(one.numel() for one in soundness.stored_shapes(weight_files(self.folder)).values())
+        options = placed(self.name, count, device, dtype, self.quantization)
         with explained(self.folder, "weights", soundness.FETCH_AGAIN):
             try:
                 model, loading = from_pretrained(
                     str(self.folder),
                     config=config,
                     dtype=dtype,
-                    device_map={"": device},
+                    **options,
                     use_safetensors=True,
                     trust_remote_code=self.trust_remote_code,
                     ignore_mismatched_sizes=True,  # require_landed names them
@@ -260,6 +278,7 @@ class Checkpoint:
                 )
             except torch.OutOfMemoryError:
                 raise self._too_large(device) from None
+        require_placed(self.name, model, options)
         soundness.require_landed(self.folder, loading)
         soundness.require_finite(self.folder, model)
         complete_outputs(model)
@@ -267,7 +286,9 @@ class Checkpoint:
             from peft import PeftModel
 
             with explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
-                model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload()
+                adapted = PeftModel.from_pretrained(model, str(self.adapter))
+                quantized = getattr(model, "is_quantized", False)
+                model = adapted.get_base_model() if quantized else adapted.merge_and_unload()
             soundness.require_finite(self.adapter, model)
         return model.eval()
 
@@ -276,7 +297,11 @@ class Checkpoint:
 
         with explained(self.adapter or self.folder, "weights", soundness.FETCH_AGAIN):
             try:
-                model = original.load(self.load_config(), device, dtype)
+                special = device == AUTO or self.quantization is not None
+                count = original.weights if device == AUTO else 0
+                options = placed(self.name, count, device, dtype, self.quantization) if special else None
+                model = original.load(self.load_config(), device, dtype, options)
+                require_placed(self.name, model, options or {})
             except torch.OutOfMemoryError:
                 raise self._too_large(device) from None
         soundness.require_finite(self.adapter or self.folder, model)
@@ -284,7 +309,7 @@ class Checkpoint:
 
     def _too_large(self, device: Any) -> NapoBenchError:
         return NapoBenchError(
-            f"{self.name} does not fit into the memory of {device}.",
+            f"{self.name} does not fit into the memory of {'the accelerators' if device == AUTO else device}.",
             "Use a larger one; eval also takes --dtype bfloat16, and train a -lora recipe.",
         )
 

@@ -9,6 +9,8 @@ from napo_bench.core.errors import NapoBenchError, nearest
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "float": "float32"}
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
+AUTO = "auto"
+"""Device of a model that is spread over all accelerators of the machine."""
 
 
 def require_dtype(name: str) -> None:
@@ -26,16 +28,23 @@ def require_device(name: str | None) -> None:
     """Try the device of a command. torch is imported only for a device that is not the CPU.
 
     Args:
-        name: "cpu", "cuda", "cuda:1"; None is the best device.
+        name: "cpu", "cuda", "cuda:1"; None is the best device, AUTO is all accelerators.
 
     Raises:
         NapoBenchError: the kind of device does not exist, or this machine has no such device.
     """
     if name is None or name == "cpu":
         return
-    kind, number = _parsed(name)
+    kind, number = (AUTO, 0) if name == AUTO else _parsed(name)
     import torch
 
+    if kind == AUTO:
+        if not torch.accelerator.is_available():
+            raise NapoBenchError(
+                "The device is 'auto', which spreads a model over GPUs; torch finds no accelerator on this machine.",
+                "--device cpu, or leave --device out to use the best device.",
+            )
+        return
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     there = 1 if kind == "cpu" else 0
     if accelerator is not None and accelerator.type == kind:
@@ -57,7 +66,7 @@ def _parsed(name: str) -> tuple[str, int]:
         kind = name.partition(":")[0]
         near = ["cuda"] if kind.lower() in ("gpu", "nvidia") else nearest(kind, _DEVICES)
         raise NapoBenchError(
-            f"The device is {name!r}; {', '.join(_DEVICES)}, or one of them with a number (cuda:1) is expected.",
+            f"The device is {name!r}; {', '.join(_DEVICES)}, one of them with a number (cuda:1), or auto is expected.",
             f"--device {near[0] if near else 'cpu'}",
         )
     return found[1], int(found[2] or 0)

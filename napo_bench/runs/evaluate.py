@@ -26,6 +26,7 @@ from napo_bench.engines.engine import EngineOptions
 from napo_bench.engines.registry import engine_named
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.models.folders import require_no_checkpoint
+from napo_bench.models.quantization import require_kind
 from napo_bench.runs import prompts
 from napo_bench.runs import score as scoring
 from napo_bench.runs.identity import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from napo_bench.engines.answer import ModelAnswer
     from napo_bench.engines.engine import Engine
 
-_OF_ENGINES = ("trust_remote_code", "conversation", "chat_template_kwargs", "api_base_url", "request")
+_OF_ENGINES = ("trust_remote_code", "conversation", "chat_template_kwargs", "quantization", "api_base_url", "request")
 """Options that are refused if the engine does not take them."""
 
 
@@ -61,7 +62,8 @@ class EvalOptions:
         batch_size: Prompts in one forward.
         limit: Number of units of each benchmark (VLind-Bench: instances, else questions); None is all units.
         dtype: "auto" is the profile's number type on CUDA, else float32.
-        device: Device; None is the best device.
+        device: Device; None is the best device, "auto" is all accelerators of the machine.
+        quantization: "4bit" or "8bit" weights by bitsandbytes; None is the weights as they are stored.
         trust_remote_code: Whether to run code of the checkpoint.
         conversation: Conversation of LLaVA-1.5, "llava_v1" or "vicuna_v1"; None is that of the checkpoint, which is
             "llava_v1" if it does not say.
@@ -81,6 +83,7 @@ class EvalOptions:
     limit: int | None = None
     dtype: str = "auto"
     device: str | None = None
+    quantization: str | None = None
     trust_remote_code: bool = False
     conversation: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +105,7 @@ class EvalOptions:
             batch_size=self.batch_size,
             device=self.device,
             dtype=evaluation_dtype(self),
+            quantization=self.quantization,
             trust_remote_code=self.trust_remote_code,
             conversation=self.conversation,
             chat_template_kwargs=self.chat_template_kwargs,
@@ -193,6 +197,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
             result.settings["conversation"] = engine.asked_in
         result.notes += _precision_note(computed.get("dtype"), options.batch_size, settings.get("do_sample", False))
         result.notes += _control_note(engine)
+        result.notes += _quantized_note(computed.get("quantization"))
         result.notes += _cleaned_note(engine, [question.prompt for question in asked])
         results[benchmark.name] = result
     tell("Scoring", len(rows), len(rows))
@@ -231,6 +236,11 @@ def _precision_note(dtype: str | None, batch_size: int, is_sampled: bool) -> lis
 def _control_note(engine: Engine) -> list[str]:
     """One note if the model was trained as a control."""
     return [f"a control: the checkpoint was trained with {CONTROLS[engine.control]}"] if engine.control else []
+
+
+def _quantized_note(quantization: str | None) -> list[str]:
+    """One note if the weights are quantized, or none."""
+    return [f"weights quantized: {quantization}"] if quantization else []
 
 
 def _is_final(out: Path, options: EvalOptions) -> bool:
@@ -273,6 +283,7 @@ def suite_named(text: str) -> list[str]:
 def require_hardware(options: EvalOptions) -> None:
     """Raises NapoBenchError if the options name a device or a number type that does not exist."""
     require_dtype(options.dtype)
+    require_kind(options.quantization)
     require_device(options.device)
 
 

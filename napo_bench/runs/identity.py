@@ -17,6 +17,7 @@ from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.registry import engine_named
+from napo_bench.models.device import AUTO
 from napo_bench.runs.provenance import package_versions
 from napo_bench.runs.result import RunResult
 
@@ -30,7 +31,7 @@ Identity = dict[str, Any]
 
 RESOLVED = {
     *("suite", "engine", "dtype", "batch_size", "pipeline", "spacy_model", "judges", "extractor"),
-    *("conversation", "chat_template_kwargs"),
+    *("conversation", "chat_template_kwargs", "quantization"),
 }
 """Options that the identity contains in another form than the user gives."""
 
@@ -71,6 +72,7 @@ def evaluation_identity(
         **plain,
         **({"conversation": asked_in} if asked_in else {}),
         **({"chat_template_kwargs": options.chat_template_kwargs} if options.chat_template_kwargs else {}),
+        **({"quantization": options.quantization} if options.quantization else {}),
         "dtype": dtype,
         "batch_size": None if dtype in (None, "float32") else options.batch_size,
         "pipeline": scoring.pipeline if reads_words else None,
@@ -89,7 +91,8 @@ def evaluation_dtype(options: EvalOptions) -> str:
         return options.dtype
     import torch
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best if options.device in (None, AUTO) else str(options.device)
     return PROFILES[options.profile].half if device.startswith("cuda") else "float32"
 
 

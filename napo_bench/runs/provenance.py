@@ -13,7 +13,18 @@ from napo_bench.core import files, urls
 from napo_bench.core.names import CONTROLS, Control
 from napo_bench.core.paths import MICRO_STAMP
 
-_PACKAGES = ("napo-bench", "lmms-eval", "transformers", "torch", "peft", "nltk", "spacy", "openai", "numpy")
+_PACKAGES = (
+    "napo-bench",
+    "lmms-eval",
+    "transformers",
+    "torch",
+    "peft",
+    "nltk",
+    "spacy",
+    "openai",
+    "numpy",
+    "bitsandbytes",
+)
 _OF_EVALUATIONS = ("checkpoint", "generation", "suite", "limit", "identity")
 
 

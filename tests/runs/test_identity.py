@@ -49,6 +49,8 @@ def test_an_option_is_in_the_identity_or_said_to_have_no_effect() -> None:
         ({"profile": "paper"}, "profile"),
         ({"dtype": "float16", "batch_size": 16}, "dtype"),
         ({"trust_remote_code": True}, "trust_remote_code"),
+        ({"quantization": "4bit"}, "quantization"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
         ({"scoring": {"pipeline": "closed_vocabulary"}}, "pipeline"),
         ({"scoring": {"spacy_model": "en_core_web_md"}}, "spacy_models/en_core_web_md"),
     ],

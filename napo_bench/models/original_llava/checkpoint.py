@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,14 +139,23 @@ class OriginalLlava:
             self._with_adapter(model, "meta")
         return model
 
-    def load(self, config: Any, device: Any, dtype: Any) -> Any:
+    @property
+    def weights(self) -> int:
+        """The number of stored weights."""
+        return sum(one.empty.numel() for one in self._stored.values())
+
+    def load(self, config: Any, device: Any, dtype: Any, options: Mapping[str, Any] | None = None) -> Any:
         """The model with its weights; an adapter is merged. The memory is that of the model and 256 MiB.
 
         Args:
             config: Result of `config`.
-            device: A torch.device.
+            device: A torch.device, which has no effect with `options`.
             dtype: A torch.dtype.
+            options: Arguments of `from_pretrained` for weights that are quantized or spread over devices. The weights
+                are then read into the CPU's memory before, and an adapter on quantized weights is not merged.
         """
+        if options is not None:
+            return self._load_placed(config, dtype, options)
         model = _empty(config, dtype, buffers=False)
         self._require_landed(model, config)
         expected = model.state_dict()
@@ -156,6 +165,23 @@ class OriginalLlava:
         model.to(device)
         model.generation_config = generation_of(self.settings, self.language, config)
         return model if self.adapter is None else self._with_adapter(model, device).merge_and_unload()
+
+    def _load_placed(self, config: Any, dtype: Any, options: Mapping[str, Any]) -> Any:
+        from transformers import LlavaForConditionalGeneration
+
+        expected = _empty(config, dtype, buffers=True).state_dict()
+        state = {
+            name: grown(name, weight, expected[name], "cpu")
+            for weights in read(self._stored)
+            for name, weight in weights.items()
+        }
+        make: Any = LlavaForConditionalGeneration.from_pretrained
+        model = make(None, config=config, state_dict=state, dtype=dtype, **options)
+        model.generation_config = generation_of(self.settings, self.language, config)
+        if self.adapter is None:
+            return model
+        adapted = self._with_adapter(model, model.device)
+        return adapted.get_base_model() if "quantization_config" in options else adapted.merge_and_unload()
 
     @cached_property
     def _tokenizer_folder(self) -> Path:

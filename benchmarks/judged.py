@@ -61,15 +61,20 @@ def results_by_judge(result: BenchmarkResult) -> list[BenchmarkResult]:
     alone = [
         replace(
             result,
-            metrics=result.breakdown[f"{GROUP}{judge}"],
+            metrics=result.breakdown.get(f"{GROUP}{judge}", {}),
             breakdown={},
             settings={**others, "judge": settings},
             samples=[],
         )
         for judge, settings in judges.items()
-        if f"{GROUP}{judge}" in result.breakdown
     ]
     return [*alone, result]
+
+
+def about_mean(judges: int) -> str:
+    """What the interval of the mean over several judges is about, as a sentence."""
+    few = ", and two judges say little about others" if judges == 2 else ""
+    return f"The interval of the mean is about all judges like these{few}."
 
 
 def judges_of(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import NOT_STATED, Benchmark, Metric, Task
-from napo_bench.benchmarks.judged import GROUP, judges_of
+from napo_bench.benchmarks.judged import GROUP, about_mean, judges_of
 from napo_bench.benchmarks.mmhal.score import RATINGS, mean, question_counts
 from napo_bench.benchmarks.rated import Counts, Rated, Raters, Steps
 from napo_bench.benchmarks.view import Bar, BarChart, Sample, View, plain_fields
@@ -88,7 +88,7 @@ def _measured(settings: Mapping[str, Any]) -> str:
         return "The authors do not say which model judged."
     named = [_named(judge, own) for judge, own in judges.items() if judge]
     if len(named) > 1:
-        return f"Mean over the judges {'; '.join(sorted(named))}."
+        return f"Mean over the judges {'; '.join(sorted(named))}. {about_mean(len(named))}"
     return f"Judged by {named[0]}." if named else ""
 
 
@@ -99,11 +99,12 @@ def _named(judge: str, settings: Mapping[str, Any]) -> str:
 
 
 def _show(sample: Sample) -> View:
-    rating = sample.get("rating")
+    rating, several = sample.get("rating"), len(sample.get("judge_replies", []))
+    verdict = f"rated {'–' if rating is None else f'{rating:.3g}'} of 6"
     return View(
         **plain_fields(sample),
         group=str(sample.get("question_type", "")),
-        verdict=f"rated {'–' if rating is None else f'{rating:.3g}'} of 6" if "rating" in sample else "",
+        verdict=(verdict + (f", mean of {several}" if several else "")) if "rating" in sample else "",
         detail=_replies(sample),
     )
 
@@ -180,7 +181,7 @@ BENCHMARK = Benchmark(
     measured=_measured,
     show=_show,
     rated=RATED,
-    right_if="the judge rates the answer 3 or more",
+    right_if="every rating of the answer is 3 or more",
     charts=(
         BarChart(
             "mmhal-types",

@@ -82,7 +82,10 @@ def score_mmhal(data: Mmhal, answers: Answers, options: ScoreOptions) -> Benchma
             **{group: measure(rated, METRICS) for group, rated in groups.items()},
         },
         complete=answers.is_complete and not refused,
-        notes=[*notes, tokens_note([reply for own in replies.values() for repeats in own for reply in repeats])],
+        notes=[
+            *notes,
+            tokens_note([reply for own in replies.values() for repeats in own for reply in repeats]),
+        ],
         doubts=doubts,
         settings=settings_of(replies),
         unanswered=[*answers.unanswered, *refused],

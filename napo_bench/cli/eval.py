@@ -26,7 +26,6 @@ from napo_bench.cli.score import (
     Pipeline,
     SpacyModel,
     ThinkingMarks,
-    print_benchmark,
 )
 from napo_bench.core.locks import output_folder
 from napo_bench.engines import BATCH_SIZE
@@ -116,6 +115,7 @@ def evaluate(
         context.with_resource(output_folder(folder))
         begin(f"Evaluating {ckpt} on {suite or 'the default suite'}, into {folder}")
     from napo_bench.benchmarks import default_suite
+    from napo_bench.cli.benchmark_tables import print_benchmark
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_request_fields, read_share, read_values
     from napo_bench.engines.judge_options import JudgeOptions, configured_judges, judge_journal

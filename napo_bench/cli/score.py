@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
 from napo_bench.cli import console
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from napo_bench.benchmarks.benchmark import Benchmark
-    from napo_bench.benchmarks.metrics import Metric
-    from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
     from napo_bench.engines.judge import Judge
     from napo_bench.runs.score import ScoreOptions
 
@@ -236,6 +233,7 @@ class _Judged(Silent):
 def _write_score(
     benchmark: str, responses: Path, data_dir: Path | None, json_out: Path | None, options: ScoreOptions
 ) -> None:
+    from napo_bench.cli.benchmark_tables import print_benchmark
     from napo_bench.core.files import sha256_file
     from napo_bench.core.paths import data_dir as resolve_data_dir
     from napo_bench.runs import score as scoring
@@ -264,44 +262,3 @@ def _write_score(
     if json_out is not None:
         RunResult({benchmark: result}, provenance).save(json_out)
         console.err.print(f"Written: {escape(str(json_out))}", highlight=False)
-
-
-def print_benchmark(name: str, result: BenchmarkResult) -> None:
-    """Print one benchmark's metrics with their intervals, its breakdown, and its notes."""
-    from napo_bench.benchmarks import benchmark_named
-
-    benchmark = benchmark_named(name)
-    known = {metric.name: metric for metric in benchmark.metrics if metric.name in result.metrics}
-    part = "" if result.complete else " (over a part of the benchmark)"
-    table = Table()
-    table.add_column("metric")
-    parts = ("samples", "judge") if any(value.noise for value in result.metrics.values()) else ()
-    for heading in ("value", "95% interval", *(f"{part} alone" for part in parts), "n"):
-        table.add_column(heading, justify="right")
-    for metric, value in result.metrics.items():
-        intervals = [value.ci95, *(getattr(value.noise, part) for part in parts)]
-        ends = ["{} - {}".format(*map(known[metric].format, interval)) for interval in intervals]
-        table.add_row(f"{metric} {known[metric].arrow}", known[metric].format(value.value), *ends, value.size)
-    console.out.print(f"[bold]{escape(benchmark.label)}[/bold]{part}", highlight=False)
-    if result.metrics:
-        console.out.print(table)
-        if any(value.size != str(value.n) for value in result.metrics.values()):
-            console.out.print(console.CLUSTERED, highlight=False)
-    if result.breakdown:
-        console.out.print(_breakdown_table(known, result.breakdown))
-    for doubt in result.doubts:
-        console.out.print(f"[red]no measurement[/red] {escape(doubt)}", highlight=False)
-    for note in result.notes:
-        console.out.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
-
-
-def _breakdown_table(known: Mapping[str, Metric], breakdown: Mapping[str, Mapping[str, MetricValue]]) -> Table:
-    table = Table()
-    table.add_column("group", overflow="fold")
-    metrics = [metric for metric in known if any(metric in values for values in breakdown.values())]
-    for metric in (*metrics, "n"):
-        table.add_column(metric, justify="right")
-    for group, values in breakdown.items():
-        cells = [known[metric].format(values[metric].value) if metric in values else "" for metric in metrics]
-        table.add_row(escape(group), *cells, max(values.values(), key=lambda value: value.n).size)
-    return table

@@ -107,7 +107,7 @@ def test_data_without_a_source_cannot_be_fetched(install, capsys, tmp_path: Path
 def test_a_label_with_square_brackets_is_printed_as_it_is(install, capsys) -> None:
     install("shapes_plugin", "shapes", "BENCHMARK = of()")
     from napo_bench.benchmarks.result import BenchmarkResult
-    from napo_bench.cli.score import print_benchmark
+    from napo_bench.cli.benchmark_tables import print_benchmark
 
     print_benchmark("shapes", BenchmarkResult({}))
     assert "[red]Shapes" in capsys.readouterr().out

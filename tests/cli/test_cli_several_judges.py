@@ -110,7 +110,7 @@ def test_each_judge_rates_every_answer_and_the_score_is_their_mean(
     for model, own in given.items():
         assert found.breakdown[f"judge/{model}"]["score"].value == pytest.approx(own.mean())
         assert found.breakdown[f"judge/{model}"]["hal_rate"].value == pytest.approx((own < 3).mean())
-        assert f"judge/{model}" in output
+        assert f" {model} " in output and f"judge/{model}" not in output
     assert found.metrics["score"].n == SIZE
     assert f"{4 * SIZE} judge replies" in output
 
@@ -299,3 +299,18 @@ def test_the_intervals_of_samples_and_judges_are_apart_and_together(
     score(*judges[:2])
     assert '"noise":' not in (tmp_path / "out.json").read_text()
     assert "judge alone" not in score(*judges[:2])
+
+
+def test_the_explorer_shows_every_reply_and_counts_an_answer_as_right_if_every_rating_is(
+    score: Score, judges: list[str], tmp_path: Path, result: Callable[[], Any]
+) -> None:
+    score(*judges, "--judge-repeats", "2")
+    page = tmp_path / "page.html"
+    outcome = CliRunner().invoke(app, ["report", str(tmp_path / "out.json"), "--format", "html", "--out", str(page)])
+    assert outcome.exception is None
+    text = page.read_text()
+    assert "kind, rating 2:" in text and "strict, rating 1:" in text
+    items = json.loads(text.partition('id="data"')[2].partition(">")[2].partition("</script>")[0])["items"]
+    for item, sample in zip(items, result().samples, strict=True):
+        worst = min(entry["rating"] for entry in sample["judge_replies"])
+        assert item["answers"][0]["right"] == (worst >= 3)

@@ -34,7 +34,7 @@ from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
-from napo_bench.models.soundness import require_image_token
+from napo_bench.models.image_tokens import require_image_token
 from napo_bench.trainers import output
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.card import write_card

@@ -11,8 +11,9 @@ from typing import Any, Self, cast
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.names import CONTROLS, TRAINING, Control
-from napo_bench.models import soundness
-from napo_bench.models.configuration import require_own_parts
+from napo_bench.models import image_tokens, soundness
+from napo_bench.models.configuration import require_own_parts, unreadable_config
+from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import AUTO
 from napo_bench.models.explained import explained
 from napo_bench.models.families import complete_outputs, family_of, refusal_of
@@ -152,7 +153,12 @@ class Checkpoint:
         """
         config = self.load_config()
         processor = self.load_processor()
-        soundness.require_tokens(self.name, processor, config)
+        image_tokens.require_tokens(self.name, processor, config)
+        try:
+            conversation = Conversation.of(processor, config)
+        except NapoBenchError as error:
+            raise NapoBenchError(f"{self.name}: {error.message}", error.hint) from None
+        image_tokens.require_image_in_prompt(self.name, conversation, config)
         return config, processor
 
     def _files(self) -> list[tuple[str, Path]]:
@@ -185,10 +191,12 @@ class Checkpoint:
         from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
         require_own_parts(self.folder, self.trust_remote_code)
-        with explained(self.folder, "configuration", "Check that it is the folder of a whole checkpoint."):
-            # A checkpoint may not choose the kernels of its attention, unless its code is trusted.
-            attention = {} if self.trust_remote_code else {"attn_implementation": None}
+        # A checkpoint may not choose the kernels of its attention, unless its code is trusted.
+        attention = {} if self.trust_remote_code else {"attn_implementation": None}
+        try:
             config = AutoConfig.from_pretrained(str(self.folder), trust_remote_code=self.trust_remote_code, **attention)
+        except Exception as error:
+            raise unreadable_config(self.folder, error) from error
         brings_code = self.trust_remote_code and hasattr(config, "auto_map")
         if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not brings_code:
             raise NapoBenchError(

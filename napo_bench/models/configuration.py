@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json may decide. The file is read before transformers reads it."""
+"""What a checkpoint's config.json may decide, and what is wrong with a config.json that transformers cannot read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.models.explained import first_line
 from napo_bench.models.soundness import FETCH_AGAIN, WEIGHTS
 
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth", "encoder_layers", "decoder_layers")
 _MOST_LAYERS = 1000
 _ATTENTIONS = {"eager", "sdpa", "flex_attention"}
+_UPDATE = (
+    "Correct the field, or update transformers: pip install -U transformers. A checkpoint that brings code of its own "
+    "needs eval's --trust-remote-code."
+)
 
 
 def require_own_parts(folder: Path, trust_remote_code: bool) -> None:
@@ -47,6 +52,33 @@ def require_own_parts(folder: Path, trust_remote_code: bool) -> None:
             f"{', '.join(sorted(_ATTENTIONS))} are transformers' own.",
             "Remove the field; eval also takes --trust-remote-code.",
         )
+
+
+def unreadable_config(folder: Path, error: Exception) -> NapoBenchError:
+    """What is wrong with a config.json that transformers cannot read: a type that it does not know, or its own words.
+
+    Args:
+        folder: Folder of config.json.
+        error: What transformers raised.
+    """
+    import transformers
+    from transformers import CONFIG_MAPPING
+
+    path = folder / "config.json"
+    config = files.read_json(path, FETCH_AGAIN) if path.is_file() else {}
+    parts = {"": config} | {f"{name}.": part for name, part in config.items() if name.endswith("_config")}
+    for where, part in parts.items():
+        kind = part.get("model_type") if isinstance(part, dict) else None
+        if kind is not None and kind not in CONFIG_MAPPING:
+            return NapoBenchError(
+                f"{path}: {where}model_type is {kind!r:.120}, which transformers {transformers.__version__} does not "
+                "know.",
+                _UPDATE,
+            )
+    return NapoBenchError(
+        f"{folder}: the configuration cannot be loaded: {first_line(error)}",
+        "Check that it is the folder of a whole checkpoint.",
+    )
 
 
 def _attentions(value: Any, inside: bool = False) -> Iterator[str]:

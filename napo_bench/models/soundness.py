@@ -23,7 +23,7 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FETCH_AGAIN = "Fetch or save the checkpoint again."
-_SAME_SOURCE = "Take weights, config.json, processor and tokenizer from the same checkpoint."
+SAME_SOURCE = "Take weights, config.json, processor and tokenizer from the same checkpoint."
 _CONVERTED = (
     "These are the names of LLaVA's original code, and config.json is none of that code (it has no mm_vision_tower). "
     "Give the checkpoint with its own config.json, or the same checkpoint in the layout of transformers: the "
@@ -79,78 +79,11 @@ def complete_processor(folder: Path, processor: Any, config: Any) -> None:
             setattr(processor, field, value)
         elif field != "num_image_tokens" and type(own) is type(value) and own != value:
             raise NapoBenchError(
-                f"{folder}: the processor's {field} is {own!r}; config.json says {value!r}.", _SAME_SOURCE
+                f"{folder}: the processor's {field} is {own!r}; config.json says {value!r}.", SAME_SOURCE
             )
     if "num_additional_image_tokens" in known and not _says(folder, "num_additional_image_tokens"):
         own = processor.num_additional_image_tokens
         processor.num_additional_image_tokens = _CLASS_TOKENS.get(getattr(vision, "model_type", ""), own)
-
-
-def require_tokens(name: str, processor: Any, config: Any) -> None:
-    """Compare the tokens of the tokenizer and the processor with config.json.
-
-    Raises:
-        NapoBenchError: they disagree on the image token, or a special token has no row in the model's embedding.
-    """
-    tokenizer = processor.tokenizer
-    rows = getattr(config.get_text_config(), "vocab_size", None)
-    token = getattr(processor, "image_token", None)
-    expected = getattr(config, "image_token_id", None)
-    if token is not None and expected is not None:
-        number = tokenizer.get_vocab().get(str(token))
-        if number is None:
-            raise NapoBenchError(
-                f"{name}: the tokenizer's vocabulary has no image token (processor: {str(token)!r}).", _SAME_SOURCE
-            )
-        if number != expected and not _writes(name, processor, str(token), expected):
-            raise NapoBenchError(
-                f"{name}: the tokenizer's image token {str(token)!r} is number {number}; "
-                f"config.json says {expected} (image_token_index, or image_token_id).",
-                _SAME_SOURCE,
-            )
-    numbers = {
-        "image token": expected,
-        "pad_token": tokenizer.pad_token_id,
-        "bos_token": tokenizer.bos_token_id,
-        "eos_token": tokenizer.eos_token_id,
-    }
-    for role, number in numbers.items():
-        if rows is not None and number is not None and not 0 <= number < rows:
-            raise NapoBenchError(
-                f"{name}: the {role} of the tokenizer is number {number}; the vocabulary of config.json has "
-                f"{rows} entries (vocab_size).",
-                _SAME_SOURCE,
-            )
-
-
-def _writes(name: str, processor: Any, placeholder: str, token: int) -> bool:
-    """Whether the processor writes a token for an image. Some placeholders become other tokens than their own.
-
-    Args:
-        name: Name of the checkpoint, for messages.
-        processor: Processor of the checkpoint.
-        placeholder: String that represents the image.
-        token: Number of the token.
-    """
-    from PIL import Image
-
-    try:
-        written = processor(text=[placeholder], images=[[Image.new("RGB", (48, 32))]], return_tensors="pt")["input_ids"]
-    except Exception as error:  # whatever processors raise
-        raise NapoBenchError(
-            f"{name}: its processor, {type(processor).__name__}, cannot take an image: {type(error).__name__}: {error}",
-            _SAME_SOURCE,
-        ) from None
-    return bool((written == token).any())
-
-
-def require_image_token(name: str, processor: Any, config: Any) -> None:
-    """Raises NapoBenchError if the processor or config.json names no image token, which training counts."""
-    if getattr(processor, "image_token", None) is None or getattr(config, "image_token_id", None) is None:
-        raise NapoBenchError(
-            f"{name}: the processor or config.json names no image token, so the tokens of an image cannot be found.",
-            _SAME_SOURCE,
-        )
 
 
 def require_generation(folder: Path) -> None:
@@ -169,7 +102,7 @@ def require_generation(folder: Path) -> None:
             if not isinstance(number, int) or isinstance(number, bool):
                 raise NapoBenchError(
                     f"{path}: {field} is {value!r:.80}; the number of a token is expected, or a list of them.",
-                    f"Correct the field, or remove it. {_SAME_SOURCE}",
+                    f"Correct the field, or remove it. {SAME_SOURCE}",
                 )
 
 
@@ -273,14 +206,14 @@ def require_image_features(name: str, processor: Any, config: Any, base: Any) ->
         raise NapoBenchError(
             f"{name}: the vision tower (vision_feature_layer {getattr(config, 'vision_feature_layer', None)}) cannot "
             f"take the processor's images of {list(pixels.shape)}: {str(error).splitlines()[0]}",
-            _SAME_SOURCE,
+            SAME_SOURCE,
         ) from None
     made = sum(len(image) for image in features)
     if written != made:
         raise NapoBenchError(
             f"{name}: the processor writes {written} image tokens for an image; the model makes {made} features of it.",
             f"Compare patch_size, vision_feature_select_strategy and num_additional_image_tokens of "
-            f"processor_config.json with config.json. {_SAME_SOURCE}",
+            f"processor_config.json with config.json. {SAME_SOURCE}",
         )
 
 

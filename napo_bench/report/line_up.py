@@ -15,7 +15,7 @@ from napo_bench.report.columns import Column
 from napo_bench.report.contradictions import Contradiction, contradictions, stated
 from napo_bench.report.published import ALL, Published, Result, decoding_of, published
 from napo_bench.report.runs import NamedRun, comparable, obstacles
-from napo_bench.report.table import OURS, Cell, Letters, Row, Table, with_best
+from napo_bench.report.table import Cell, Letters, Row, Table, our_groups, with_best
 
 ALIKE = "Published, measured in the same way"
 
@@ -151,7 +151,7 @@ def _table(label: str, runs: Sequence[NamedRun], base: str, ways: Sequence[Way],
         for (way, _), column in columns.items()
         if comparable([(run.run, _rated(run, way)) for run in runs], way.benchmark)
     }
-    groups.append((OURS, with_best(ours, list(columns.values()), competing)))
+    groups += our_groups(runs, ours, list(columns.values()), competing)
     title = f"{base}, measured as {' and '.join(run.name for run in runs)}."
     return Table(None, list(columns.values()), groups, letters.texts, title=title, label=label)
 

@@ -315,12 +315,8 @@ def _table(
         competing = {column.key for column in columns if column.metric.benchmark not in mixed}
         if kept:
             groups.append((label, with_best([Row(row.name, cells) for row, cells in kept], columns, competing)))
-    by_label: dict[str, list[Row]] = {}
-    for row, (_, run) in zip(_our_rows(columns, ours, measured, letters), ours, strict=True):
-        by_label.setdefault(_label_of(run), []).append(row)
-    competing = _competing(columns, ours, measured)
-    in_order = sorted(by_label.items(), key=lambda group: group[0] != OURS)
-    groups += [(label, with_best(rows, columns, competing)) for label, rows in in_order]
+    own_rows = _our_rows(columns, ours, measured, letters)
+    groups += our_groups([run for _, run in ours], own_rows, columns, _competing(columns, ours, measured))
     for text in left_out(columns, others):
         letters.of(text)
     warnings = [
@@ -348,9 +344,22 @@ def _competing(columns: Sequence[Column], ours: Sequence[tuple[str, NamedRun]], 
     return found
 
 
-def _label_of(run: NamedRun) -> str:
-    """The label of a run's group. Controls have groups of their own, so that none is taken for a method."""
-    return OURS if run.control is None else f"Controls: trained with {CONTROLS[run.control]}"
+def our_groups(
+    runs: Sequence[NamedRun], rows: Sequence[Row], columns: Sequence[Column], competing: set[str]
+) -> list[tuple[str, list[Row]]]:
+    """The groups of the user's runs. Controls have groups of their own, so that none is taken for a method.
+
+    Args:
+        runs: Runs of the user.
+        rows: Row of each run.
+        columns: Columns of the table.
+        competing: Keys of the columns whose numbers compete.
+    """
+    by_label: dict[str, list[Row]] = {OURS: []}
+    for run, row in zip(runs, rows, strict=True):
+        label = OURS if run.control is None else f"Controls: trained with {CONTROLS[run.control]}"
+        by_label.setdefault(label, []).append(row)
+    return [(label, with_best(own, columns, competing)) for label, own in by_label.items() if own]
 
 
 class Letters:

@@ -108,9 +108,9 @@ class ControlledMethod:
 
     @property
     def summary(self) -> str:
-        """The first clear gain or loss of each benchmark, and the control's part of it, in one sentence."""
+        """The first clear gain of each benchmark, or else its first clear loss, and the control's part of it."""
         first: dict[str, ControlledGain] = {}
-        for row in self.gains:
+        for row in sorted(self.gains, key=lambda row: row.kind == "loss"):
             if row.is_clear:
                 first.setdefault(row.method.metric.benchmark, row)
         if not first:

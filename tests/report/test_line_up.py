@@ -14,7 +14,8 @@ from napo_bench.core.paths import MICRO_STAMP
 from napo_bench.report.line_up import ALIKE, line_up
 from napo_bench.report.runs import NamedRun
 from napo_bench.report.table import OURS, Table, to_markdown
-from napo_bench.runs.provenance import DataUsed
+from napo_bench.runs.provenance import CheckpointUsed, DataUsed
+from napo_bench.runs.result import RunResult
 from napo_bench.trainers.recipe import load_recipe
 
 BASE = "llava-hf/llava-1.5-7b-hf"
@@ -236,3 +237,13 @@ def test_a_base_without_published_is_refused(tmp_path, monkeypatch, capsys) -> N
     measured("amber").run.save(tmp_path / "run.json")
     code, _, err = invoke(["report", tmp_path / "run.json", "--base", "LLaVA-v1.5-7B"], monkeypatch, capsys)
     assert code == 2 and "--published" in err
+
+
+def test_a_control_does_not_compete_with_the_methods():
+    method = measured("amber")
+    of_control = replace(method.run.provenance, checkpoint=CheckpointUsed(BASE, None, "1" * 64, "blind"))
+    control = replace(method, name="blind", run=RunResult(method.run.benchmarks, of_control))
+    (table,) = line_up([method, control])
+    groups = {label: [row.name for row in rows] for label, rows in table.groups[-2:]}
+    assert groups == {OURS: ["ours"], "Controls: trained with blank images": ["blind"]}
+    assert not any(cell.best for _, rows in table.groups[-2:] for row in rows for cell in row.cells.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ METHODS = [make_run(0.9, seed=seed) for seed in (1, 2, 3)]
 
 def controls(runs, kind="blind"):
     checkpoint = CheckpointUsed("control", None, "1" * 64, kind)
-    return [RunResult(run.benchmarks, dataclasses.replace(run.provenance, checkpoint=checkpoint)) for run in runs]
+    return [RunResult(run.benchmarks, replace(run.provenance, checkpoint=checkpoint)) for run in runs]
 
 
 def beside(name, base, methods, of_controls):
@@ -127,6 +127,23 @@ def test_the_part_of_a_gain_or_a_loss_is_said_in_words(kind, base, method, contr
     what, gained = sentence.removeprefix("Of NaPO's ").removesuffix(".").split(", ", 1)
     assert found.summary.startswith("NaPO, what comes ")
     assert f": of the {what}, {gained.split(' comes')[0]}." in found.summary
+
+
+def test_the_summary_has_a_gain_of_each_benchmark_and_a_loss_where_there_is_no_gain():
+    def gain(key, value, interval):
+        method = Difference(metric_named(key), 50.0, value, interval)
+        return ControlledGain(method, replace(method, value=51.0, interval=(-1.0, 3.0)), None)
+
+    rows = [
+        gain("vlind.cb", 40.0, (-12.0, -8.0)),
+        gain("vlind.lp", 60.0, (8.0, 12.0)),
+        gain("amber.chair", 51.0, (-1.0, 3.0)),
+        gain("amber.cover", 40.0, (-12.0, -8.0)),
+    ]
+    assert ControlledMethod("NaPO", "blind", rows).summary == (
+        "NaPO, what comes without looking: of the VLind-Bench LP gain of 10.0 [8.0, 12.0], 1.0 [-1.0, 3.0]; of the "
+        "AMBER Cover loss of 10.0 [8.0, 12.0], -1.0 [-3.0, 1.0]."
+    )
 
 
 def test_the_share_of_a_gain_near_0_is_undefined_and_its_sentence_has_no_percentage():

@@ -86,7 +86,9 @@ def _protocols(results: Iterable[Result]) -> str:
     tasks = [task.name for name in order for task in all_benchmarks()[name].tasks]
     lines = []
     for (authors, task), conditions in sorted(found.items(), key=lambda entry: (tasks.index(entry[0][1]), entry[0][0])):
-        settings = "; ".join(f"{name} {value}" for name, value in stated(conditions.settings).items())
+        told = [f"{name} {value}" for name, value in stated(conditions.settings).items()]
+        told += [f"{key} is a run's {own}" for key, own in conditions.prints.items()]
+        settings = "; ".join(told)
         row = (task, authors, conditions.decoding, conditions.conversation, str(conditions.answers), settings)
         lines.append([*map(markdown, row), markdown(conditions.why)])
     heads = ["task", "measured by", "decoding", "conversation", "n", "CHAIR or judge", "where it is written"]

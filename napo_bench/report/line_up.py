@@ -184,7 +184,7 @@ def _columns(
     """The columns of each way: the metrics of the runs that are in the paper's table or that a fitting number has."""
     columns = {}
     for way in ways:
-        printed = {key for other, result in fitting if other == way for key in result.values}
+        printed = {key for other, result in fitting if other == way for key in result.measured_values}
         several = len({other.measured for other in ways if other.benchmark == way.benchmark}) > 1
         measured = {f"{way.benchmark}.{name}" for run in runs for name in _rated(run, way).metrics}
         for key, metric in all_metrics().items():
@@ -225,7 +225,7 @@ def _rows(
     rows: list[tuple[tuple[str, str], dict[tuple[Way, str], str], dict[str, None]]] = []
     for way, result in sorted(fitting, key=lambda entry: entry[1].source.paper != entry[1].authors):
         key = (result.method, result.authors)
-        values = {(way, name): value for name, value in result.values.items() if (way, name) in columns}
+        values = {(way, name): value for name, value in result.measured_values.items() if (way, name) in columns}
         fits = [row for row in rows if row[0] == key and _agree(row[1], values)]
         if not fits:
             fits = [(key, {}, {})]

@@ -69,6 +69,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         why: Where the conditions are written.
         conversation: System line of the prompts, as a run's setting names it; NOT_STATED if the authors do not say it.
         settings: What else decides the numbers, as in a run's settings: CHAIR definition, judge.
+        prints: Metric key of a table -> key of the metric of a run with the same definition, if it is another one.
     """
 
     decoding: str
@@ -76,6 +77,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str
     conversation: str = NOT_STATED
     settings: Mapping[str, Any] = {}
+    prints: Mapping[str, str] = {}
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +113,11 @@ class Result:
     authors: str
     conditions: Conditions
     source: Source
+
+    @property
+    def measured_values(self) -> dict[str, str]:
+        """Key of the metric of a run that is defined in the same way -> number as printed."""
+        return {self.conditions.prints.get(key, key): value for key, value in self.values.items()}
 
 
 @dataclass(frozen=True)
@@ -266,6 +273,8 @@ def _protocols(path: Path) -> dict[str, dict[str, Conditions]]:
                 )
             if not conditions.why.strip():
                 raise NapoBenchError(f"{where} does not say where the conditions are written (why).")
+            for key in (*conditions.prints, *conditions.prints.values()):
+                metric_named(key, where)
             measured = of_task[task][0].measured
             if measured is not one_way and not measured(conditions.settings):
                 raise NapoBenchError(

@@ -179,6 +179,17 @@ def test_a_copied_number_names_who_measured_it_and_where_it_was_read() -> None:
     )
 
 
+def test_a_number_stands_under_the_metric_that_is_defined_as_it_is() -> None:
+    """RLAIF-V's CHAIRs leaves out the answers without an object, as a run's refined CHAIRs does."""
+    beams = {"profile": "rlaif-v", "num_beams": 3}
+    table = only(measured("object_halbench", generation=beams, chair_definition="llm:gpt-3.5-turbo-0613"))
+    values = {
+        row.name: {key: cell.value for key, cell in row.cells.items()} for _, rows in table.groups for row in rows
+    }
+    assert values["RLAIF-V"] == {"object_halbench.chair_s_refine": 8.5, "object_halbench.chair_i": 4.3}
+    assert "object_halbench.chair_s_refine" in values["ours"]
+
+
 def test_runs_measured_alike_share_a_table_and_others_have_their_own() -> None:
     alike = replace(measured("amber"), name="twin")
     other = replace(measured("amber", generation=PAPER), name="drawn")

@@ -173,6 +173,10 @@ SPOILED = {
         spoil("protocols.toml", 'settings = { judge = { model = "people" } }\n', ""),
         "the settings do not say how the numbers were measured",
     ),
+    "an unknown metric of a run": (
+        spoil("protocols.toml", '[TPO.mmhal]\n', '[TPO.mmhal]\nprints = { "mmhal.score" = "mmhal.rating" }\n'),
+        "[TPO.mmhal]: there is no metric 'mmhal.rating'",
+    ),
     "no reason": (spoil("protocols.toml", '"page 5 of RLHF-V\'s paper"', '""'), "does not say where the conditions"),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Response rows for scoring: thoughts are separated from the answer, and prompts without an answer are marked.
 
-A row may have four fields beside the official fields. `thoughts` is the text before the answer. `cut_off` says whether
+A row may have five fields beside the official fields. `thoughts` is the text before the answer, and `thought_tokens`
+is its number of tokens, if the number is known. `cut_off` says whether
 the answer ends at the token limit, if the engine knows it. `sent` is the prompt as the model got it, in the first rows
 of a run. `unanswered` is the reason why there is no answer: the
 endpoint refused the prompt, or the text was cut off. Such a row is left out of the score, because an empty answer would
@@ -41,10 +42,28 @@ def reason(row: Mapping[str, Any]) -> str:
 
 
 def kept_fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields `thoughts`, `cut_off` and `sent` of a sample, if its row has them."""
+    """The fields `thoughts`, `thought_tokens`, `cut_off` and `sent` of a sample, if its row has them."""
     thoughts = {"thoughts": row["thoughts"]} if row.get("thoughts") else {}
+    if (tokens := _thought_tokens(row)) is not None:
+        thoughts["thought_tokens"] = tokens
     cut_off = {"cut_off": row["cut_off"]} if isinstance(row.get("cut_off"), bool) else {}
     return thoughts | cut_off | sent_field(row.get("sent"))
+
+
+def thoughts_note(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One note with the number of answers with thoughts and the tokens of the thoughts, or none."""
+    thinking = [row for row in rows if isinstance(row, Mapping) and (row.get("thoughts") or _thought_tokens(row))]
+    if not thinking:
+        return []
+    counts = [count for row in thinking if (count := _thought_tokens(row)) is not None]
+    total = f"{sum(counts)} tokens, {sum(counts) / len(counts):.0f} each" if counts else "number of tokens unknown"
+    known = f" (known of {len(counts)})" if 0 < len(counts) < len(thinking) else ""
+    return [f"thoughts in {len(thinking)} of {len(rows)} answers: {total}{known}"]
+
+
+def _thought_tokens(row: Mapping[str, Any]) -> int | None:
+    count = row.get("thought_tokens")
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
 def sent_field(prompt: object) -> dict[str, Any]:

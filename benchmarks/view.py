@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.result import BenchmarkResult
 
 Sample = Mapping[str, Any]
 """One row of a result's samples."""
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """What a model thought before an answer, which is folded away.
+
+    Attributes:
+        text: The thoughts, with their marks; "" if an endpoint keeps them to itself.
+        tokens: Number of tokens; None if it is unknown.
+    """
+
+    text: str
+    tokens: int | None
+
+    @classmethod
+    def of(cls, sample: Sample) -> Self | None:
+        """The thoughts in the fields `thoughts` and `thought_tokens` of a sample; None if it has none."""
+        text, tokens = str(sample.get("thoughts", "")), sample.get("thought_tokens")
+        return cls(text, tokens) if text or tokens else None
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,7 @@ class Part:
         expected: The right answer.
         text: The model's answer.
         right: Whether the answer is right.
+        thoughts: What the model thought before the answer.
     """
 
     key: str
@@ -36,6 +56,7 @@ class Part:
     expected: str
     text: str
     right: bool
+    thoughts: Thoughts | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,7 @@ class View:
         detail: Title and text of a note that is folded away; "" is none.
         parts: The questions of a sample that has several.
         decider: Name of what decides whether a sample with parts is right.
+        thoughts: What the model thought before the answer.
     """
 
     prompt: str = ""
@@ -69,6 +91,7 @@ class View:
     detail: tuple[str, str] = ("", "")
     parts: Sequence[Part] = ()
     decider: str = ""
+    thoughts: Thoughts | None = None
 
 
 @dataclass(frozen=True)
@@ -114,4 +137,5 @@ def plain_fields(sample: Sample) -> dict[str, Any]:
         "image": str(sample.get("image", "")),
         "wrong": [str(word) for word in sample.get("hallucinated", [])],
         "right": [str(word) for word in sample.get("covered", [])],
+        "thoughts": Thoughts.of(sample),
     }

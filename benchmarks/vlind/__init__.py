@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
 from napo_bench.benchmarks.reading import Choice, Reading
-from napo_bench.benchmarks.view import Bar, BarChart, Part, Sample, View, plain_fields
+from napo_bench.benchmarks.view import Bar, BarChart, Part, Sample, Thoughts, View, plain_fields
 from napo_bench.benchmarks.vlind.score import parse_answer, percent
 from napo_bench.data.sources import HubFolder
 
@@ -85,6 +85,7 @@ def _show(sample: Sample) -> View:
             expected=str(response["expected"]),
             text=response["text"],
             right=response["correct"],
+            thoughts=Thoughts.of(response),
         )
         for response in sample["responses"]
     ]

@@ -27,6 +27,7 @@ class Completion:
         request: Fields that an endpoint got beside model and messages.
         refused: Reason why an endpoint refuses the prompt; "" if the endpoint answers the prompt.
         fingerprint: System fingerprint of the endpoint's backend, else "".
+        thought_tokens: Number of tokens of the thoughts as an endpoint reported it; None if it is unknown.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Completion:
     request: dict[str, Any] = field(default_factory=dict)
     refused: str = ""
     fingerprint: str = ""
+    thought_tokens: int | None = None
 
     @classmethod
     def of(cls, text: str, cut_off: bool | None = None) -> Self:
@@ -52,18 +54,28 @@ class ModelAnswer(str):
         thoughts: Text before the answer, with the marks; "" if there is none.
         unanswered: Reason why there is no answer; "" if there is an answer.
         cut_off: Whether the answer ends at the token limit; None if this is unknown.
+        thought_tokens: Number of tokens of the thoughts; None if it is unknown.
     """
 
     thoughts: str
     unanswered: str
     cut_off: bool | None
+    thought_tokens: int | None
 
-    def __new__(cls, text: str, thoughts: str = "", unanswered: str = "", cut_off: bool | None = None) -> Self:
+    def __new__(
+        cls,
+        text: str,
+        thoughts: str = "",
+        unanswered: str = "",
+        cut_off: bool | None = None,
+        thought_tokens: int | None = None,
+    ) -> Self:
         """See the class."""
         answer = super().__new__(cls, text)
         answer.thoughts = thoughts
         answer.unanswered = unanswered
         answer.cut_off = cut_off
+        answer.thought_tokens = thought_tokens
         return answer
 
     @classmethod
@@ -72,8 +84,9 @@ class ModelAnswer(str):
         thoughts, text = split_thoughts(raw, marks)
         return cls("", thoughts, NEVER_ENDS) if text is None else cls(text, thoughts)
 
-    def beside(self) -> dict[str, str | bool]:
+    def beside(self) -> dict[str, str | int]:
         """The fields that a response row gets beside the official fields."""
-        fields = {"thoughts": self.thoughts, "unanswered": self.unanswered}
+        fields: dict[str, str | int] = {"thoughts": self.thoughts, "unanswered": self.unanswered}
+        fields["thought_tokens"] = self.thought_tokens or 0
         known = {} if self.cut_off is None else {"cut_off": self.cut_off}
         return {name: value for name, value in fields.items() if value} | known

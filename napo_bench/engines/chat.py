@@ -45,6 +45,7 @@ class ReplyBody:
         model: Model as reported; "" if missing.
         prompt_tokens: Number of tokens as reported; 0 if missing.
         completion_tokens: Number of tokens as reported; 0 if missing.
+        thought_tokens: Number of tokens of the thoughts as reported; None if missing.
         fingerprint: System fingerprint of the backend as reported; "" if missing.
     """
 
@@ -55,6 +56,7 @@ class ReplyBody:
     prompt_tokens: int
     completion_tokens: int
     fingerprint: str = ""
+    thought_tokens: int | None = None
 
 
 class _Part(msgspec.Struct):
@@ -77,6 +79,7 @@ class _Choice(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    completion_tokens_details: Any = None
 
 
 class _Body(msgspec.Struct):
@@ -123,8 +126,14 @@ def read_reply(content: bytes) -> ReplyBody:
         model=body.model or "",
         prompt_tokens=usage.prompt_tokens or 0,
         completion_tokens=usage.completion_tokens or 0,
+        thought_tokens=_thought_tokens(usage.completion_tokens_details),
         fingerprint=body.system_fingerprint if isinstance(body.system_fingerprint, str) else "",
     )
+
+
+def _thought_tokens(details: Any) -> int | None:
+    count = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def error_text(body: object) -> str:

@@ -278,6 +278,7 @@ class Endpoint:
             completion_tokens=body.completion_tokens,
             cut_off=body.finish_reason == "length" if body.finish_reason else None,
             thoughts=body.thoughts,
+            thought_tokens=body.thought_tokens,
             request=sent,
             fingerprint=body.fingerprint,
         )

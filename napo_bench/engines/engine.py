@@ -155,10 +155,10 @@ class Engine(PromptWriter, Protocol):
         inside, text = split_thoughts(completion.text, self.thinking_marks)
         thoughts = completion.thoughts + inside
         if text is None:
-            return ModelAnswer("", thoughts, NEVER_ENDS)
+            return ModelAnswer("", thoughts, NEVER_ENDS, thought_tokens=completion.thought_tokens)
         answer = prompt.generation.cut(text)
         unanswered = "" if answer or not completion.cut_off else CUT_OFF
-        return ModelAnswer(answer, thoughts, unanswered, completion.cut_off)
+        return ModelAnswer(answer, thoughts, unanswered, completion.cut_off, completion.thought_tokens)
 
     def reach(self) -> None:
         """Check that the model answers. Raises NapoBenchError if a server or a setting is wrong."""

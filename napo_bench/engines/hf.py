@@ -203,6 +203,10 @@ class HFEngine(ConversationWriter, Engine):
         opened = next((opening for opening, _ in self.thinking_marks if end.endswith(opening)), "")
         answer = super().read(prompt, Completion.of(opened + completion.text))
         answer.cut_off = completion.cut_off  # no reason to leave out an empty answer, as it is for an endpoint
+        if answer.thoughts:
+            with self._tokenizing:
+                written = self.processor.tokenizer(answer.thoughts.removeprefix(opened), add_special_tokens=False)
+            answer.thought_tokens = len(written["input_ids"])
         return answer
 
     def provenance(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jinja2
 
 from napo_bench.benchmarks import all_benchmarks, benchmark_labels
 from napo_bench.benchmarks.metrics import sample_values
-from napo_bench.benchmarks.view import View
+from napo_bench.benchmarks.view import Thoughts, View
 from napo_bench.core import files, urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.report.columns import Column
@@ -198,8 +198,9 @@ def _answer(view: View, item: Item) -> dict[str, Any]:
     if "tests" in item:
         given = {part.key: part for part in view.parts}
         found = [given.get(test["key"]) for test in item["tests"]]
-        return {"tests": [part and {"text": part.text, "right": part.right} for part in found]}
-    answer: dict[str, Any] = {"text": view.text}
+        shown = [part and {"text": part.text, "right": part.right} | _folded(part.thoughts) for part in found]
+        return {"tests": shown}
+    answer: dict[str, Any] = {"text": view.text} | _folded(view.thoughts)
     if view.wrong:
         answer["hallucinated"] = list(view.wrong)
     if view.right:
@@ -209,6 +210,14 @@ def _answer(view: View, item: Item) -> dict[str, Any]:
     if view.detail[0]:
         answer["detail"] = dict(zip(("title", "text"), view.detail, strict=True))
     return answer
+
+
+def _folded(thoughts: Thoughts | None) -> dict[str, Any]:
+    """The field of an answer with its thoughts: title and text of what is folded away; no field without thoughts."""
+    if thoughts is None:
+        return {}
+    count = "number of tokens unknown" if thoughts.tokens is None else f"{thoughts.tokens} tokens"
+    return {"thoughts": {"title": f"Thoughts ({count})", "text": thoughts.text or "The endpoint did not send them."}}
 
 
 def _outcomes(benchmark: str, samples: Sequence[Mapping[str, Any]]) -> list[bool | None]:

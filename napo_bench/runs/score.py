@@ -10,7 +10,7 @@ from napo_bench.benchmarks.benchmark import Benchmark
 from napo_bench.benchmarks.question import BenchmarkData, Question, Row
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import BOOTSTRAP_SEED, ScoreOptions, match_answers, read_responses, replaced_note
-from napo_bench.benchmarks.unanswered import answer_rows
+from napo_bench.benchmarks.unanswered import answer_rows, thoughts_note
 from napo_bench.core import digests
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.paths import MICRO_STAMP
@@ -78,7 +78,7 @@ def _score(
         if benchmark.metric(name) is None:
             where = f"The scorer of {benchmark.name!r}"
             raise unknown_name("metric", name, [metric.name for metric in benchmark.metrics], where)
-    result.notes += replaced_note(rows)
+    result.notes += replaced_note(rows) + thoughts_note(rows)
     if options.thinking_marks != DEFAULT_MARKS:
         result.settings["thinking_marks"] = [list(pair) for pair in options.thinking_marks]
     return result

@@ -196,7 +196,18 @@ def test_the_text_parts_of_a_list_are_the_answer(model_of: Callable[..., Model],
 def test_reasoning_beside_the_content_is_kept_as_thoughts(model_of: Callable[..., Model]) -> None:
     with MisbehavingServer(lambda request: content("No.", reasoning_content="Yes?")) as server:
         (said,) = model_of(server).answer([request_of("a", None)])
-    assert (said, said.thoughts) == ("No.", "Yes?")
+    assert (said, said.thoughts, said.beside().get("thought_tokens")) == ("No.", "Yes?", None)
+
+
+@pytest.mark.parametrize(("details", "expected"), [({"reasoning_tokens": 41}, 41), ({}, None), ("many", None)])
+def test_tokens_of_thoughts_are_as_the_endpoint_reports_them(
+    model_of: Callable[..., Model], details: object, expected: int | None
+) -> None:
+    """Some endpoints count thoughts that they do not send."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 50, "completion_tokens_details": details}
+    with MisbehavingServer(lambda request: answer("No.", usage=usage)) as server:
+        (said,) = model_of(server).answer([request_of("a", None)])
+    assert (said, said.thoughts, said.thought_tokens) == ("No.", "", expected)
 
 
 @pytest.mark.parametrize(

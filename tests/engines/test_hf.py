@@ -286,6 +286,8 @@ def test_thoughts_are_kept_in_the_journal_and_are_no_part_of_the_answer(model_of
         thinking = model_of(4, thinking_marks=(("never opened", mark),))
         (answer,) = thinking.answer([asked(1)], 1)
         assert (answer, answer.thoughts, answer.unanswered) == (rest.strip(), thoughts + mark, "")
+        ids = thinking.engine.processor.tokenizer(thoughts + mark, add_special_tokens=False)["input_ids"]
+        assert answer.beside()["thought_tokens"] == len(ids) > 1
         assert not thinking.batches, "the raw text is in the journal"
     (cut,) = model_of(4, thinking_marks=((mark, "never closed"),)).answer([asked(1)], 1)
     assert (cut, cut.thoughts) == ("", whole)
@@ -296,6 +298,8 @@ def test_a_thought_that_the_prompt_opens_and_the_model_never_closes_is_no_answer
     (whole,) = model_of(4).answer([asked(1)], 1)
     (cut,) = model_of(4, thinking_marks=(("ASSISTANT:", "never closed"),)).answer([asked(1)], 1)
     assert (cut, cut.thoughts) == ("", f"ASSISTANT:{whole}")
+    without = model_of(4).engine.processor.tokenizer(whole, add_special_tokens=False)["input_ids"]
+    assert cut.thought_tokens == len(without)  # the prompt's own mark is not the model's
 
 
 def test_marks_that_are_special_tokens_do_not_glue_thoughts_to_the_answer(model_of) -> None:

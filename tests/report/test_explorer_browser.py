@@ -40,6 +40,8 @@ def runs(tmp_path_factory):
     runs = [NamedRun("base", make_run(0.4, 1, data_dir=data), None, []), NamedRun("napo", make_run(0.8, 2), None, [])]
     hostile = runs[0].run.benchmarks["amber"].samples[0]
     hostile |= {"response": HOSTILE, "hallucinated": ["bench"], "covered": ["dog"]}
+    hostile |= {"thoughts": f"<think>{HOSTILE}</think>", "thought_tokens": 41}
+    runs[1].run.benchmarks["vlind"].samples[0]["responses"][0] |= {"thoughts": "<think>Blue?</think>"}
     return runs
 
 
@@ -104,6 +106,19 @@ def test_a_part_typed_into_the_address_of_the_open_page_is_shown(page):
     page.evaluate("location.hash = 'nothing'")
     page.wait_for_timeout(50)
     assert page.is_visible("#figures")
+
+
+def test_thoughts_are_folded_away_with_their_number_of_tokens(samples):
+    samples.select_option("#benchmark", "amber")
+    folded = samples.locator("#detail .answer details")
+    assert folded.locator("summary").all_inner_texts() == ["Thoughts (41 tokens)"]
+    assert not folded.locator("p").is_visible()
+    folded.locator("summary").click()
+    assert folded.locator("p").inner_text() == f"<think>{HOSTILE}</think>"
+    samples.select_option("#benchmark", "vlind")
+    folded = samples.locator("#detail td details")
+    assert folded.locator("summary").all_inner_texts() == ["Thoughts (number of tokens unknown)"]
+    assert not folded.locator("p").is_visible()
 
 
 def test_all_samples_are_listed_and_only_those_in_view_exist(samples, runs):

@@ -316,19 +316,25 @@ def test_thoughts_of_a_model_behind_an_endpoint_are_kept_and_never_scored(option
 
     def behave(request: Request) -> Behaviour:
         said = "False" if "True or False" in request.text else "Yes, a dog."
-        return answer(f"{thought}\n\n{said}" if request.body["model"] == "thinks" else said)
+        if request.body["model"] == "speaks":
+            return answer(said)
+        usage = {"prompt_tokens": 7, "completion_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 9}}
+        return answer(f"{thought}\n\n{said}", usage=usage)
 
     with MisbehavingServer(behave) as server:
         asked = dataclasses.replace(asked, api_base_url=server.url)
         runs = {name: evaluate(name, tmp_path / name, asked) for name in ("thinks", "speaks")}
     for name, result in runs["thinks"].benchmarks.items():
         assert result.metrics == runs["speaks"].benchmarks[name].metrics
-        assert (result.complete, result.notes) == (
+        *notes, thoughts = sorted(result.notes, key=lambda note: note.startswith("thoughts in "))
+        assert (result.complete, notes) == (
             runs["speaks"].benchmarks[name].complete,
             runs["speaks"].benchmarks[name].notes,
         )
+        asked_of = sum(len(sample.get("responses", [sample])) for sample in result.samples)
+        assert thoughts == f"thoughts in {asked_of} of {asked_of} answers: {9 * asked_of} tokens, 9 each"
         samples = [row for sample in result.samples for row in sample.get("responses", [sample])]
-        assert {row["thoughts"] for row in samples} == {thought}
+        assert {(row["thoughts"], row["thought_tokens"]) for row in samples} == {(thought, 9)}
     rows = scoring.read_responses(tmp_path / "thinks/responses/vlind.jsonl")
     assert {(row["text"], row["thoughts"]) for row in rows} == {("False", thought)}
 

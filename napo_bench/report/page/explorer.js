@@ -243,6 +243,9 @@
     return [...counts].map(([word, n]) => (n > 1 ? `${word} ×${n}` : word)).join(", ");
   };
 
+  // A note that is folded away until it is clicked.
+  const folded = ({ title, text }) => element("details", {}, element("summary", {}, title), element("p", {}, text));
+
   const answerCard = (item, answer, run) => {
     const { kind, title } = verdict(answer?.right ?? null);
     const head = element(
@@ -265,10 +268,8 @@
     if (answer?.hallucinated) facts.push(`not in the image: ${counted(answer.hallucinated)}`);
     if (answer?.covered) facts.push(`in the image: ${counted(answer.covered)}`);
     if (facts.length) card.append(element("footer", {}, facts.join(" · ")));
-    if (answer?.detail) {
-      const { title: heading, text } = answer.detail;
-      card.append(element("details", {}, element("summary", {}, heading), element("p", {}, text)));
-    }
+    if (answer?.thoughts) card.append(folded(answer.thoughts));
+    if (answer?.detail) card.append(folded(answer.detail));
     return card;
   };
 
@@ -292,7 +293,8 @@
             if (!given) return element("td", { class: "empty" }, "–");
             const { kind, sign } = verdict(given.right);
             const short = given.text.length < SHORT ? " short" : "";
-            return element("td", {}, element("mark", { class: kind + short }, `${sign} ${given.text || "(empty)"}`));
+            const mark = element("mark", { class: kind + short }, `${sign} ${given.text || "(empty)"}`);
+            return element("td", {}, mark, given.thoughts ? folded(given.thoughts) : null);
           }),
         ),
       );

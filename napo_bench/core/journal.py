@@ -4,6 +4,9 @@ One SQLite file. The key is a hash of everything that determines the value (chec
 generation settings; or judge model and message), so a change of any of them is a new key, and a value is never stale.
 Several processes may share the file; every `put` is one transaction, on disk when it returns. Each entry contains a
 digest of its key and value. An entry that does not match its digest counts as absent, so its value is made again.
+
+Keys are random, so an index of the keys on disk would be written all over with each batch. Entries are therefore
+appended, and the place of each key is kept in memory. A file of an older napo-bench has an index, and keeps it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from napo_bench.core.errors import NapoBenchError
 _BUSY_SECONDS = 60.0
 _KEYS_A_QUERY = 500
 _DIGEST_BYTES = 16
+_PAGE_BYTES = 1024
 
 
 class DamagedEntryWarning(UserWarning):
@@ -58,13 +62,16 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damaged: set[str] = set()
+        self._places: dict[str, int] = {}
+        self._last = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._require_own()
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
             with self._connection:
+                self._connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 self._connection.execute(
-                    "CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value TEXT NOT NULL, digest BLOB)"
+                    "CREATE TABLE IF NOT EXISTS entries (key TEXT NOT NULL, value TEXT NOT NULL, digest BLOB)"
                 )
             if not self._has_digests():
                 self._add_digests()
@@ -80,11 +87,13 @@ class Journal:
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Any] = {}
         try:
-            for start in range(0, len(wanted), _KEYS_A_QUERY):
-                part = wanted[start : start + _KEYS_A_QUERY]
+            self._find_new()
+            places = [self._places[key] for key in wanted if key in self._places]
+            for start in range(0, len(places), _KEYS_A_QUERY):
+                part = places[start : start + _KEYS_A_QUERY]
                 marks = ",".join("?" * len(part))
                 # As bytes: a damaged text may not be UTF-8.
-                query = f"SELECT key, CAST(value AS BLOB), digest FROM entries WHERE key IN ({marks})"
+                query = f"SELECT key, CAST(value AS BLOB), digest FROM entries WHERE rowid IN ({marks})"
                 with closing(self._connection.execute(query, part)) as rows:
                     for key, value, digest in rows:
                         try:
@@ -119,8 +128,8 @@ class Journal:
             return False
 
     def __len__(self) -> int:
-        (count,) = self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()
-        return int(count)
+        self._find_new()
+        return len(self._places)
 
     def close(self) -> None:
         """Close the file; everything is on disk already."""
@@ -133,6 +142,14 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _find_new(self) -> None:
+        """Learn the places of the entries that this and other processes have added. The last entry of a key counts."""
+        with closing(
+            self._connection.execute("SELECT rowid, CAST(key AS BLOB) FROM entries WHERE rowid > ?", (self._last,))
+        ) as rows:
+            for place, key in rows:
+                self._places[key.decode(errors="replace")] = self._last = place
 
     def _has_digests(self) -> bool:
         columns = self._connection.execute("SELECT name FROM pragma_table_info('entries')").fetchall()

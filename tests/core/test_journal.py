@@ -130,3 +130,32 @@ def test_a_journal_of_another_user_is_refused(
             Journal(path)
     else:
         Journal(path).close()
+
+
+def test_entries_of_another_process_are_found_and_the_last_entry_of_a_key_counts(path: Path) -> None:
+    with Journal(path) as journal, Journal(path) as another:
+        assert journal.get(KEYS) == ANSWERS
+        new = journal_key(number="new")
+        another.put({new: "new", KEYS[1]: "changed"})
+        assert journal.get([*KEYS, new]) == ANSWERS | {new: "new", KEYS[1]: "changed"}
+        assert len(journal) == len(another) == len(KEYS) + 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="Linux counts the bytes that a process writes")
+def test_a_large_journal_writes_at_most_five_times_what_it_keeps(tmp_path: Path) -> None:
+    def written() -> int:
+        return int(Path("/proc/self/io").read_text().split("wchar: ")[1].split()[0])
+
+    def answers(first: int, count: int) -> dict[str, str]:
+        return {
+            journal_key(number=number): "A man stands near a red car. " * 14 for number in range(first, first + count)
+        }
+
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.put(answers(0, 30_000))
+        before, kept = written(), 0
+        for first in range(30_000, 30_800, 16):
+            batch = answers(first, 16)
+            kept += sum(map(len, batch.values()))
+            journal.put(batch)
+        assert written() - before < 5 * kept

@@ -249,6 +249,9 @@ class Benchmark:
         for task in self.tasks:
             known = [metric.name for metric in self.metrics]
             _require_known(f"{where}, task {task.name!r}", "metric", task.metrics, known)
+        if self.rated is not None:
+            limited = [metric.name for metric in self.metrics if metric.high is not None]
+            _require_known(f"{where}, rated", "metric with a limit", self.rated.metrics, limited)
         _require_functions(where, self, "open", "score", "show")
         _require_names(where, "text_fields", self.text_fields)
         _require_known(where, "format of responses", [self.responses], ["json", "jsonl"])

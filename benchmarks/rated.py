@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napo_bench.core.errors import NapoBenchError
+
 if TYPE_CHECKING:
     from napo_bench.benchmarks.result import BenchmarkResult
 
@@ -68,6 +70,9 @@ class Rated:
         settings_of: Name of a rater, settings of a result -> the settings that name this rater alone. Empty settings
             are those of a rater who is known from a file of ratings.
         raters: Result of a run -> the ratings in its samples.
+
+    Raises:
+        NapoBenchError: there is no metric, no count that is equal for every rater, or no count with levels.
     """
 
     columns: Mapping[str, tuple[int, int | None]]
@@ -81,3 +86,9 @@ class Rated:
     settings: tuple[str, ...]
     settings_of: Callable[[str, Mapping[str, Any]], dict[str, Any]]
     raters: Callable[[BenchmarkResult], Raters]
+
+    def __post_init__(self) -> None:
+        if not self.metrics or not self.fixed or not any(isinstance(how, Steps) for how in self.predicted.values()):
+            raise NapoBenchError(
+                "Rated needs a metric, a count that is equal for every rater (fixed), and a count with levels (Steps)."
+            )

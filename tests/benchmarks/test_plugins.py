@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from napo_bench.benchmarks import all_benchmarks, default_suite
 from napo_bench.benchmarks.benchmark import Benchmark, Metric, Task
+from napo_bench.benchmarks.mmhal import RATED
+from napo_bench.benchmarks.rated import Line
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.cli import main
 from napo_bench.core import plugins
@@ -153,6 +156,9 @@ def benchmark(**changes: object) -> Benchmark:
         (lambda: benchmark(tasks=(Task("a", ("accuracy",)), Task("a", ("accuracy",)))), "has two tasks 'a'"),
         (lambda: benchmark(score=None), "score is None"),
         (lambda: benchmark(text_fields=()), "text_fields is ()"),
+        (lambda: benchmark(rated=replace(RATED, metrics=("accurracy",))), "no metric with a limit 'accurracy'"),
+        (lambda: benchmark(rated=replace(RATED, metrics=())), "Rated needs a metric"),
+        (lambda: benchmark(rated=replace(RATED, predicted={"rating": Line("rating")})), "a count with levels (Steps)"),
         (lambda: benchmark(responses="csv"), "no format of responses 'csv'"),
         (lambda: benchmark(needs={"juge"}), "no need 'juge'"),
     ],

@@ -6,22 +6,25 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin
-from napo_bench.cli.listed import ListedCommand
-from napo_bench.cli.root import app
-from napo_bench.cli.score import (
-    DataDir,
+from napo_bench.cli.judges import (
+    GivenJudges,
     JudgeBaseUrl,
     JudgeMaxRequests,
     JudgeModel,
     JudgeRepeats,
     JudgeRequest,
+)
+from napo_bench.cli.listed import ListedCommand
+from napo_bench.cli.root import app
+from napo_bench.cli.score import (
+    DataDir,
     MaxRefused,
     Pipeline,
     SpacyModel,
@@ -30,6 +33,9 @@ from napo_bench.cli.score import (
 from napo_bench.core.locks import output_folder
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO, named_checkpoint
+
+if TYPE_CHECKING:
+    from napo_bench.engines.judge import Judge
 
 TEMPLATE_OPTION = "--chat-template-kwargs"
 
@@ -118,7 +124,6 @@ def evaluate(
     from napo_bench.cli.benchmark_tables import print_benchmark
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_request_fields, read_share, read_values
-    from napo_bench.engines.judge_options import JudgeOptions, configured_judges, judge_journal
     from napo_bench.runs.evaluate import EvalOptions, first_prompts, suite_named
     from napo_bench.runs.evaluate import evaluate as run_evaluation
     from napo_bench.runs.score import ScoreOptions
@@ -130,6 +135,12 @@ def evaluate(
     from napo_bench.core.bars import Bars
 
     bars = Bars(console.err)
+    given = GivenJudges(judge_model, judge_repeats, judge_base_url, judge_max_requests, judge_request)
+    judges: tuple[Judge, ...] = ()
+    if members == [MICRO]:
+        given.require_none()
+    else:
+        judges = given.judges(refusable, marks, bars)
     options = EvalOptions(
         suite=members,
         data_dir=data_dir,
@@ -149,19 +160,7 @@ def evaluate(
         scoring=ScoreOptions(
             pipeline=pipeline,
             spacy_model=spacy_model,
-            judges=configured_judges(
-                JudgeOptions(
-                    judge_model or (),
-                    judge_base_url,
-                    judge_max_requests,
-                    read_request_fields(judge_request or [], "--judge-request"),
-                    refusable,
-                    marks,
-                    judge_repeats,
-                ),
-                judge_journal(),
-                bars,
-            ),
+            judges=judges,
             thinking_marks=marks,
         ),
     )

@@ -15,6 +15,14 @@ from typer.core import TyperGroup
 
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin
+from napo_bench.cli.judges import (
+    GivenJudges,
+    JudgeBaseUrl,
+    JudgeMaxRequests,
+    JudgeModel,
+    JudgeRepeats,
+    JudgeRequest,
+)
 from napo_bench.cli.root import app
 from napo_bench.core import disk
 from napo_bench.core.errors import NapoBenchError
@@ -63,30 +71,6 @@ Pipeline = Annotated[
 ]
 SpacyModel = Annotated[str | None, typer.Option(help="spaCy model, name or path.")]
 
-JudgeModel = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="The LLM judge, as NAME or NAME@URL; repeatable: each judge rates every answer. "
-        "Default: $NAPO_BENCH_JUDGE_MODEL."
-    ),
-]
-JudgeRepeats = Annotated[int, typer.Option(min=1, help="Each judge rates every answer this many times.")]
-JudgeBaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        help="OpenAI-compatible endpoint of judges without @URL. Default: $NAPO_BENCH_JUDGE_BASE_URL, else OpenAI's."
-    ),
-]
-JudgeMaxRequests = Annotated[
-    int | None,
-    typer.Option(min=1, help="Stop after this many HTTP requests, retries included, of all judges; replies are kept."),
-]
-JudgeRequest = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="key=value: a further request field (reasoning_effort=low); null leaves a field out. Repeatable."
-    ),
-]
 MaxRefused = Annotated[
     str,
     typer.Option(
@@ -137,7 +121,9 @@ def _score(
     extractor_base_url: Annotated[
         str | None, typer.Option(help="Its OpenAI-compatible endpoint. Default: as for a judge.")
     ] = None,
-    extractor_max_requests: JudgeMaxRequests = None,
+    extractor_max_requests: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many HTTP requests, retries included; replies are kept.")
+    ] = None,
     extractor_request: JudgeRequest = None,
     judge_model: JudgeModel = None,
     judge_repeats: JudgeRepeats = 1,
@@ -166,20 +152,12 @@ def _score(
     extractor = None
     if scored.needs & {"judge", "extractor"}:
         from napo_bench.engines.chat import read_request_fields, read_share
-        from napo_bench.engines.judge_options import JudgeOptions, configured_judge, configured_judges, judge_journal
+        from napo_bench.engines.judge_options import JudgeOptions, configured_judge, judge_journal
 
         refusable = read_share(max_refused, "--max-refused")
         if "judge" in scored.needs:
-            judge_options = JudgeOptions(
-                judge_model or (),
-                judge_base_url,
-                judge_max_requests,
-                read_request_fields(judge_request or [], "--judge-request"),
-                refusable,
-                marks,
-                judge_repeats,
-            )
-            judges = configured_judges(judge_options, judge_journal(), _Judged())
+            given = GivenJudges(judge_model, judge_repeats, judge_base_url, judge_max_requests, judge_request)
+            judges = given.judges(refusable, marks, _Judged())
         fields = read_request_fields(extractor_request or [], "--extractor-request")
         if extractor_model:
             extractor_options = JudgeOptions(

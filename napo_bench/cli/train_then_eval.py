@@ -12,15 +12,18 @@ from rich.markup import escape
 
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin, tell_licence
-from napo_bench.cli.listed import ListedCommand
-from napo_bench.cli.root import app
-from napo_bench.cli.score import (
-    DataDir,
+from napo_bench.cli.judges import (
+    GivenJudges,
     JudgeBaseUrl,
     JudgeMaxRequests,
     JudgeModel,
     JudgeRepeats,
     JudgeRequest,
+)
+from napo_bench.cli.listed import ListedCommand
+from napo_bench.cli.root import app
+from napo_bench.cli.score import (
+    DataDir,
     MaxRefused,
     Pipeline,
     SpacyModel,
@@ -29,6 +32,7 @@ from napo_bench.cli.score import (
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
+from napo_bench.core.progress import SILENT
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.micro import MICRO
 
@@ -104,8 +108,7 @@ def train_then_eval(
     begin(f"Training from {ckpt} and evaluating, into {folder}")
     from napo_bench.benchmarks import default_suite
     from napo_bench.core.thoughts import read_marks
-    from napo_bench.engines.chat import read_request_fields, read_share
-    from napo_bench.engines.judge_options import JudgeOptions, configured_judges, judge_journal
+    from napo_bench.engines.chat import read_share
     from napo_bench.runs.evaluate import EvalOptions, suite_named
     from napo_bench.runs.score import ScoreOptions
     from napo_bench.studies.experiment import (
@@ -133,19 +136,11 @@ def train_then_eval(
     tell_licence(rows)
     judges: tuple[Judge, ...] = ()
     marks = read_marks(thinking_marks)
-    if not is_micro_suite:
-        judges = configured_judges(
-            JudgeOptions(
-                judge_model or (),
-                judge_base_url,
-                judge_max_requests,
-                read_request_fields(judge_request or [], "--judge-request"),
-                read_share(max_refused, "--max-refused"),
-                marks,
-                judge_repeats,
-            ),
-            judge_journal(),
-        )
+    given = GivenJudges(judge_model, judge_repeats, judge_base_url, judge_max_requests, judge_request)
+    if is_micro_suite:
+        given.require_none()
+    else:
+        judges = given.judges(read_share(max_refused, "--max-refused"), marks, SILENT)
     experiment = Experiment(
         out=folder,
         base=ckpt,

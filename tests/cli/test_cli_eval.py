@@ -65,6 +65,8 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(command, folder: Path, tmp_
         (["--ckpt", "tiny", "--suite", "pope"], "no benchmark 'pope'"),
         (["--data-dir", "/nowhere/data"], "/nowhere/data/vlind"),
         (["--ckpt", "tiny", "--judge-base-url", "http://127.0.0.1:9/v1"], "no judge model"),
+        (["--ckpt", "micro", "--suite", "micro", "--judge-repeats", "3"], "has a judge of its own"),
+        (["--ckpt", "micro", "--suite", "micro", "--judge-model", "gpt"], "has a judge of its own"),
     ],
 )
 def test_what_a_user_can_get_wrong_is_one_panel_and_exit_code_2(

@@ -253,6 +253,17 @@ def test_a_key_goes_only_to_the_host_that_it_names(
     assert sent == [{"Bearer none"}, {"Bearer of-localhost"}, {"Bearer general"}]
 
 
+def test_a_password_in_a_judges_url_is_in_no_result(
+    score: Score, servers: tuple[MisbehavingServer, MisbehavingServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = servers[0].url.replace("//", "//me:hidden@")
+    monkeypatch.setattr("sys.argv", ["napo-bench", "score", "mmhal", "--judge-model", f"kind@{url}"])
+    score("--judge-model", f"kind@{url}", "--judge-model", f"kind@{servers[1].url}")
+    written = [path.read_text() for path in (tmp_path / "out.json", *(tmp_path / "out.samples").iterdir())]
+    assert "kind at http://127.0.0.1" in written[0] and "kind@http://127.0.0.1" in written[0]
+    assert not any("hidden" in text for text in written)
+
+
 def test_a_missing_key_is_named(
     score: Score, judges: list[str], servers: tuple[MisbehavingServer, MisbehavingServer]
 ) -> None:

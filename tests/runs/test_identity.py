@@ -31,8 +31,8 @@ def identity(**changes: Any) -> dict[str, Any]:
     return evaluation_identity("0" * 64, dataclasses.replace(OPTIONS, scoring=scoring, **changes), {"a/b.json": "1"})
 
 
-def judge(folder: Path, model: str = "gpt", url: str = "http://user:secret@judge/v1") -> Judge:
-    return Judge(JournalledEndpoint(model, url, "a-key-of-mine", Journal(folder / "judge.sqlite")))
+def judge(folder: Path, model: str = "gpt", url: str = "http://user:secret@judge/v1", repeats: int = 1) -> Judge:
+    return Judge(JournalledEndpoint(model, url, "a-key-of-mine", Journal(folder / "judge.sqlite")), repeats=repeats)
 
 
 def test_an_option_is_in_the_identity_or_said_to_have_no_effect() -> None:
@@ -96,6 +96,9 @@ def test_a_judge_counts_by_model_and_endpoint_if_the_suite_has_something_to_judg
     assert identity(scoring={"judges": (judge(tmp_path, model="other"),)}) != judged
     vlind = {"suite": ("vlind",)}
     assert identity(**vlind, scoring={"judges": (judge(tmp_path),)}) == identity(**vlind)
+    several = identity(scoring={"judges": (judge(tmp_path), judge(tmp_path, model="other", repeats=3))})
+    change = "judge was gpt at http://judge/v1 and is gpt at http://judge/v1,other at http://judge/v1 at 3"
+    assert described(differences(judged, several)) == change
     assert all(secret not in json.dumps(judged) for secret in ("secret", "hidden", "a-key-of-mine"))
 
 

@@ -142,6 +142,14 @@ def test_an_evaluation_of_other_settings_is_redone_from_the_stored_answers(comma
         assert RunResult.load(run).benchmarks["mmhal"].metrics["score"].value == 5.0
         shutil.rmtree(run.parent / "samples")
     assert "MMHal-Bench Score" in command(*suite, *judge)[1]
+    ratings = {"kind": 5, "strict": 3}
+    with MisbehavingServer(lambda request: answer(f"Rating: {ratings[request.body['model']]}")) as server:
+        judges = [option for name in ratings for option in ("--judge-model", f"{name}@{server.url}")]
+        out = command(*suite, *judges)[1]
+    rows = [line.split() for line in out.splitlines() if line.startswith("MMHal-Bench Score")]
+    assert [row[3:5] for row in rows] == [["[b]", "5.00"], ["[c]", "3.00"], ["[d]", "4.00"]]
+    assert ["(+0.00)" in row for row in rows] == [False, False, True]
+    assert "[b] MMHal-Bench: Judged by kind" in out and "[d] MMHal-Bench: Mean over the judges kind" in out
 
 
 def test_limit_dtype_and_device_reach_every_evaluation(command, tmp_path):

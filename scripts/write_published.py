@@ -88,10 +88,10 @@ def _protocols(results: Iterable[Result]) -> str:
     for (authors, task), conditions in sorted(found.items(), key=lambda entry: (tasks.index(entry[0][1]), entry[0][0])):
         told = [f"{name} {value}" for name, value in stated(conditions.settings).items()]
         told += [f"{key} is a run's {own}" for key, own in conditions.prints.items()]
-        settings = "; ".join(told)
+        settings = "; ".join([*told, conditions.other] if conditions.other else told)
         row = (task, authors, conditions.decoding, conditions.conversation, str(conditions.answers), settings)
         lines.append([*map(markdown, row), markdown(conditions.why)])
-    heads = ["task", "measured by", "decoding", "conversation", "n", "CHAIR or judge", "where it is written"]
+    heads = ["task", "measured by", "decoding", "conversation", "n", "CHAIR, judge and others", "where it is written"]
     return _table(heads, lines)
 
 

@@ -102,4 +102,4 @@ def _differing(values: Mapping[str, Sequence[Result]]) -> tuple[str, ...]:
     for some, others in combinations(values.values(), 2):
         for one, other in product(some, others):
             names |= dict.fromkeys(unlike(conditions_of(one), conditions_of(other)))
-    return tuple(names)
+    return tuple(sorted(names))

@@ -54,7 +54,7 @@ class Way:
         settings = stated(conditions.settings)
         if NOT_STATED in settings.values() or result.benchmark.measured(conditions.settings) != self.measured:
             found += [f"{name} {value}" for name, value in settings.items()]
-        return found
+        return [*found, conditions.other] if conditions.other else found
 
     def __str__(self) -> str:
         known = (self.decoding or "decoding not recorded", f"conversation {self.conversation or 'not recorded'}")

@@ -56,8 +56,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def label(self) -> str:
-        """Paper and table: "NaPO, Table 1"."""
-        return f"{self.paper}, {self.place}" if self.place else self.paper
+        """Paper and table: "NaPO Table 1"."""
+        return f"{self.paper} {self.place}".rstrip()
 
 
 class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +69,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         why: Where the conditions are written.
         conversation: System line of the prompts, as a run's setting names it; NOT_STATED if the authors do not say it.
         settings: What else decides the numbers, as in a run's settings: CHAIR definition, judge.
+        other: What else no run here does, such as another question; "" if nothing is known.
         prints: Metric key of a table -> key of the metric of a run with the same definition, if it is another one.
     """
 
@@ -77,6 +78,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str
     conversation: str = NOT_STATED
     settings: Mapping[str, Any] = {}
+    other: str = ""
     prints: Mapping[str, str] = {}
 
 

@@ -168,7 +168,7 @@ def mapped_result(found: RatingMap, number: int, ratings: Ratings, source: Bench
     return BenchmarkResult(
         metrics={one.metric.name: MetricValue(one.value, one.ci95, one.n, one.clusters) for one in run.metrics},
         complete=source.complete,
-        notes=run.notes,
+        notes=[*run.notes, *source.notes],
         doubts=source.doubts,
         settings={**kept, **rater, "mapped": mapped},
         unanswered=source.unanswered,

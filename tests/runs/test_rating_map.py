@@ -315,7 +315,10 @@ def test_a_mapped_result_names_an_extractor_as_a_run_of_it_does():
     ratings = collect("object_halbench", runs)
     named = named_results(ratings, runs[:1])
     found = map_ratings(ratings, named, "words", "llm:x", 50.0)
-    settings = mapped_result(found, 0, ratings, named[0].result).settings
+    named[0].result.notes, named[0].result.complete = ["2 empty responses, scored like any other"], False
+    result = mapped_result(found, 0, ratings, named[0].result)
+    assert result.notes[-1] == "2 empty responses, scored like any other" and not result.complete
+    settings = result.settings
     own = runs[1][1].benchmarks["object_halbench"].settings
     assert {name: settings[name] for name in own} == own
     assert settings["mapped"] == {"from": "words", "to": "llm:x", "ratings": 200, "clusters": 200}

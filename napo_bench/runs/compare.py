@@ -18,6 +18,7 @@ from napo_bench.runs.result import RunResult
 SampleKey = tuple[str, str]
 """Unit and id of a sample."""
 
+_PART = 0.005
 _STATED_WITHIN = 0.06  # AMBER's published numbers are rounded to one decimal
 
 
@@ -394,8 +395,10 @@ def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, f
 
 def _is_whole(metric: Metric, pairs: Pairs) -> bool:
     """Whether every sample passes or fails. A sample with several ratings may do both, in parts."""
-    values = {*sample_values(metric, pairs.baseline), *sample_values(metric, pairs.candidate)}
-    return values <= {0.0, metric.high, None}
+    values = {*sample_values(metric, pairs.baseline), *sample_values(metric, pairs.candidate)} - {None}
+    high = metric.high or 1.0
+    # AMBER's denominators start at 0.001 and its numbers are rounded, so one right answer has 99.9%.
+    return all(min(abs(value), abs(high - value)) < _PART * high for value in values if value is not None)
 
 
 def _judge_notes(metrics: Sequence[Metric], candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:

@@ -142,6 +142,13 @@ def test_a_control_trains_on_the_same_rows(trained, control):
     assert json.loads((trained(control) / "rows.json").read_text()) == left_out
 
 
+def test_the_reference_sees_the_images_that_the_policy_sees(trained):
+    """Before the first update both are the same model, so every log-ratio is 0, also with a cache that is shared."""
+    for control in (None, "blind", "swapped"):
+        first = json.loads((trained(control) / "train_log.jsonl").read_text().splitlines()[0])
+        assert [first["rewards/chosen"], first["rewards/rejected"]] == pytest.approx([0, 0], abs=1e-4)
+
+
 def test_mdpo_learns_nothing_from_a_blank_image_and_its_crop(trained):
     lines = (trained("blind", recipe="micro-mdpo") / "train_log.jsonl").read_text().splitlines()
     assert np.allclose([json.loads(line)["rewards/margins_image"] for line in lines], 0, atol=1e-5)

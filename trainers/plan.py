@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napo_bench.models.folders import weight_files
+from napo_bench.models.soundness import stored_shapes
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.forward.logps import LOGITS_AT_A_TIME, obstacle_to_sharing, prepare
 from napo_bench.trainers.means import spans_forwards
@@ -77,7 +79,7 @@ def make_plan(recipe: Recipe, inputs: Inputs, processes: int) -> Plan:
     response = np.array(responses, dtype=np.int64).reshape(len(prompts), len(rows.responses))
     tokens = {"image and prompt": prompt}
     tokens |= {name: response[:, column] for column, name in enumerate(rows.responses)}
-    sizes = _sizes(inputs.config, recipe)
+    sizes = _sizes(inputs, recipe)
     copies = len(rows.responses) if sizes.own_prompts else 1
     tokens["one forward"] = prompt * copies + response.sum(1)
     if recipe.crop_seed is not None:
@@ -137,18 +139,21 @@ class _Sizes:
     own_prompts: str | None
 
 
-def _sizes(config: Any, recipe: Recipe) -> _Sizes:
+def _sizes(inputs: Inputs, recipe: Recipe) -> _Sizes:
     from transformers import AutoModelForImageTextToText
 
     from_config: Any = AutoModelForImageTextToText.from_config
     with torch.device("meta"):
-        model = from_config(config)
+        model = from_config(inputs.config)
         parameters = sum(p.numel() for p in model.parameters())
         tower = sum(p.numel() for p in model.get_encoder(modality="image").parameters())
         prepare(model, train_vision_tower=recipe.train_vision_tower)
         obstacle = obstacle_to_sharing(model) if recipe.shared_prefix else "shared_prefix is false"
         model = with_adapters(model, recipe)
-    return _Sizes(parameters, tower, sum(p.numel() for p in model.parameters() if p.requires_grad), obstacle)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if inputs.checkpoint.adapter is not None and recipe.lora_r:  # this adapter is trained further
+        trained = sum(one.numel() for one in stored_shapes(weight_files(inputs.checkpoint.adapter)).values())
+    return _Sizes(parameters, tower, trained, obstacle)
 
 
 def _matrix_speed(recipe: Recipe, size: int = 1024, seconds: float = 0.3) -> float:

@@ -59,6 +59,27 @@ class Inputs:
     rows: PreferenceRows
 
 
+def _require_same_adapter(folder: Path, is_original: bool, recipe: Recipe) -> None:
+    """Refuse an adapter that the recipe cannot train further: one of another size or kind."""
+    where = folder / "adapter_config.json"
+    said = files.read_json(where)
+    if is_original or said.get("peft_type") != "LORA":
+        kind = "of LLaVA's original layout" if is_original else f"a {said.get('peft_type')} adapter"
+        raise NapoBenchError(
+            f"{recipe.base} is an adapter {kind}; the recipe trains a LoRA of PEFT further (lora_r: {recipe.lora_r}).",
+            "Train all weights of the merged model: --set lora_r=0",
+        )
+    wanted = {"r": recipe.lora_r, "lora_alpha": recipe.lora_alpha}
+    own = {name: files.field(said, name, (int, float), str(where)) for name in wanted}
+    if own != wanted:
+        raise NapoBenchError(
+            f"{where}: r is {own['r']:g} and lora_alpha is {own['lora_alpha']:g}; the recipe has "
+            f"lora_r {recipe.lora_r} and lora_alpha {recipe.lora_alpha:g}, and trains this adapter further.",
+            f"--set lora_r={own['r']:g} --set lora_alpha={own['lora_alpha']:g}, or train all weights of the merged "
+            "model: --set lora_r=0",
+        )
+
+
 def default_cache() -> Path:
     """The folder of memory-mapped rows and reference log-probs, in the user's cache folder."""
     return cache_dir() / "training"
@@ -72,10 +93,7 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
     """
     checkpoint = Checkpoint.open(recipe.base)
     if checkpoint.adapter is not None and recipe.lora_r:
-        raise NapoBenchError(
-            f"{recipe.base} is itself an adapter, and the recipe trains another one on top (lora_r: {recipe.lora_r}).",
-            "Merge it into its base first, or train all weights: --set lora_r=0",
-        )
+        _require_same_adapter(checkpoint.adapter, checkpoint.original is not None, recipe)
     config, processor = checkpoint.open_parts()
     require_image_token(recipe.base, processor, config)
     named = None if recipe.conversation == "auto" else recipe.conversation
@@ -238,7 +256,14 @@ def _training_arguments(recipe: Recipe, out: Path) -> TrainingArguments:
 
 
 def _load_model(checkpoint: Checkpoint, recipe: Recipe, args: TrainingArguments) -> Any:
-    """The checkpoint's model with a frozen tower. An adapter on the model will name its base as the recipe does."""
+    """The checkpoint's model with a frozen tower. An adapter on the model will name its base as the recipe does.
+
+    Under a recipe with LoRA, an adapter stays beside its base and is trained further. Else the adapter is merged.
+    """
+    if checkpoint.adapter is not None and recipe.lora_r:
+        adapted = checkpoint.load_adapted(args.device, stored_dtype(recipe), recipe.lora_dropout)
+        prepare(adapted, train_vision_tower=recipe.train_vision_tower)
+        return adapted
     model = checkpoint.load_model(args.device, stored_dtype(recipe))
     base = Path(recipe.base)
     model.name_or_path = str(base.resolve()) if base.is_dir() else recipe.base
@@ -252,11 +277,15 @@ def stored_dtype(recipe: Recipe) -> torch.dtype:
 
 
 def with_adapters(model: Any, recipe: Recipe) -> Any:
-    """The model, with LoRA adapters on the linear layers of its language model if the recipe has adapters."""
+    """The model, with LoRA adapters on the linear layers of its language model if the recipe has adapters. A model that
+    has its adapter stays as it is.
+    """
     if not recipe.lora_r:
         return model
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, PeftModel, get_peft_model
 
+    if isinstance(model, PeftModel):
+        return model
     decoder = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is decoder)
     linear = {name.rpartition(".")[2] for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}

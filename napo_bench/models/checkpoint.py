@@ -11,15 +11,14 @@ from typing import Any, Self, cast
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.names import CONTROLS, TRAINING, Control
-from napo_bench.models import image_tokens, soundness
+from napo_bench.models import image_tokens, loading, soundness
 from napo_bench.models.configuration import require_own_parts, unreadable_config
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import AUTO
 from napo_bench.models.explained import explained
-from napo_bench.models.families import complete_outputs, family_of, refusal_of
+from napo_bench.models.families import family_of, refusal_of
 from napo_bench.models.folders import folder_of, own_files, weight_files
 from napo_bench.models.original_llava.checkpoint import OriginalLlava
-from napo_bench.models.placement import placed, require_placed
 from napo_bench.models.quantization import stored_kind
 from napo_bench.models.threads import choose_threads
 
@@ -31,7 +30,6 @@ _COPY_PROCESSOR = (
 _OTHER_CONFIG = (
     "config.json may be another model's, or of another layout than transformers'. Fetch the checkpoint again."
 )
-_SAVE_ADAPTER_AGAIN = "Fetch or save the adapter again."
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ class Checkpoint:
             if base is not None:
                 soundness.require_image_features(self.name, processor, config, base)
         if base is not None and original is None and self.adapter is not None:
-            with explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
+            with explained(self.adapter, "adapter", loading.SAVE_ADAPTER_AGAIN):
                 soundness.require_adapter(self.adapter, base)
         return config, processor
 
@@ -260,66 +258,35 @@ class Checkpoint:
         Raises:
             NapoBenchError: the weights are damaged, do not cover the model, are not finite, or do not fit into memory.
         """
+        model = self._load_base(device, dtype)
+        if self.adapter is not None and self.original is None:
+            model = loading.with_adapter_applied(model, self.adapter)
+        return model.eval()
+
+    def load_adapted(self, device: Any, dtype: Any, dropout: float) -> Any:
+        """The base with the checkpoint's LoRA adapter beside its weights, to train the adapter further: a PeftModel.
+
+        Args:
+            device: A torch.device.
+            dtype: Type of the base's weights, a torch.dtype. The adapter's weights are float32.
+            dropout: Dropout before the adapter.
+
+        Raises:
+            NapoBenchError: as `load_model`.
+        """
+        assert self.adapter is not None
+        return loading.with_adapter_to_train(self._load_base(device, dtype), self.adapter, dropout)
+
+    def _load_base(self, device: Any, dtype: Any) -> Any:
+        """The model without an adapter. In the original layout the adapter is a part of the model."""
         import torch
-        from transformers import AutoModelForImageTextToText
 
         choose_threads(self.folder, "cuda" if device == AUTO else torch.device(device).type)
-        if self.original is not None:
-            return self._load_original(self.original, device, dtype)
-        from_pretrained: Any = AutoModelForImageTextToText.from_pretrained
+        place = loading.Place(self.name, device, dtype, self.quantization)
         config = self.load_config()
-        count = 0
-        if device == AUTO and stored_kind(config) is None:
-            count = sum(one.numel() for one in soundness.stored_shapes(weight_files(self.folder)).values())
-        options = placed(self.name, count, device, dtype, self.quantization)
-        with explained(self.folder, "weights", soundness.FETCH_AGAIN):
-            try:
-                model, loading = from_pretrained(
-                    str(self.folder),
-                    config=config,
-                    dtype=dtype,
-                    **options,
-                    use_safetensors=True,
-                    trust_remote_code=self.trust_remote_code,
-                    ignore_mismatched_sizes=True,  # require_landed names them
-                    output_loading_info=True,
-                )
-            except torch.OutOfMemoryError:
-                raise self._too_large(device) from None
-        require_placed(self.name, model, options)
-        soundness.require_landed(self.folder, loading)
-        soundness.require_finite(self.folder, model)
-        complete_outputs(model)
-        if self.adapter is not None:
-            from peft import PeftModel
-
-            with explained(self.adapter, "adapter", _SAVE_ADAPTER_AGAIN):
-                adapted = PeftModel.from_pretrained(model, str(self.adapter))
-                quantized = getattr(model, "is_quantized", False)
-                model = adapted.get_base_model() if quantized else adapted.merge_and_unload()
-            soundness.require_finite(self.adapter, model)
-        return model.eval()
-
-    def _load_original(self, original: OriginalLlava, device: Any, dtype: Any) -> Any:
-        import torch
-
-        with explained(self.adapter or self.folder, "weights", soundness.FETCH_AGAIN):
-            try:
-                special = device == AUTO or self.quantization is not None
-                count = original.weights if device == AUTO else 0
-                options = placed(self.name, count, device, dtype, self.quantization) if special else None
-                model = original.load(self.load_config(), device, dtype, options)
-                require_placed(self.name, model, options or {})
-            except torch.OutOfMemoryError:
-                raise self._too_large(device) from None
-        soundness.require_finite(self.adapter or self.folder, model)
-        return model.eval()
-
-    def _too_large(self, device: Any) -> NapoBenchError:
-        return NapoBenchError(
-            f"{self.name} does not fit into the memory of {'the accelerators' if device == AUTO else device}.",
-            "Use a larger one; eval also takes --dtype bfloat16, and train a -lora recipe.",
-        )
+        if self.original is not None:
+            return loading.load_original(self.original, self.adapter or self.folder, config, place)
+        return loading.load_folder(self.folder, config, place, trust_remote_code=self.trust_remote_code)
 
 
 def _complete(folder: Path, processor: Any, config: Any) -> Any:

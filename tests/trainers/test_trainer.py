@@ -364,8 +364,22 @@ def test_lora_trains_adapters_of_the_language_model_and_saves_them_alone(run, wo
     checkpoint = Checkpoint.open(str(out))
     assert checkpoint.adapter == out and checkpoint.folder.samefile(world / "base")
     checkpoint.load_model(torch.device("cpu"), torch.float32)
-    with pytest.raises(NapoBenchError, match="is itself an adapter"):
-        run("on-top", base=out, lora_r=2)
+
+
+def test_an_adapter_is_trained_further_beside_its_base(run, world):
+    """The reference is the model with the adapter, so the first margin is 0."""
+    first = run("first", recipe="micro-dpo", lora_r=2, lora_alpha=4)
+    further = run("further", recipe="micro-dpo", base=first, lora_r=2, lora_alpha=4, logging_steps=1)
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (first, further))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    checkpoint = Checkpoint.open(str(further))
+    assert checkpoint.folder.samefile(world / "base")
+    margins = [line["rewards/margins"] for line in log_of(further) if "rewards/margins" in line]
+    assert abs(margins[0]) < 1e-5 and len(margins) > 1 and abs(margins[-1]) > 1e-5
+    with pytest.raises(NapoBenchError, match="r is 2 and lora_alpha is 4; the recipe has lora_r 3") as caught:
+        run("other", recipe="micro-dpo", base=first, lora_r=3, lora_alpha=4)
+    assert caught.value.hint.startswith("--set lora_r=2 --set lora_alpha=4")
 
 
 @pytest.mark.numeric

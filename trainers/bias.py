@@ -16,9 +16,9 @@ from pyarrow import parquet
 
 from napo_bench.core import files, locks, processes
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.journal import Journal
 from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import Progress
+from napo_bench.core.shared_journal import shared_journal
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.request import Generation, Picture, Request
@@ -153,7 +153,7 @@ def _build_bias(
         _claim(out, identity, checkpoint=checkpoint, data=full_name(data), rows=len(table))
     processes.wait()
     shards = _shards(out, len(table))
-    with Journal(out / "journal.sqlite") as journal:
+    with shared_journal(out / "journal.sqlite") as journal:
         answering = Answering(engine, journal, progress)
         for number in range(processes.rank(), len(shards), processes.count()):
             path, first = shards[number]

@@ -12,11 +12,12 @@ appended, and the place of each key is kept in memory. A file of an older napo-b
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -118,6 +119,13 @@ class Journal:
                 )
         except sqlite3.Error as error:
             raise self._failure(error) from None
+
+    def entries(self, count: int) -> Iterator[dict[str, Any]]:
+        """All stored values, at most `count` at a time. Damaged values are left out."""
+        self._find_new()
+        keys = iter(list(self._places))
+        while part := list(itertools.islice(keys, count)):
+            yield self.get(part)
 
     def is_intact(self) -> bool:
         """Whether every entry matches its digest."""

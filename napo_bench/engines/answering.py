@@ -25,6 +25,7 @@ from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal, journal_key
 from napo_bench.core.progress import Progress, or_bars
+from napo_bench.core.shared_journal import ProcessJournal
 from napo_bench.engines.answer import Completion, ModelAnswer
 from napo_bench.engines.engine import Engine
 from napo_bench.engines.prompt import Prompt, PromptWriter
@@ -56,7 +57,7 @@ class Answering:
         progress: Progress of the answering; None draws a bar.
     """
 
-    def __init__(self, engine: Engine, journal: Journal, progress: Progress | None = None) -> None:
+    def __init__(self, engine: Engine, journal: Journal | ProcessJournal, progress: Progress | None = None) -> None:
         self.engine = engine
         self._journal = journal
         self._progress = progress

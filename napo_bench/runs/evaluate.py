@@ -20,6 +20,7 @@ from napo_bench.core.journal import Journal
 from napo_bench.core.names import CONTROLS, MICRO
 from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.core.progress import SILENT, Progress
+from napo_bench.core.shared_journal import shared_journal
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.engine import EngineOptions
@@ -177,7 +178,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
             engine.reach()
             reach_judge(options)
         _rehearse(tasks, score_options, tell)
-    with Journal(out / "journal.sqlite") as journal:
+    with shared_journal(out / "journal.sqlite") as journal:
         requests = [request for task in tasks for request in task.requests()]
         answers = Answering(engine, journal, tell).answer_together(requests)
     if not is_first:

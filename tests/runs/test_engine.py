@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, refusal
+from slurm import submit
 from tiny_llava import ROOT, make_checkpoint, make_data
 
 from napo_bench.benchmarks import all_tasks
@@ -586,14 +585,17 @@ def test_plain_lmms_eval_prints_the_metrics_of_the_run(
     assert printed == expected
 
 
-def test_two_processes_give_the_responses_of_one(
+def test_a_job_on_two_nodes_gives_the_responses_of_one_process(
     checkpoint: str, data: Path, finished: Path, tmp_path: Path, own_cache: Path
 ) -> None:
-    console_script = str(Path(sys.executable).with_name("napo-bench"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", console_script]
-    command += ["eval", "--ckpt", checkpoint, "--data-dir", str(data), "--suite", ",".join(all_tasks())]
+    """The job is the file of docs/clusters.md. A process that ended before has left a part of the journal."""
+    (tmp_path / "run").mkdir()
+    with Journal(finished / "journal.sqlite") as whole, Journal(tmp_path / "run/journal.7.sqlite") as part:
+        kept = next(whole.entries(3))
+        part.put(kept)
+    command = ["eval", "--ckpt", checkpoint, "--data-dir", str(data), "--suite", ",".join(all_tasks())]
     command += ["--pipeline", "closed_vocabulary", "--out", str(tmp_path / "run"), "--device", "cpu"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = submit(tmp_path / "slurm", command)
     assert ended.returncode == 0, ended.stderr
     assert responses(tmp_path / "run") == responses(finished)
     run = RunResult.load(tmp_path / "run")
@@ -602,3 +604,6 @@ def test_two_processes_give_the_responses_of_one(
         n: r.metrics for n, r in RunResult.load(finished).benchmarks.items()
     }
     assert ended.stdout.count("chair_i") == 1, "one process prints"
+    assert [path.name for path in (tmp_path / "run").glob("journal*")] == ["journal.sqlite"]
+    with Journal(finished / "journal.sqlite") as one, Journal(tmp_path / "run/journal.sqlite") as several:
+        assert len(several) == len(one)

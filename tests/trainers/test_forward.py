@@ -9,8 +9,10 @@ from peft import LoraConfig, get_peft_model
 from rounding import LOG_PROB
 from tiny_models import FAMILIES, IMAGE, VOCABULARY, images_of, recompute_activations, tiny_batch, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.trainers.forward import attention
 from napo_bench.trainers.forward import logps as forward
 from napo_bench.trainers.forward.attention import CAUSAL_THEN_MASKED
 from napo_bench.trainers.forward.logps import PreferenceBatch, prepare, response_logps
@@ -28,10 +30,10 @@ def logps_and_gradients(model, batch, shared_prefix):
     return logps, {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def assert_shared_equals_concatenated(model, batch):
+def assert_shared_equals_concatenated(model, batch, rtol=0.0):
     shared, shared_gradients = logps_and_gradients(model, batch, shared_prefix=True)
     concatenated, gradients = logps_and_gradients(model, batch, shared_prefix=False)
-    torch.testing.assert_close(shared.sum, concatenated.sum, atol=LOG_PROB, rtol=0)
+    torch.testing.assert_close(shared.sum, concatenated.sum, atol=LOG_PROB, rtol=rtol)
     torch.testing.assert_close(shared.mean, concatenated.mean, atol=LOG_PROB, rtol=0)
     assert torch.equal(shared.tokens, concatenated.tokens)
     assert shared_gradients.keys() == gradients.keys()
@@ -99,6 +101,43 @@ def test_every_attention_that_takes_a_mask(implementation):
     model = tiny_model("llava")
     model.set_attn_implementation({"text_config": implementation})
     assert_shared_equals_concatenated(model, tiny_batch("llava", LENGTHS))
+
+
+def kernel_calls(model, batch):
+    """The queries and keys of each call of SDPA in the first layer, on packed rows."""
+    calls = []
+
+    def counted(module, query, key, *rest, **options):
+        calls.append((module.layer_idx, query.shape[2], key.shape[2]))
+        return sdpa_attention_forward(module, query, key, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(attention, "sdpa_attention_forward", counted)
+        response_logps(model, batch)
+    return [shape for layer, *shape in calls if layer == 0]
+
+
+def test_long_responses_are_computed_without_each_other():
+    model, lengths = tiny_model("llava", max_position_embeddings=1024), ((301, 201, 0, 251), (101, 301, 181, 301))
+    batch = tiny_batch("llava", lengths)
+    prepare(model)
+    first, second = batch.attention_mask.sum(1).tolist()
+    assert kernel_calls(model, batch) == [
+        [first, first],
+        *([length, first + length] for length in (300, 200, 250)),
+        [second, second],
+        *([length, second + length] for length in (100, 300, 180, 300)),
+    ]
+    assert_shared_equals_concatenated(model, batch, rtol=1e-6)  # a sum of 300 tokens is about -1,500 nats
+
+
+def test_short_responses_are_computed_in_one_call():
+    model, batch = tiny_model("llava"), tiny_batch("llava", LENGTHS)
+    prepare(model)
+    shortest = int(batch.attention_mask.sum(1).min())
+    early, late = kernel_calls(model, batch)
+    assert early == [shortest, shortest]
+    assert late[0] == late[1] - shortest
 
 
 def test_flex_attention_takes_the_block_mask():

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.trainers.forward.attention import CAUSAL_THEN_MASKED
+from napo_bench.trainers.forward.attention import CAUSAL_THEN_MASKED, apart_saves
 from napo_bench.trainers.forward.packing import PROMPT, PackedRows
 
 BLOCK = 128
@@ -85,8 +85,7 @@ def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
 def masks_of_packed_rows(text_model: Any, rows: PackedRows) -> Iterator[None]:
     """During the context the text model makes its masks for packed rows `[B, L]`.
 
-    With `CAUSAL_THEN_MASKED`, a mask that is causal within the prompt is `[B, 1, M, L]`: the queries after the end of
-    the shortest prompt alone.
+    With `CAUSAL_THEN_MASKED`, a causal mask is one of those that `causal_then_masked` knows.
 
     Raises:
         NapoBenchError: the text model made no mask, so responses saw each other.
@@ -103,6 +102,8 @@ def masks_of_packed_rows(text_model: Any, rows: PackedRows) -> Iterator[None]:
         if config._attn_implementation == "flex_attention":
             return block_mask(own, rows.branches.shape, rows.branches.device)
         causal = config._attn_implementation == CAUSAL_THEN_MASKED and mask_function is causal_mask_function
+        if causal and apart_saves(rows.branches):
+            return rows.branches[:, None, None]
         early = int((rows.branches == PROMPT).sum(1).min()) if causal else 0
         ours = {"attention_mask": None, "allow_is_causal_skip": False, "mask_function": own}
         queries = {"q_length": rows.branches.shape[1] - early, "q_offset": early}

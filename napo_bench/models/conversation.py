@@ -268,8 +268,6 @@ class Conversation:
         padded = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
         if self.name == OWN:
             begun = self._begins_itself(prompts[0])
-            if "mm_token_type_ids" in processor.model_input_names:  # some processors leave it out unless asked
-                padded["return_mm_token_type_ids"] = True
             return processor(text=list(prompts), images=asked, add_special_tokens=not begun, **padded)
         places, inputs = [0] * len(prompts), {}
         if asked:

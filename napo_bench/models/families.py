@@ -27,8 +27,8 @@ class Family:
             that conversation of LLaVA-1.5, its tokens and square images, unless the user or the template names another
             conversation.
         processor: Further arguments of the processor's `from_pretrained`.
-        counts_features: `get_image_features` makes its features of `pixel_values` and `image_sizes` alone, one for each
-            image token. They can then be counted without weights.
+        counts_features: `get_image_features` makes one feature for each image token, and as many for any pixels of one
+            shape. The features can then be counted without weights.
         reads_of_text: Fields that the model's forward reads of its text model's output, and that transformers up to
             5.24 leaves out of the output.
         refused: The reason why no checkpoint of the family can be asked. The weights are then not read.
@@ -50,34 +50,34 @@ class Family:
 FAMILIES: dict[str, Family] = {
     # torchvision resizes an image with other last bits than PIL, which LLaVA's reference implementation uses.
     "llava": Family(positions="plain", conversation="llava_v1", processor={"backend": "pil"}, counts_features=True),
-    "llava_next": Family(positions="plain"),
-    "llava_next_video": Family(positions="plain"),
-    "llava_onevision": Family(positions="plain"),
-    "video_llava": Family(positions="plain"),
-    "internvl": Family(positions="plain"),
-    "qianfan_ocr": Family(positions="plain"),
+    "llava_next": Family(positions="plain", counts_features=True),
+    "llava_next_video": Family(positions="plain", counts_features=True),
+    "llava_onevision": Family(positions="plain", counts_features=True),
+    "video_llava": Family(positions="plain", counts_features=True),
+    "internvl": Family(positions="plain", counts_features=True),
+    "qianfan_ocr": Family(positions="plain", counts_features=True),
     "idefics2": Family(positions="plain"),
     "idefics3": Family(positions="plain"),
     "smolvlm": Family(positions="plain"),
     "mistral3": Family(positions="plain"),
-    "lighton_ocr": Family(positions="plain"),
-    "aya_vision": Family(positions="plain"),
-    "cohere2_vision": Family(positions="plain"),
-    "deepseek_vl": Family(positions="plain"),
-    "deepseek_vl_hybrid": Family(positions="plain"),
-    "ovis2": Family(positions="plain"),
+    "lighton_ocr": Family(positions="plain", counts_features=True),
+    "aya_vision": Family(positions="plain", counts_features=True),
+    "cohere2_vision": Family(positions="plain", counts_features=True),
+    "deepseek_vl": Family(positions="plain", counts_features=True),
+    "deepseek_vl_hybrid": Family(positions="plain", counts_features=True),
+    "ovis2": Family(positions="plain", counts_features=True),
     "molmo2": Family(positions="plain"),
     "aria": Family(positions="plain"),
     "kimi_k25": Family(positions="plain"),
-    "perception_lm": Family(positions="plain"),
+    "perception_lm": Family(positions="plain", counts_features=True),
     "exaone4_5": Family(positions="plain"),
     "hyperclovax_vision_v2": Family(positions="plain"),
     "video_llama_3": Family(positions="plain"),
     "mllama": Family(positions="plain"),
-    "gemma3": Family(positions="plain"),
+    "gemma3": Family(positions="plain", counts_features=True),
     "gemma4": Family(positions="plain", logits="final_logit_softcapping"),
-    "paligemma": Family(positions="plain", answer_type=1, logits="final_logit_softcapping"),
-    "granite_docling": Family(positions="plain", logits="logits_scaling"),
+    "paligemma": Family(positions="plain", answer_type=1, logits="final_logit_softcapping", counts_features=True),
+    "granite_docling": Family(positions="plain", logits="logits_scaling", counts_features=True),
     "qwen2_vl": Family(positions="multimodal_rope"),
     "qwen2_5_vl": Family(positions="multimodal_rope"),
     "qwen3_vl": Family(positions="multimodal_rope"),
@@ -104,6 +104,7 @@ FAMILIES: dict[str, Family] = {
     "kosmos-2": Family(refused="its processor finds the image by its place in prompts that are padded on the right"),
     "kosmos-2.5": Family(refused="its processor finds the image by its place in prompts that are padded on the right"),
     "emu3": Family(refused="its processor pads the images of a batch, and the padding changes what the model sees"),
+    "cosmos3_edge": Family(refused="its processor leaves out the token types that the model asks for"),
     "evolla": Family(refused="it takes proteins and no images"),
     "pi0": Family(refused="it answers with the actions of a robot"),
     "mistral4": Family(refused="it takes no images"),

@@ -194,21 +194,23 @@ def require_image_features(name: str, processor: Any, config: Any, base: Any) ->
 
     if not family_of(config).counts_features:
         return
-    token = str(processor.image_token)
-    inputs = processor(text=token, images=Image.new("RGB", (48, 32)), return_tensors="pt")
+    dtype = next(base.parameters()).dtype
+    inputs = processor(text=[str(processor.image_token)], images=[[Image.new("RGB", (48, 32))]], return_tensors="pt")
     written = int((inputs["input_ids"] == config.image_token_id).sum())
-    pixels = inputs["pixel_values"].to("meta", next(base.parameters()).dtype)
-    sizes = {"image_sizes": inputs["image_sizes"]} if "image_sizes" in inputs else {}
+    taken = inspect.signature(base.base_model.get_image_features).parameters
+    images = {name: value for name, value in inputs.items() if name in taken}
+    images |= {name: value.to("meta", dtype) for name, value in images.items() if value.is_floating_point()}
+    pixels = next(value for value in images.values() if value.is_floating_point())
     try:
         with torch.no_grad():
-            features = base.get_image_features(pixel_values=pixels, return_dict=True, **sizes).pooler_output
+            features = base.base_model.get_image_features(**images, return_dict=True).pooler_output
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise NapoBenchError(
             f"{name}: the vision tower (vision_feature_layer {getattr(config, 'vision_feature_layer', None)}) cannot "
             f"take the processor's images of {list(pixels.shape)}: {str(error).splitlines()[0]}",
             SAME_SOURCE,
         ) from None
-    made = sum(len(image) for image in features)
+    made = sum(image.shape[:-1].numel() for image in features)
     if written != made:
         raise NapoBenchError(
             f"{name}: the processor writes {written} image tokens for an image; the model makes {made} features of it.",

@@ -86,6 +86,12 @@ _BAD: dict[str, tuple[str, Edit, str, str]] = {
         "the processor cannot be loaded: TokenizersBackend has no attribute boi_token",
         "processor",
     ),
+    "number of image tokens": (
+        "gemma3",
+        fields("processor_config.json", lambda config: config.update(image_seq_length=9)),
+        "writes 9 image tokens for an image; the model makes 4 features",
+        "processor_config.json with config.json",
+    ),
     "processor that fails": (
         "ovis2",
         fields(

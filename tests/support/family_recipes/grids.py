@@ -82,11 +82,6 @@ RECIPES: dict[str, Recipe] = {
         text={**_QWEN3.text, "model_type": "qwen3_vl_text"},
         names={"processor": "Qwen3VLProcessor", "video_processor": "Qwen3VLVideoProcessor"},
     ),
-    "cosmos3_edge": replace(
-        _QWEN,
-        config={"projector_hidden_size": 24},
-        vision={"num_patches": 64},
-    ),
     "glm4v": _GLM4V,
     "glm4v_moe": replace(
         _GLM4V,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napo_bench.benchmarks import all_benchmarks
+from napo_bench.benchmarks.judged import fingerprints
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core import files
 from napo_bench.core.names import TRAINING, Control
@@ -97,6 +98,32 @@ def obstacles(run: RunResult, benchmark: str) -> list[str]:
     result = run.benchmarks[benchmark]
     mapped = [f"The ratings are mapped from {result.mapped_from}."] if result.mapped_from else []
     return [*_other_data(run, benchmark), *_from_all(benchmark, result), *mapped, *result.doubts]
+
+
+def differing_fingerprints(runs: Sequence[RunResult]) -> list[dict[str, list[str]]]:
+    """For each run: benchmark -> a sentence with the system fingerprints of its judges or of its extractor, if a run
+    that was measured in the same way has other fingerprints.
+    """
+    seen: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        for name, result in run.benchmarks.items():
+            seen.setdefault((name, _way(name, result)), set()).add(_served(result))
+    return [
+        {
+            name: [f"System fingerprint of judge or extractor: {_served(result)}."]
+            for name, result in run.benchmarks.items()
+            if len(seen[name, _way(name, result)]) > 1
+        }
+        for run in runs
+    ]
+
+
+def _way(benchmark: str, result: BenchmarkResult) -> str:
+    return all_benchmarks()[benchmark].measured(result.settings)
+
+
+def _served(result: BenchmarkResult) -> str:
+    return ", ".join(fingerprints(result.settings)) or "not reported"
 
 
 def comparable(rated: Sequence[tuple[RunResult, BenchmarkResult]], benchmark: str) -> bool:

@@ -16,7 +16,7 @@ from napo_bench.benchmarks.metrics import Metric, all_metrics, table_1_metrics
 from napo_bench.core.names import CONTROLS
 from napo_bench.report.columns import UNLIKE, Column, Ways, columns_of, left_out, marked, unlike, ways_of_run
 from napo_bench.report.published import PublishedRow, published_table
-from napo_bench.report.runs import NamedRun, comparable, deviations
+from napo_bench.report.runs import NamedRun, comparable, deviations, differing_fingerprints
 from napo_bench.trainers.losses import LOSSES
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
@@ -393,7 +393,11 @@ def _our_rows(
     """The rows of the user's runs. A footnote of every row is at the rows' names, any other footnote at its numbers."""
     label_of = benchmark_labels()
     shown = {column.metric.benchmark for column in columns}
-    found = [{name: texts for name, texts in deviations(run.run).items() if name in shown} for _, run in ours]
+    prints = differing_fingerprints([run.run for _, run in ours])
+    found = [
+        {name: texts + served.get(name, []) for name, texts in deviations(run.run).items() if name in shown}
+        for (_, run), served in zip(ours, prints, strict=True)
+    ]
     at_names: dict[str, str] = {}
     for text in dict.fromkeys(text for by_name in found for texts in by_name.values() for text in texts):
         where = [[name for name, texts in by_name.items() if text in texts] for by_name in found]

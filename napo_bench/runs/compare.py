@@ -214,7 +214,9 @@ def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResul
         found.append(f"{benchmark}, {' and '.join(about)}: {remark}")
     old, new = (", ".join(fingerprints(result.settings)) or "none" for result in (baseline, candidate))
     if old != new:
-        found.append(f"{benchmark}: the system fingerprints of the judge differ: {old} (baseline), {new} (candidate)")
+        found.append(
+            f"{benchmark}: the system fingerprints of judge or extractor differ: {old} (baseline), {new} (candidate)"
+        )
     return found
 
 

@@ -284,6 +284,23 @@ def test_the_served_model_tells_two_judges_of_one_name_apart(runs):
     assert len(ways_of_columns(table_1(served, paper=False), "mmhal.score")) == 2
 
 
+def test_another_fingerprint_of_the_same_judge_is_a_footnote_in_the_same_column():
+    judges = [{"model": "gpt-4", **({"fingerprint": f"fp_{one}"} if one else {})} for one in ("a", "b", "")]
+    served = [
+        named(f"run{i}", make_run(0.5, i, settings={"mmhal": {"judge": judge}})) for i, judge in enumerate(judges)
+    ]
+    table = table_1(served, paper=False)
+    assert len(ways_of_columns(table, "mmhal.score")) == 1
+    for run, print_ in zip(served, ("fp_a", "fp_b", "not reported"), strict=True):
+        assert footnotes_of(table, run.name)[1]["mmhal.score"] == {
+            f"System fingerprint of judge or extractor: {print_}."
+        }
+        assert footnotes_of(table, run.name)[1]["vlind.cb"] == set()
+    other = make_run(0.5, 1, settings={"mmhal": {"judge": {"model": "qwen", "fingerprint": "fp_c"}}})
+    alike = table_1([served[0], replace(served[0], name="twin"), named("other", other)], paper=False)
+    assert not any("fingerprint" in text for text in alike.footnotes.values())
+
+
 def test_a_published_number_of_another_judge_has_a_column_only_on_request(runs):
     table = table_1(runs)
     assert ways_of_columns(table, "mmhal.score") == ["Judged by gpt-4-1106-preview."]

@@ -87,7 +87,7 @@ def with_fingerprint(run, fingerprint):
 def test_another_fingerprint_of_the_same_judge_is_compared_and_noted(gates):
     ratings = drawn(1)[:, 0]
     new, old = (with_fingerprint(mmhal_run(ratings), f"fp_{name}") for name in ("new", "old"))
-    note = "mmhal: the system fingerprints of the judge differ: fp_old (baseline), fp_new (candidate)"
+    note = "mmhal: the system fingerprints of judge or extractor differ: fp_old (baseline), fp_new (candidate)"
     assert note in compare(new, old).notes
     assert note in check_gates(new, old, gates).notes
     assert not any("fingerprint" in text for text in compare(old, old).notes)

@@ -133,8 +133,9 @@ def evaluate(
     refusable = read_share(max_refused, "--max-refused")
     members = suite_named(",".join(default_suite()) if suite is None else suite)
     from napo_bench.core.bars import Bars
+    from napo_bench.engines.answering import RATE
 
-    bars = Bars(console.err)
+    bars = Bars(console.err, shown={RATE: RATE})
     given = GivenJudges(judge_model, judge_repeats, judge_base_url, judge_max_requests, judge_request)
     judges: tuple[Judge, ...] = ()
     if members == [MICRO]:

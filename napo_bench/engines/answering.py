@@ -1,51 +1,41 @@
 """Requests -> answers, around any engine: journal, order, equal requests, progress, processes.
 
-Requests are taken in windows of a few batches, so only the images of one window are in memory. Within a window prompts
-are sorted by length, and an image of several prompts is opened and prepared once. A prompt whose answer is in the
-journal is not answered again, and equal prompts are answered once. Sampled answers are drawn one at a time, and the
-seed of an answer is made from everything that the answer depends on. Each answer is in the journal as soon as its batch
-is done.
+Requests are taken in windows of a few batches, see `windows`. Within a window the longest prompts are answered first,
+and prompts about one image are in one batch if the engine shares images. A prompt whose answer is in the journal is not
+answered again, and equal prompts are answered once. The seed of a sampled answer is made from everything that the
+answer depends on. Each answer is in the journal as soon as its batch is done. A batch that does not fit into memory is
+asked again in halves.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import threading
-from collections import defaultdict
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
-from PIL import Image
 
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal, journal_key
-from napo_bench.core.progress import Progress, or_bars
+from napo_bench.core.progress import SILENT, Progress, or_bars
 from napo_bench.core.shared_journal import ProcessJournal
 from napo_bench.engines.answer import Completion, ModelAnswer
-from napo_bench.engines.engine import Engine
-from napo_bench.engines.prompt import Prompt, PromptWriter
-from napo_bench.engines.request import Request
+from napo_bench.engines.batches import Batch, batches_of, dealt
+from napo_bench.engines.clock import Clock, merged_stages
+from napo_bench.engines.engine import BatchTooLargeError, Engine
+from napo_bench.engines.prompt import Prompt
+from napo_bench.engines.request import Picture, Request
 from napo_bench.engines.threads import in_flight, one_ahead
+from napo_bench.engines.windows import Seen, Window, looked, prompt_of, windows
 
 _BATCHES_A_WINDOW = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Prompts that an engine answers together.
-
-    Attributes:
-        prompts: The prompts.
-        digests: Digests of the images of this batch and of the batches after it in the window.
-    """
-
-    prompts: list[Prompt]
-    digests: set[str]
+RATE = "samples/s"
+"""Name of the progress value with the number of samples that the engine answers a second."""
 
 
 class Answering:
@@ -63,6 +53,10 @@ class Answering:
         self._progress = progress
         self._writing = threading.Lock()
         self._texts: dict[Hashable, str] = {}
+        self._clock = Clock()
+        self._most = engine.batch_size
+        self._shrank = False
+        self._tell: Progress = SILENT
 
     def answer(self, requests: Iterable[Request], count: int, title: str = "Answering") -> list[ModelAnswer]:
         """The answer to each request, in the order of the requests. This process answers all requests.
@@ -78,18 +72,21 @@ class Answering:
         """
         asked: list[Prompt] = []
         written: dict[str, Completion] = {}
-        done = 0
+        done = generated = 0
         counting = threading.Lock()
+        began = time.monotonic()
 
-        def add(number: int) -> None:
-            nonlocal done
+        def add(number: int, new: bool) -> None:
+            nonlocal done, generated
             with counting:
                 done += number
-                tell(title, done, count)
+                generated += number if new else 0
+                values = {RATE: generated / (time.monotonic() - began)} if generated else {}
+                tell(title, done, count, values)
 
         def open_batches() -> Iterator[Batch]:
-            remaining, known = iter(requests), set[str]()
-            while window := list(itertools.islice(remaining, self._window)):
+            known = set[str]()
+            for window in windows(requests, self._look, self._window):
                 prompts = self._prompts(window)
                 asked.extend(replace(prompt, image=None, further=()) for prompt in prompts)
                 stored = self._stored(prompts)
@@ -97,17 +94,22 @@ class Answering:
                 known |= stored.keys()
                 new = {prompt.key: prompt for prompt in prompts if prompt.key not in known}
                 known |= new.keys()
-                add(len(prompts) - len(new))
-                batches = list(self._batches(new.values()))
-                for number, batch in enumerate(batches):
-                    yield Batch(batch, {prompt.digest for later in batches[number:] for prompt in later})
+                add(len(prompts) - len(new), new=False)
+                batches = deque(batches_of(list(new.values()), self.engine, self._most))
+                window.clear()
+                prompts.clear()
+                new.clear()
+                while batches:
+                    digests = {prompt.digest for later in batches for prompt in later}
+                    yield Batch(batches.popleft(), digests)
 
         with or_bars(self._progress) as tell:
+            self._tell = tell
             try:
                 with closing(self._finished(open_batches(), count)) as finished:
                     for batch, completions in finished:
                         written.update(zip((prompt.key for prompt in batch.prompts), completions, strict=True))
-                        add(len(batch.prompts))
+                        add(len(batch.prompts), new=True)
             except NapoBenchError as error:
                 answered = sum(prompt.key in written and not written[prompt.key].refused for prompt in asked)
                 stored = f"{answered} of {count} are answered and stored in {self._journal.path}."
@@ -137,8 +139,16 @@ class Answering:
     def _window(self) -> int:
         return _BATCHES_A_WINDOW * self.engine.batch_size * self.engine.in_flight
 
-    def _prompts(self, window: Sequence[Request]) -> list[Prompt]:
-        prompts = prompts_of(self.engine, window, self._texts)
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Stage -> its seconds and tokens, of all answers of this process. Images are read in other threads."""
+        return merged_stages([self._clock.stages(), self.engine.stages()])
+
+    def _look(self, picture: Picture) -> Seen:
+        with self._clock("reading"):
+            return looked(self.engine, picture)
+
+    def _prompts(self, window: Window) -> list[Prompt]:
+        prompts = [prompt_of(self.engine, request, seen, self._texts) for request, seen in window]
         return [replace(prompt, key=journal_key(**self.engine.identity(prompt))) for prompt in prompts]
 
     def _stored(self, prompts: Sequence[Prompt]) -> dict[str, Completion]:
@@ -150,18 +160,6 @@ class Answering:
             lacking = {p.key for p in prompts if p.key in read and self.engine.read(p, read[p.key]).unanswered}
             read = {key: completion for key, completion in read.items() if key not in lacking}
         return read
-
-    def _batches(self, prompts: Iterable[Prompt]) -> Iterator[list[Prompt]]:
-        """Prompts that can share a forward, the longest first, so that a batch that does not fit fails at once."""
-
-        def kind(prompt: Prompt) -> tuple[str, int]:
-            return repr(prompt.generation), -len(prompt.images)
-
-        ordered = sorted(prompts, key=lambda prompt: (kind(prompt), -self.engine.length(prompt)))
-        for _, group in itertools.groupby(ordered, key=kind):
-            rest = list(group)
-            size = 1 if rest[0].generation.do_sample else self.engine.batch_size
-            yield from (rest[start : start + size] for start in range(0, len(rest), size))
 
     def _finished(
         self, batches: Iterator[Batch], count: int
@@ -182,46 +180,38 @@ class Answering:
             yield batch
 
     def _write(self, batch: Batch) -> Sequence[Completion]:
-        said = self.engine.generate(batch.prompts)
-        _require_answers(type(self.engine).__name__, said, len(batch.prompts))
+        return self._said(batch.prompts)
+
+    def _said(self, prompts: Sequence[Prompt]) -> Sequence[Completion]:
+        if len(prompts) <= self._most:
+            try:
+                said = self.engine.generate(prompts)
+            except BatchTooLargeError as error:
+                if len(prompts) == 1:
+                    raise
+                self._shrink(len(prompts), error)
+            else:
+                return self._put(prompts, said)
+        half = (len(prompts) + 1) // 2
+        return [*self._said(prompts[:half]), *self._said(prompts[half:])]
+
+    def _shrink(self, count: int, error: BatchTooLargeError) -> None:
+        """Let no batch have more than half of `count` prompts."""
+        if not self._shrank:
+            self._shrank = True
+            self._tell.note(f"{error.message} From now on batches are halved until they fit. Answers stay the same.")
+        self._most = min(self._most, (count + 1) // 2)
+
+    def _put(self, prompts: Sequence[Prompt], said: Sequence[str | Completion]) -> Sequence[Completion]:
+        _require_answers(type(self.engine).__name__, said, len(prompts))
         values = {
             prompt.key: one if isinstance(one, str) else asdict(one)
-            for prompt, one in zip(batch.prompts, said, strict=True)
+            for prompt, one in zip(prompts, said, strict=True)
             if isinstance(one, str) or not one.refused
         }
         with self._writing:
             self._journal.put(values)
         return [Completion.of(one) if isinstance(one, str) else one for one in said]
-
-
-def prompts_of(writer: PromptWriter, requests: Sequence[Request], texts: dict[Hashable, str]) -> list[Prompt]:
-    """The prompts of requests, without keys. An image of several requests is opened and prepared once.
-
-    Args:
-        writer: Engine, or what writes its prompts.
-        requests: Requests.
-        texts: Texts of questions that were written before. New texts are added.
-    """
-    seen: dict[Hashable, tuple[Image.Image, str]] = {}
-    prompts = []
-    for request in requests:
-        for picture in request.pictures:
-            if picture.name not in seen:
-                prepared = writer.prepare(picture.open())
-                seen[picture.name] = prepared, writer.digest(prepared)
-        images, digests = [], []
-        for picture in request.pictures:
-            image, digest = seen[picture.name]
-            images.append(image)
-            digests.append(digest)
-        asked = request.question, len(images)
-        if asked not in texts:
-            several = len(images) > 1
-            texts[asked] = writer.interleaved(request.parts) if several else writer.text(request.question, bool(images))
-        digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-        first, further = (images[0], tuple(images[1:])) if images else (None, ())
-        prompts.append(Prompt(texts[asked], first, digest if images else "", request.generation, further=further))
-    return prompts
 
 
 def _require_answers(engine: str, said: object, count: int) -> None:
@@ -243,14 +233,3 @@ def stored_completion(value: Any) -> Completion | None:
         return msgspec.convert(value, Completion)
     except msgspec.ValidationError:
         return None
-
-
-def dealt(requests: Sequence[Request], count: int) -> list[list[int]]:
-    """The numbers of the requests for each of `count` processes. Requests about one first image are together."""
-    by_picture: Mapping[Hashable, list[int]] = defaultdict(list)
-    for number, request in enumerate(requests):
-        by_picture[(number,) if request.picture is None else request.picture.name].append(number)
-    shares: list[list[int]] = [[] for _ in range(count)]
-    for numbers in by_picture.values():
-        min(shares, key=len).extend(numbers)
-    return shares

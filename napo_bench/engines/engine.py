@@ -17,6 +17,18 @@ from napo_bench.engines.prompt import Prompt, PromptWriter
 __all__ = ["Engine", "EngineOptions", "Prompt", "PromptWriter"]
 
 
+class BatchTooLargeError(NapoBenchError):
+    """A batch does not fit into memory. Answering asks again with halves of the batch."""
+
+    @classmethod
+    def of(cls, count: int, device: str) -> Self:
+        """The error of a batch of `count` prompts."""
+        return cls(
+            f"A batch of {count} prompts does not fit into the memory of {device}.",
+            f"--batch-size {max(1, count // 2)}. Finished answers are kept: the run goes on where it stopped.",
+        )
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """Options of a run for its engine. Each engine reads those that suit it.
@@ -66,6 +78,8 @@ class Engine(PromptWriter, Protocol):
         thinking_marks: Marks around thoughts, which are no part of an answer.
         asked_in: Name of the conversation, if the model can be asked in several; else None.
         control: Control that the model was trained as; None if the model is no control, or if this is not known.
+        shares_images: Whether prompts about one image are answered faster in one batch.
+        draws_together: Whether sampled prompts may share a batch, because each prompt has draws of its own.
     """
 
     name: ClassVar[str] = ""
@@ -77,6 +91,8 @@ class Engine(PromptWriter, Protocol):
     thinking_marks: Marks = DEFAULT_MARKS
     asked_in: str | None = None
     control: Control | None = None
+    shares_images: bool = False
+    draws_together: bool = False
 
     @classmethod
     def open(cls, checkpoint: str, options: EngineOptions) -> Self:
@@ -107,9 +123,10 @@ class Engine(PromptWriter, Protocol):
 
         Args:
             prompts: Prompts, all with the same number of images and the same generation settings. A sampled prompt is
-                alone in its batch.
+                alone in its batch, except if the engine `draws_together`.
 
         Raises:
+            BatchTooLargeError: the batch does not fit into memory.
             NapoBenchError: the batch cannot be answered.
         """
         ...
@@ -166,6 +183,10 @@ class Engine(PromptWriter, Protocol):
 
     def provenance(self) -> dict[str, Any]:
         """The device and type of the computation, for the run."""
+        return {}
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Stage of `generate` and `ready` -> "seconds", and "tokens" if the stage has tokens."""
         return {}
 
     def settings(self) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -12,23 +10,24 @@ from typing import Any, Self
 
 import torch
 import transformers
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks, split_thoughts
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answer import Completion, ModelAnswer
+from napo_bench.engines.clock import Clock
 from napo_bench.engines.conversing import ConversationWriter
-from napo_bench.engines.engine import Engine, EngineOptions, Prompt
+from napo_bench.engines.decoding.branches import Encoder
+from napo_bench.engines.decoding.decoder import can_branch
+from napo_bench.engines.decoding.local import LocalModel
+from napo_bench.engines.engine import BatchTooLargeError, Engine, EngineOptions, Prompt
 from napo_bench.engines.finite import NotFiniteError, not_finite, stop_at_logits, stopping_at_layers
 from napo_bench.engines.request import Generation
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import AUTO, require_device, require_dtype
 from napo_bench.models.quantization import KINDS, described, require_kind, require_quantization, stored_kind
-
-_TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 
 
 class HFEngine(ConversationWriter, Engine):
@@ -58,6 +57,7 @@ class HFEngine(ConversationWriter, Engine):
     """
 
     name = "hf"
+    draws_together = True
     takes = frozenset(
         {
             *("batch_size", "device", "dtype", "trust_remote_code", "thinking_marks"),
@@ -107,11 +107,10 @@ class HFEngine(ConversationWriter, Engine):
         self.fingerprint = str(processes.from_first(self._checkpoint.fingerprint))
         self.thinking_marks = thinking_marks
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
-        self._features: dict[str, torch.Tensor] = {}
-        self._stacks_features = False
-        self._inputs: dict[str, Any] = {}
-        self._tokenizing = threading.Lock()  # a fast tokenizer that pads in one thread cannot decode in another
-        self._lengths: dict[str, int] = {}
+        self._encoder = Encoder(self.conversation, shares=can_branch(config))
+        self.shares_images = self._encoder.shares
+        self._inputs: dict[tuple[str, ...], Any] = {}
+        self.clock = Clock()
 
     @classmethod
     def open(cls, checkpoint: str, options: EngineOptions) -> Self:
@@ -149,20 +148,28 @@ class HFEngine(ConversationWriter, Engine):
         return model
 
     @cached_property
-    def _takes_features(self) -> bool:
-        return "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
+    def _local(self) -> LocalModel:
+        return LocalModel(self.model, self._encoder, self.device, self.dtype, self.clock)
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        """See Engine. Raises NapoBenchError if the batch does not fit into memory, or the logits are not finite."""
+        """See Engine. Raises NapoBenchError also if the logits are not finite."""
         try:
-            return self._decoded(prompts, self._features)
+            return self._completed(prompts)
+        except torch.OutOfMemoryError:
+            is_too_large = True
         except NotFiniteError:
-            layer = ""
+            is_too_large = False
+        if is_too_large:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise BatchTooLargeError.of(len(prompts), str(self.device))
         # The same batch again with a check of each layer, and without stored features, so that the vision tower is
         # checked too.
+        layer = ""
+        self._local.vision.keep(())
         try:
             with stopping_at_layers(self.model):
-                self._decoded(prompts, {})
+                self._completed(prompts)
         except NotFiniteError as error:
             layer = str(error)
         raise not_finite(str(self.dtype).removeprefix("torch."), layer)
@@ -183,19 +190,20 @@ class HFEngine(ConversationWriter, Engine):
 
     def length(self, prompt: Prompt) -> int:
         """See Engine."""
-        if prompt.text not in self._lengths:
-            with self._tokenizing:
-                self._lengths[prompt.text] = len(self.conversation.prompt_ids(prompt.text))
-        return self._lengths[prompt.text]
+        return self._encoder.length(prompt.text)
 
     def keep(self, digests: Iterable[str]) -> None:
         """See Engine: image features."""
-        wanted = set(digests)
-        self._features = {digest: feature for digest, feature in self._features.items() if digest in wanted}
+        if "_local" in vars(self):
+            self._local.vision.keep(digests)
 
     def ready(self, prompts: Sequence[Prompt]) -> None:
         """See Engine: tokens and pixels."""
-        self._inputs[prompts[0].key] = self._encoded(prompts)
+        with self.clock("reading"):
+            encoded = self._encoder.encode(prompts)
+        while len(self._inputs) > 1:  # left over from a batch that was asked in halves
+            self._inputs.pop(next(iter(self._inputs)), None)
+        self._inputs[tuple(prompt.key for prompt in prompts)] = encoded
 
     def read(self, prompt: Prompt, completion: Completion) -> ModelAnswer:
         """See Engine. Chat templates of some reasoning models end the prompt with the opening mark of thoughts."""
@@ -204,7 +212,7 @@ class HFEngine(ConversationWriter, Engine):
         answer = super().read(prompt, Completion.of(opened + completion.text))
         answer.cut_off = completion.cut_off  # no reason to leave out an empty answer, as it is for an endpoint
         if answer.thoughts:
-            with self._tokenizing:
+            with self._encoder.tokenizing:
                 written = self.processor.tokenizer(answer.thoughts.removeprefix(opened), add_special_tokens=False)
             answer.thought_tokens = len(written["input_ids"])
         return answer
@@ -220,42 +228,18 @@ class HFEngine(ConversationWriter, Engine):
         variables = dict(self.conversation.variables)
         return {"chat_template_kwargs": variables} if variables else {}
 
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """See Engine."""
+        return self.clock.stages()
+
     def cleans(self, question: str) -> bool:
         """See Engine."""
         return self.conversation.markup.has_controls(question)
 
-    @torch.inference_mode()
-    def _decoded(self, batch: Sequence[Prompt], features: dict[str, torch.Tensor]) -> list[Completion]:
-        generation = batch[0].generation
-        ready = self._inputs.pop(batch[0].key, None)
-        inputs = (self._encoded(batch) if ready is None else ready).to(self.device, self.dtype)
-        if generation.do_sample:
-            torch.manual_seed(batch[0].seed)
-        try:
-            tokens = self.model.generate(
-                **self._with_features(inputs, [prompt.digest for prompt in batch], features),
-                max_new_tokens=generation.max_new_tokens,
-                num_beams=generation.num_beams,
-                do_sample=generation.do_sample,
-                temperature=generation.temperature,
-                top_p=generation.top_p,
-                top_k=generation.top_k,
-                use_cache=True,
-                pad_token_id=self.processor.tokenizer.pad_token_id,
-            )
-        except torch.OutOfMemoryError:
-            raise NapoBenchError(
-                f"A batch of {len(batch)} prompts does not fit into the memory of {self.device}.",
-                f"--batch-size {max(1, len(batch) // 2)}. Finished answers are kept: the run goes on where it stopped.",
-            ) from None
-        new = tokens[:, inputs["input_ids"].shape[1] :]
-        with self._tokenizing:
-            return [self._completion(row.tolist(), generation) for row in new]
-
-    def _encoded(self, batch: Sequence[Prompt]) -> Any:
-        images = [prompt.images for prompt in batch if prompt.image is not None]
-        with self._tokenizing:
-            return self.conversation.encode([prompt.text for prompt in batch], images)
+    def _completed(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        found = self._local.answered(prompts, self._inputs.pop(tuple(prompt.key for prompt in prompts), None))
+        with self._encoder.tokenizing:
+            return [self._completion(tokens, prompts[0].generation) for tokens in found]
 
     def _completion(self, tokens: list[int], generation: Generation) -> Completion:
         """Tokens as text, without special tokens except marks of thoughts, and cut at `until`."""
@@ -271,36 +255,6 @@ class HFEngine(ConversationWriter, Engine):
             return Completion.of(thoughts.strip(), cut_off)
         kept = generation.cut(answer)
         return Completion.of(thoughts + kept, cut_off and kept == answer)
-
-    def _with_features(self, inputs: Any, digests: list[str], features: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """The inputs with image features in place of pixels, if the model accepts features.
-
-        This is the case if an image is one row of `pixel_values` and nothing else, as in LLaVA-1.5. Otherwise the
-        inputs keep the pixels.
-
-        Args:
-            inputs: Inputs of the batch.
-            digests: Digests of the images.
-            features: Features of images that are encoded already, `[tokens, width]` each. New features are added.
-        """
-        values = dict(inputs)
-        if not self._takes_features or set(values) - _TEXT_INPUTS != {"pixel_values"}:
-            return values
-        first = {digest: row for row, digest in enumerate(digests) if digest not in features}
-        if len(values["pixel_values"]) != len(digests):
-            return values
-        if first:
-            pixels = values["pixel_values"][list(first.values())]
-            found = self.model.base_model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output
-            if found is None or len(found) != len(first):
-                return values
-            self._stacks_features = isinstance(found, torch.Tensor)
-            features.update(zip(first, found, strict=True))
-        del values["pixel_values"]
-        rows: Any = [features[digest] for digest in digests]
-        rows = torch.stack(rows) if self._stacks_features else rows
-        output = BaseModelOutputWithPooling(pooler_output=rows)
-        return values | {"mm_encoder_outputs": {"image": output}}
 
 
 def _conversation(config: Any, processor: Any, options: EngineOptions) -> Conversation:

@@ -50,6 +50,10 @@ class Generation:
             text = text.partition(stop)[0]
         return text.strip()
 
+    def settings(self) -> dict[str, Any]:
+        """The settings as arguments of `transformers.generate`."""
+        return {name: value for name, value in vars(self).items() if name != "until"}
+
     def identity(self) -> dict[str, Any]:
         """The settings as JSON, for the journal. Without a top-k they are those that journals had before top-k."""
         return {name: value for name, value in vars(self).items() if name != "top_k" or value is not None}

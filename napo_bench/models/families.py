@@ -31,6 +31,8 @@ class Family:
             shape. The features can then be counted without weights.
         reads_of_text: Fields that the model's forward reads of its text model's output, and that transformers up to
             5.24 leaves out of the output.
+        branches: The answers to prompts about one image may begin with the keys and values of what the prompts have in
+            common. For this, no token may depend on what comes after it, and the model must take positions.
         refused: The reason why no checkpoint of the family can be asked. The weights are then not read.
     """
 
@@ -44,17 +46,20 @@ class Family:
     processor: Mapping[str, Any] = field(default_factory=dict)
     counts_features: bool = False
     reads_of_text: tuple[str, ...] = ()
+    branches: bool = False
     refused: str | None = None
 
 
 FAMILIES: dict[str, Family] = {
     # torchvision resizes an image with other last bits than PIL, which LLaVA's reference implementation uses.
-    "llava": Family(positions="plain", conversation="llava_v1", processor={"backend": "pil"}, counts_features=True),
-    "llava_next": Family(positions="plain", counts_features=True),
+    "llava": Family(
+        positions="plain", conversation="llava_v1", processor={"backend": "pil"}, counts_features=True, branches=True
+    ),
+    "llava_next": Family(positions="plain", counts_features=True, branches=True),
     "llava_next_video": Family(positions="plain", counts_features=True),
-    "llava_onevision": Family(positions="plain", counts_features=True),
+    "llava_onevision": Family(positions="plain", counts_features=True, branches=True),
     "video_llava": Family(positions="plain", counts_features=True),
-    "internvl": Family(positions="plain", counts_features=True),
+    "internvl": Family(positions="plain", counts_features=True, branches=True),
     "qianfan_ocr": Family(positions="plain", counts_features=True),
     "idefics2": Family(positions="plain"),
     "idefics3": Family(positions="plain"),
@@ -78,8 +83,8 @@ FAMILIES: dict[str, Family] = {
     "gemma4": Family(positions="plain", logits="final_logit_softcapping"),
     "paligemma": Family(positions="plain", answer_type=1, logits="final_logit_softcapping", counts_features=True),
     "granite_docling": Family(positions="plain", logits="logits_scaling", counts_features=True),
-    "qwen2_vl": Family(positions="multimodal_rope"),
-    "qwen2_5_vl": Family(positions="multimodal_rope"),
+    "qwen2_vl": Family(positions="multimodal_rope", branches=True),
+    "qwen2_5_vl": Family(positions="multimodal_rope", branches=True),
     "qwen3_vl": Family(positions="multimodal_rope"),
     "qwen3_vl_moe": Family(positions="multimodal_rope"),
     "glm4v": Family(positions="multimodal_rope"),

@@ -196,7 +196,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         result.settings["generation"] = {"profile": options.profile, **settings, **engine.settings()}
         if engine.asked_in is not None:
             result.settings["conversation"] = engine.asked_in
-        result.notes += _precision_note(computed.get("dtype"), options.batch_size, settings.get("do_sample", False))
+        result.notes += _precision_note(computed.get("dtype"), options.batch_size)
         result.notes += _control_note(engine)
         result.notes += _quantized_note(computed.get("quantization"))
         result.notes += _cleaned_note(engine, [question.prompt for question in asked])
@@ -227,9 +227,9 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
     return run
 
 
-def _precision_note(dtype: str | None, batch_size: int, is_sampled: bool) -> list[str]:
-    """One note if an answer depends on its batch: in half precision, unless answers are drawn one at a time."""
-    if dtype in (None, "float32") or is_sampled:
+def _precision_note(dtype: str | None, batch_size: int) -> list[str]:
+    """One note if an answer depends on its batch: in half precision."""
+    if dtype in (None, "float32"):
         return []
     return [f"generated in {dtype} in batches of {batch_size}: an answer may differ in another batch"]
 

@@ -6,11 +6,12 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.question import Question
-from napo_bench.engines.answering import prompts_of
+from napo_bench.engines.windows import looked, prompt_of
 from napo_bench.runs.questions import TaskQuestions
 
 if TYPE_CHECKING:
-    from napo_bench.engines.prompt import PromptWriter
+    from napo_bench.engines.prompt import Prompt, PromptWriter
+    from napo_bench.engines.request import Request
 
 KEPT = 2
 """Number of questions of each benchmark whose samples contain the prompt."""
@@ -28,7 +29,7 @@ def first_sent(writer: PromptWriter, tasks: Sequence[TaskQuestions]) -> dict[Que
     found: dict[Question, dict[str, Any]] = {}
     for task in tasks:
         before = kept.get(task.benchmark.name, 0)
-        prompts = prompts_of(writer, task.requests(KEPT - before), texts)
+        prompts = _prompts(writer, task.requests(KEPT - before), texts)
         kept[task.benchmark.name] = before + len(prompts)
         found |= {question: writer.sent(prompt) for question, prompt in zip(task.questions, prompts, strict=False)}
     return found
@@ -37,4 +38,11 @@ def first_sent(writer: PromptWriter, tasks: Sequence[TaskQuestions]) -> dict[Que
 def shown(writer: PromptWriter, tasks: Sequence[TaskQuestions]) -> dict[str, dict[str, Any]]:
     """Task -> its first prompt."""
     texts: dict[Hashable, str] = {}
-    return {task.name: writer.sent(prompts_of(writer, task.requests(1), texts)[0]) for task in tasks}
+    return {task.name: writer.sent(_prompts(writer, task.requests(1), texts)[0]) for task in tasks}
+
+
+def _prompts(writer: PromptWriter, requests: Sequence[Request], texts: dict[Hashable, str]) -> list[Prompt]:
+    return [
+        prompt_of(writer, request, [looked(writer, picture) for picture in request.pictures], texts)
+        for request in requests
+    ]

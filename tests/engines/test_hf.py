@@ -22,6 +22,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
 from napo_bench.engines.answer import ModelAnswer
 from napo_bench.engines.answering import Answering
+from napo_bench.engines.decoding.local import LocalModel
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.micro.base import base_checkpoint
@@ -153,12 +154,13 @@ def test_a_picture_goes_through_the_vision_tower_once_in_a_window(model_of) -> N
 
 
 def test_a_picture_is_prepared_once_in_a_window(model_of, monkeypatch) -> None:
+    model = model_of(4)
     prepare, prepared = Conversation.prepare_image, []
     monkeypatch.setattr(
         Conversation, "prepare_image", lambda self, image: (prepared.append(image), prepare(self, image))[1]
     )
     questions = [request(f"Is it {word}?", PICTURES[n % 3], GREEDY) for n, word in enumerate("abcdefghijklmnopqrst")]
-    model_of(4).answer(questions, len(questions))
+    model.answer(questions, len(questions))
     assert len(prepared) == 3
 
 
@@ -172,9 +174,13 @@ def test_equal_questions_are_generated_once(model_of) -> None:
 def test_a_batch_holds_prompts_of_like_length_the_longest_first(model_of) -> None:
     model = model_of(3)
     lengths = []
-    generate = model.engine.model.generate
-    model.engine.model.generate = lambda **kwargs: (lengths.append(kwargs["input_ids"].shape[1]), generate(**kwargs))[1]
-    model.answer([request("Why? " * count, None, GREEDY) for count in (1, 9, 5, 2, 8, 4)], 6)
+    questions = [request("Why? " * count, None, GREEDY) for count in (1, 9, 5, 2, 8, 4)]
+    model.answer(questions[:1], 1)  # the first batch is tried in two ways
+    model.engine.model.register_forward_pre_hook(
+        lambda module, args, inputs: lengths.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    model.answer(questions[1:], 5)
+    lengths = [length for length in lengths if length > 1]
     assert len(lengths) == 2
     assert lengths[0] > lengths[1]
     assert (
@@ -302,20 +308,18 @@ def test_a_thought_that_the_prompt_opens_and_the_model_never_closes_is_no_answer
     assert cut.thought_tokens == len(without)  # the prompt's own mark is not the model's
 
 
-def test_marks_that_are_special_tokens_do_not_glue_thoughts_to_the_answer(model_of) -> None:
+def test_marks_that_are_special_tokens_do_not_glue_thoughts_to_the_answer(model_of, monkeypatch) -> None:
     model = model_of(4, thinking_marks=(("<s>", "<unk>"),))
     tokenizer = model.engine.processor.tokenizer
     dog, cat = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("a dog", "a cat"))
     written = [*dog, tokenizer.unk_token_id, *cat, tokenizer.eos_token_id]
-    model.engine.model.generate = lambda **inputs: torch.cat(
-        [inputs["input_ids"], torch.tensor([written] * len(inputs["input_ids"]))], dim=1
-    )
+    monkeypatch.setattr(LocalModel, "answered", lambda self, prompts, encoded: [list(written) for _ in prompts])
     (answer,) = model.answer([asked(1)], 1)
     assert (answer, answer.thoughts) == ("a cat", "a dog<unk>")
     written[:] = [tokenizer.bos_token_id, *dog, tokenizer.eos_token_id]
     assert model.answer([asked(2)], 1)[0].unanswered
     model = model_of(4, thinking_marks=())
-    model.engine.model.generate = lambda **inputs: torch.cat([inputs["input_ids"], torch.tensor([[*dog, *cat]])], dim=1)
+    written[:] = [*dog, *cat]
     assert model.answer([asked(1)], 1) == [tokenizer.decode([*dog, *cat])], "other marks, another text in the journal"
 
 
@@ -323,7 +327,8 @@ def test_a_stored_value_that_is_no_text_is_answered_anew(model_of, tmp_path: Pat
     model = model_of(4)
     answers = model.answer(QUESTIONS[:4], 4)
     with Journal(tmp_path / "journal.sqlite") as journal:
-        journal.put({model._prompts(QUESTIONS[1:2])[0].key: {"text": answers[1]}})
+        (prompt,) = model._prompts([(QUESTIONS[1], [model._look(QUESTIONS[1].picture)])])
+        journal.put({prompt.key: {"text": answers[1]}})
     again = model_of(4)
     assert again.answer(QUESTIONS[:4], 4) == answers
     assert again.batches == [1]

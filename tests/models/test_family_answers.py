@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.hf import HFEngine
 from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.models.families import family_of
 
 
 @pytest.mark.numeric
@@ -22,6 +23,7 @@ def test_a_family_answers_in_batches_as_one_by_one_and_sees_the_picture(family: 
     alone = answers(engine, questions(), 1)
     assert len(set(alone)) > 1
     assert answers(engine, questions(), 4) == alone
+    assert ("prefill and decoding" not in engine.stages()) == family_of(engine.model.config).branches
     seen, grey = (first_logits(engine, questions(blank)[0]) for blank in (False, True))
     assert (seen - grey).abs().max() > 0.01
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from napo_bench.models.families import family_of
+from napo_bench.models.positions import prompt_positions
 from napo_bench.trainers.forward.packing import PADDING, PackedRows
 
 
@@ -41,15 +42,8 @@ def positions(bare: Any, batch: PreferenceBatch, rows: PackedRows) -> Tensor:
     """Positions of the tokens of packed rows, `[..., B, L]`."""
     if family_of(bare.config).positions == "plain":
         return rows.places
-    prompt = batch.attention_mask
-    positions, shift = bare.model.get_rope_index(
-        batch.input_ids,
-        image_grid_thw=batch.images.get("image_grid_thw"),
-        attention_mask=prompt,
-        **batch.of_tokens,
-    )
-    following = (prompt.sum(1) + shift.squeeze(1))[:, None, None]
-    of_responses = following + torch.arange(batch.response_ids.shape[2], device=prompt.device)
+    positions, following = prompt_positions(bare, batch.input_ids, batch.attention_mask, batch.images, batch.of_tokens)
+    of_responses = following[:, None, None] + torch.arange(batch.response_ids.shape[2], device=following.device)
     return rows.arrange(positions, of_responses.expand(*positions.shape[:-2], *batch.response_ids.shape))
 
 

@@ -196,6 +196,23 @@ def test_weights_of_the_hub_that_were_not_fetched_are_named(hub: Site, file: str
     assert not [path for path, _ in hub.requests if file in path]
 
 
+def test_the_texts_of_a_checkpoint_on_the_hub_are_fetched_without_its_weights(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def snapshot_download(name: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        (fetched := tmp_path / name).mkdir(parents=True)
+        for path in tiny.iterdir():
+            if any(path.match(pattern) for pattern in allow_patterns):
+                shutil.copy(path, fetched)
+        return str(fetched)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    config, processor = Checkpoint.open("some-org/model", weights=False).open_texts()
+    assert (config.model_type, processor.image_token) == ("llava", "<image>")
+    assert not list((tmp_path / "some-org").rglob("*.safetensors"))
+
+
 @pytest.mark.numeric
 def test_shards_give_the_logits_of_one_file(tiny: Path, copy: Path) -> None:
     whole = Checkpoint.open(str(tiny)).load_model(CPU, torch.float32)

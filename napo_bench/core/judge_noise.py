@@ -130,8 +130,10 @@ def _of(metric: stats.MetricFunction, sums: Array, names: Sequence[str]) -> floa
 
 
 def _of_each(metric: stats.MetricFunction, sums: Array, names: Sequence[str]) -> Array:
+    """The metric of sums `[..., C]`; sums for which the metric is undefined (0 / 0) are left out."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(metric({name: sums[..., index] for index, name in enumerate(names)}), dtype=np.float64)
+        values = np.asarray(metric({name: sums[..., index] for index, name in enumerate(names)}), dtype=np.float64)
+    return values if values.ndim == 0 else values[np.isfinite(values)]
 
 
 def _widened(

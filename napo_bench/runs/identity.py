@@ -185,8 +185,8 @@ def _benchmarks(suite: Iterable[str]) -> list[Benchmark]:
 
 
 def _judges(judges: Sequence[Judge]) -> Any:
-    """The identity of a judge, or the identities of several judges."""
-    identities = [judge.identity for judge in judges]
+    """The identity of a judge, or the identities of several judges, whose order has no effect."""
+    identities = sorted((judge.identity for judge in judges), key=lambda one: (one["model"], one["endpoint"]))
     return identities if len(identities) > 1 else next(iter(identities), None)
 
 

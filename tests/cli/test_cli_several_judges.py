@@ -13,8 +13,12 @@ from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, re
 from typer.testing import CliRunner
 
 from napo_bench.benchmarks.mmhal.score import QUESTION_TYPES
+from napo_bench.benchmarks.scoring import ScoreOptions
 from napo_bench.cli import app, console
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal
+from napo_bench.engines.journalled import JournalledEndpoint
+from napo_bench.engines.judge import Judge
 from napo_bench.runs.result import RunResult
 
 SIZE = 16
@@ -325,3 +329,14 @@ def test_the_explorer_shows_every_reply_and_counts_an_answer_as_right_if_every_r
     for item, sample in zip(items, result().samples, strict=True):
         worst = min(entry["rating"] for entry in sample["judge_replies"])
         assert item["answers"][0]["right"] == (worst >= 3)
+
+
+def test_a_benchmark_that_asks_one_judge_once_refuses_more(tmp_path: Path) -> None:
+    with Journal(tmp_path / "judge.sqlite") as journal:
+        endpoint = JournalledEndpoint("j", "http://127.0.0.1:9/v1", None, journal)
+        once, twice = Judge(endpoint), Judge(endpoint, repeats=2)
+        assert ScoreOptions(judges=(once,)).judge is once
+        assert ScoreOptions().judge is None
+        for judges in ((once, once), (twice,)):
+            with pytest.raises(NapoBenchError, match="asks one judge once"):
+                _ = ScoreOptions(judges=judges).judge

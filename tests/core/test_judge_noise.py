@@ -99,3 +99,10 @@ def test_one_rating_of_each_answer_has_no_parts() -> None:
     rows = [[[{"n": 1.0, "sum": 2.0}]] * 5]
     metrics = {"mean": lambda sums: sums["sum"] / sums["n"]}
     assert noise_intervals(rows, range(5), metrics, {"mean": (2, 2)}, {"mean": (0, 6)}) == {}
+
+
+def test_a_metric_that_some_resamples_leave_undefined_has_intervals() -> None:
+    counts = [[[{"n": float(number + repeat < 3), "sum": 1.0} for repeat in range(2)] for number in range(4)]]
+    metrics = {"ratio": lambda sums: sums["sum"] / sums["n"]}
+    found = noise_intervals(counts, range(4), metrics, {"ratio": (1.0, 3.0)}, {"ratio": (0.0, np.inf)})["ratio"]
+    assert np.isfinite([*found.samples, *found.judge, *found.both]).all()

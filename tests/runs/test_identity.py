@@ -99,6 +99,8 @@ def test_a_judge_counts_by_model_and_endpoint_if_the_suite_has_something_to_judg
     several = identity(scoring={"judges": (judge(tmp_path), judge(tmp_path, model="other", repeats=3))})
     change = "judge was gpt at http://judge/v1 and is gpt at http://judge/v1,other at http://judge/v1 at 3"
     assert described(differences(judged, several)) == change
+    swapped = identity(scoring={"judges": (judge(tmp_path, model="other", repeats=3), judge(tmp_path))})
+    assert swapped == several
     assert all(secret not in json.dumps(judged) for secret in ("secret", "hidden", "a-key-of-mine"))
 
 

@@ -28,6 +28,7 @@ from napo_bench.report.runs import NamedRun
 from napo_bench.report.table import OURS, Table
 from napo_bench.runs.controls import ControlledMethod
 from napo_bench.runs.panel import Panel
+from napo_bench.runs.provenance import Provenance
 
 _PAGE = Path(__file__).parent / "page"
 _ALMOST = 0.995  # denominators that start at 0.001 keep a share below 1
@@ -130,6 +131,7 @@ def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
         "Checkpoint": [] if checkpoint is None else [checkpoint.name, checkpoint.fingerprint[:16]],
         "Responses": [] if responses is None else [responses.path],
         "Command": [urls.without_secrets(provenance.command)],
+        "Time": [_time(provenance)],
         "Versions": [", ".join(f"{name} {version}" for name, version in provenance.versions.items())],
     }
     label_of = benchmark_labels()
@@ -137,6 +139,17 @@ def _about(run: NamedRun) -> list[tuple[str, list[str]]]:
         settings = [f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in result.settings.items()]
         lines[label_of.get(benchmark, benchmark)] = [*settings, *result.doubts, *result.notes]
     return [(heading, kept) for heading, found in lines.items() if (kept := [line for line in found if line])]
+
+
+def _time(provenance: Provenance) -> str:
+    """The duration of an evaluation, and the seconds and tokens of its stages."""
+
+    def shown(amounts: Mapping[str, float]) -> str:
+        tokens = f" ({amounts['tokens']:,} tokens)" if "tokens" in amounts else ""
+        return f"{amounts.get('seconds', 0):,.1f} s{tokens}"
+
+    stages = [f"{stage} {shown(amounts)}" for stage, amounts in provenance.stages.items()]
+    return f"{provenance.wall_seconds:,.1f} s, of them {', '.join(stages)}" if stages else ""
 
 
 def _plain(value: Any) -> str:

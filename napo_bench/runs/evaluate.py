@@ -23,6 +23,7 @@ from napo_bench.core.progress import SILENT, Progress
 from napo_bench.core.shared_journal import shared_journal
 from napo_bench.engines import BATCH_SIZE, SEED
 from napo_bench.engines.answering import Answering
+from napo_bench.engines.clock import Clock, merged_stages
 from napo_bench.engines.engine import EngineOptions
 from napo_bench.engines.registry import engine_named
 from napo_bench.models.device import require_device, require_dtype
@@ -180,18 +181,21 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         _rehearse(tasks, score_options, tell)
     with shared_journal(out / "journal.sqlite") as journal:
         requests = [request for task in tasks for request in task.requests()]
-        answers = Answering(engine, journal, tell).answer_together(requests)
+        answering = Answering(engine, journal, tell)
+        answers = answering.answer_together(requests)
+    stages = processes.gathered([answering.stages()]) if not processes.is_alone() else [answering.stages()]
     if not is_first:
         return None
     rows = _rows(tasks, answers, prompts.first_sent(engine, tasks))
-    results, computed = {}, engine.provenance()
+    results, computed, clock = {}, engine.provenance(), Clock()
     for done, (benchmark, responses) in enumerate(rows.items()):
         tell("Scoring", done, len(rows))
         path = _write_responses(out / "responses", benchmark, responses)
         parts = [task for task in tasks if task.benchmark is benchmark]
         asked = [question for task in parts for question in task.questions]
         source = dataclasses.replace(score_options, source=str(path))
-        result = scoring.score_answers(benchmark, parts[0].data, asked, responses, source)
+        with clock("judging" if _asks_llm(benchmark, source) else "scoring"):
+            result = scoring.score_answers(benchmark, parts[0].data, asked, responses, source)
         settings = parts[0].settings
         result.settings["generation"] = {"profile": options.profile, **settings, **engine.settings()}
         if engine.asked_in is not None:
@@ -221,10 +225,17 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         identity=identity,
         bootstrap_seed=scoring.BOOTSTRAP_SEED,
         wall_seconds=round(time.monotonic() - began, 3),
+        stages=merged_stages([*stages, clock.stages()]),
     )
     run = RunResult(results, provenance)
     run.save(out / "run.json")
     return run
+
+
+def _asks_llm(benchmark: Benchmark, options: ScoreOptions) -> bool:
+    """Whether a judge or an extractor is asked when the benchmark is scored."""
+    judged, extracted = "judge" in benchmark.needs, "extractor" in benchmark.needs
+    return (judged and bool(options.judges)) or (extracted and options.extractor is not None)
 
 
 def _precision_note(dtype: str | None, batch_size: int) -> list[str]:

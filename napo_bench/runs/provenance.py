@@ -25,7 +25,7 @@ _PACKAGES = (
     "numpy",
     "bitsandbytes",
 )
-_OF_EVALUATIONS = ("checkpoint", "generation", "suite", "limit", "identity")
+_OF_EVALUATIONS = ("checkpoint", "generation", "suite", "limit", "identity", "stages")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,9 @@ class Provenance:
             responses and early runs.
         bootstrap_seed: Seed of the intervals.
         wall_seconds: Duration of the command.
+        stages: Stage of the evaluation -> its "seconds", and its "tokens" if it has tokens: reading, vision tower,
+            prefill, decoding, scoring, judging. The seconds are the sum over processes and threads, without the answers
+            that the journal had. Images are read while the model answers. Empty for stored responses and early runs.
     """
 
     command: str = ""
@@ -118,6 +121,7 @@ class Provenance:
     identity: dict[str, Any] | None = None
     bootstrap_seed: int = 0
     wall_seconds: float = 0.0
+    stages: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value. It has no fields of an evaluation for stored responses, no fields of stored responses for an
@@ -127,7 +131,7 @@ class Provenance:
         if self.checkpoint is not None and self.checkpoint.control is None:
             del document["checkpoint"]["control"]
         left_out = ("responses",) if self.responses is None else _OF_EVALUATIONS
-        for name in left_out:
+        for name in left_out if self.stages else {*left_out, "stages"}:
             del document[name]
         return document
 
@@ -164,6 +168,7 @@ class Provenance:
             identity=part("identity"),
             bootstrap_seed=value("bootstrap_seed", 0, int),
             wall_seconds=value("wall_seconds", 0.0, int, float),
+            stages={name: part(name, part("stages")) or {} for name in part("stages") or {}},
         )
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -93,6 +94,13 @@ def test_every_sample_is_there_once_with_the_answer_of_each_run(runs, page):
             answer = items["vlind", sample["sample_id"]]["answers"][index]
             assert [test["text"] for test in answer["tests"]] == [response["text"] for response in sample["responses"]]
             assert answer["right"] == all(r["correct"] for r in sample["responses"] if r["test"] == "lp")
+
+
+def test_the_page_says_where_the_time_went(runs):
+    stages = {"prefill": {"seconds": 20.5, "tokens": 102322}, "scoring": {"seconds": 2.0}}
+    base = runs[0][1]
+    run = replace(base, provenance=replace(base.provenance, wall_seconds=25.0, stages=stages))
+    assert "25.0 s, of them prefill 20.5 s (102,322 tokens), scoring 2.0 s" in page_of(("base", run))
 
 
 def test_a_sample_that_one_run_lacks_stays_with_a_gap(runs):

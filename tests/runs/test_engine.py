@@ -112,7 +112,9 @@ def test_the_run_says_where_it_comes_from(finished: Path, checkpoint: str, data:
     assert source.data.path == str(data)
     assert {"vlind/data.json", "amber/annotations.json", "mmhal/template.json"} <= set(source.data.sha256)
     assert {"lmms-eval", "torch", "transformers", "napo-bench"} <= set(source.versions)
-    assert source.wall_seconds > 0
+    assert {"reading", "vision tower", "prefill", "decoding", "scoring"} == set(source.stages)
+    assert 0 < source.stages["prefill"]["seconds"] + source.stages["decoding"]["seconds"] < source.wall_seconds
+    assert {name for name, amounts in source.stages.items() if "tokens" in amounts} == {"prefill", "decoding"}
     settings = {name: result.settings["generation"] for name, result in run.benchmarks.items()}
     assert settings["vlind"] == {"profile": "greedy", "max_new_tokens": 64, "until": []}
     assert settings["amber"] == {"profile": "greedy", "max_new_tokens": 1024, "until": []}

@@ -20,6 +20,7 @@ EVALUATION = Provenance(
     versions={"python": "3.11"},
     identity={"checkpoint": "f" * 64},
     wall_seconds=1.5,
+    stages={"reading": {"seconds": 0.5}, "prefill": {"seconds": 0.75, "tokens": 600}},
 )
 CONTROL = replace(EVALUATION, checkpoint=CheckpointUsed("blind", "/models/blind", "e" * 64, "blind"))
 SCORES = Provenance(command="napo-bench score amber", responses=ResponsesUsed("answers.json", "d" * 64))
@@ -33,7 +34,7 @@ def test_json_gives_the_same_provenance_back(provenance):
 def test_the_json_of_an_evaluation_and_of_scores_has_the_documented_fields_in_their_order():
     assert list(EVALUATION.to_json()) == [
         "command", "checkpoint", "generation", "suite", "limit", "data", "versions", "identity", "bootstrap_seed",
-        "wall_seconds",
+        "wall_seconds", "stages",
     ]  # fmt: skip
     assert list(EVALUATION.to_json()["checkpoint"]) == ["name", "folder", "fingerprint"]
     assert list(CONTROL.to_json()["checkpoint"]) == ["name", "folder", "fingerprint", "control"]
@@ -69,6 +70,7 @@ def test_hashes_of_a_benchmark_are_those_of_its_folder():
         ({"limit": "3"}, "'limit' is '3'"),
         ({"suite": "vlind"}, "'suite' is 'vlind'"),
         ({"wall_seconds": True}, "'wall_seconds' is True"),
+        ({"stages": {"prefill": 3}}, "'prefill' is 3"),
     ],
 )
 def test_a_field_of_another_type_is_named(document, named):

@@ -112,6 +112,8 @@ def test_each_image_is_seen_at_its_place_alone_and_in_a_batch(engine: HFEngine) 
     asked = [
         request(text.format(PLACE), *(PICTURES[(n + i) % 6] for i in range(3))) for n, text in enumerate(texts * 2)
     ] + [request("What is it?", PICTURES[0])]
+    of_one_pair = ("Is {0} like {0}?", "Is {0} like {0}, or is it not?", "Are {0} and {0} alike?")
+    asked += [request(text.format(PLACE), *PICTURES[:2]) for text in of_one_pair]
     alone = answers(engine, asked, 1)
     assert len(set(alone)) > 1
     assert answers(engine, asked, 4) == alone

@@ -165,8 +165,8 @@ BENCHMARK = Benchmark(
     about="score, hallucination rate and informativeness, rated by an LLM judge.",
     rows=(
         "RESPONSES is the template's JSON list with model_answer filled, or the samples of a judged "
-        "run.\n\nThe judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY. Its replies are kept and"
-        " not asked for again."
+        "run.\n\nThe judge's key is $NAPO_BENCH_JUDGE_API_KEY, else $OPENAI_API_KEY; for a judge with @URL it is "
+        "$NAPO_BENCH_JUDGE_API_KEY_HOST, with the URL's host in capitals. Replies are kept and not asked for again."
     ),
     metrics=METRICS,
     tasks=(Task("mmhal", tuple(metric.name for metric in METRICS), is_default=True, typical_units=96),),

@@ -1,31 +1,16 @@
-"""A tiny checkpoint of each family goes the way of a released one, from `--ckpt` to the answer."""
+"""Families that cannot be asked, and what a family needs beside its checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from families import HELD, make_family
-from family_checks import answers, first_logits, questions
+from families import make_family
 from transformers import AutoConfig
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.hf import HFEngine
 from napo_bench.models.checkpoint import Checkpoint
-from napo_bench.models.families import family_of
-
-
-@pytest.mark.numeric
-@pytest.mark.parametrize("family", HELD)
-def test_a_family_answers_in_batches_as_one_by_one_and_sees_the_picture(family: str, tmp_path: Path) -> None:
-    make_family(tmp_path, family)
-    engine = HFEngine(str(tmp_path), device="cpu", dtype="float32")
-    alone = answers(engine, questions(), 1)
-    assert len(set(alone)) > 1
-    assert answers(engine, questions(), 4) == alone
-    assert ("prefill and decoding" not in engine.stages()) == family_of(engine.model.config).branches
-    seen, grey = (first_logits(engine, questions(blank)[0]) for blank in (False, True))
-    assert (seen - grey).abs().max() > 0.01
 
 
 def test_a_package_that_a_processor_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
+from napo_bench.models.families import family_of
 from napo_bench.trainers.batches import Collator
 from napo_bench.trainers.forward import PreferenceBatch, obstacle_to_sharing, prepare, response_logps
 from napo_bench.trainers.rows import PreferenceRow
@@ -38,10 +39,9 @@ _PICTURES = [picture(random.Random(number)) for number in range(len(_QUESTIONS))
 _BLANK = [Image.new("RGB", image.size, (127, 127, 127)) for image in _PICTURES]
 
 
-def questions(blank: bool = False) -> list[Request]:
-    """Short and long questions about wide, tall and square images, or about grey images of the same sizes."""
-    images = _BLANK if blank else _PICTURES
-    return [Request(text, Picture.of(image), _GREEDY) for text, image in zip(_QUESTIONS, images, strict=True)]
+def questions() -> list[Request]:
+    """Short and long questions about wide, tall and square images."""
+    return [Request(text, Picture.of(image), _GREEDY) for text, image in zip(_QUESTIONS, _PICTURES, strict=True)]
 
 
 def answers(engine: HFEngine, requests: Sequence[Request], batch_size: int) -> list[str]:
@@ -63,6 +63,17 @@ def first_logits(engine: HFEngine, request: Request) -> torch.Tensor:
     finally:
         hook.remove()
     return seen[0]
+
+
+@torch.inference_mode()
+def logits_of_batch(engine: HFEngine, texts: Sequence[str], images: Sequence[Image.Image]) -> torch.Tensor:
+    """The logits of the first token of each answer, `[N, V]`, from one batch."""
+    conversation = engine.conversation
+    prompts = [conversation.prompt(text, has_image=True) for text in texts]
+    inputs = conversation.encode(prompts, [conversation.prepare_image(image) for image in images]).to(torch.float32)
+    pad = engine.processor.tokenizer.pad_token_id
+    options = {"max_new_tokens": 1, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    return torch.as_tensor(engine.model.generate(**inputs, **options, pad_token_id=pad).logits[0])
 
 
 _RESPONSES = (
@@ -112,10 +123,15 @@ def _continued(name: str, value: Any, answer: torch.Tensor, of_prompt: torch.Siz
 def evaluation_of(engine: HFEngine) -> str:
     """What `eval` does: "yes" if batches have the answers of single prompts, and the answers depend on the images."""
     alone = answers(engine, questions(), 1)
-    if answers(engine, questions(), 4) != alone or len(set(alone)) == 1:
+    assert ("prefill and decoding" not in engine.stages()) == family_of(engine.model.config).branches
+    together = logits_of_batch(engine, _QUESTIONS, _PICTURES)
+    single = [logits_of_batch(engine, [text], [image]) for text, image in zip(_QUESTIONS, _PICTURES, strict=True)]
+    if answers(engine, questions(), 4) != alone or not torch.allclose(together, torch.cat(single), atol=1e-3, rtol=0):
         return "no: a batch has other answers than single prompts"
-    seen, grey = (first_logits(engine, questions(blank)[0]) for blank in (False, True))
-    return "yes" if (seen - grey).abs().max() > 0.01 else "no: the answers do not depend on the image"
+    grey = logits_of_batch(engine, _QUESTIONS[:1], _BLANK[:1])
+    if len(set(alone)) == 1 or (single[0] - grey).abs().max() < 0.01:
+        return "no: the answers do not depend on the image"
+    return "yes"
 
 
 @torch.no_grad()

@@ -125,26 +125,6 @@ RECIPES: dict[str, Recipe] = {
         pixels={"patch_size": 4, "size": {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}},
     ),
     "video_llama_3": replace(_QWEN, image="<|image_pad|>", text={}, vision={"hidden_size": 16}),
-    "hunyuan_vl": Recipe(
-        image="<|im_begin|><|image|><|im_finish|>",
-        ids={
-            "image_token_id": "<|image|>",
-            "im_start_id": "<|im_begin|>",
-            "im_end_id": "<|im_finish|>",
-            "im_newline_id": "<|im_newline|>",
-        },
-        named={"image_token": "<|image|>", "image_start_token": "<|im_begin|>", "image_end_token": "<|im_finish|>"},
-        text={"rope_parameters": {**MROPE, "mrope_section": [1, 1, 1, 1]}},
-        vision={
-            "out_hidden_size": 32,
-            "text_hidden_size": 32,
-            "max_image_size": 32,
-            "min_image_size": 8,
-            "img_max_token_num": 64,
-            "max_vit_seq_len": 64,
-        },
-        pixels={"patch_size": 4, "size": {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}},
-    ),
     "hy_v4_vl": replace(
         _QWEN,
         text={

@@ -84,6 +84,7 @@ def test_dry_run_shows_recipe_rows_tokens_memory_and_time_and_trains_nothing(com
         "image and prompt",
         "10 of 10",
         "all fit",
+        "one for all responses of a row",
         "1 of 16 rows, on 1 process",
         "memory",
         "time",
@@ -95,6 +96,8 @@ def test_dry_run_shows_recipe_rows_tokens_memory_and_time_and_trains_nothing(com
     trained = sum(weight.numel() for name, weight in weights.items() if "vision_tower" not in name)
     assert f"{trained:,} train" in out
     assert "refuses this recipe" not in err
+    _, apart, _ = command("--dry-run", "--set", "shared_prefix=false")
+    assert "one for each response: shared_prefix is false" in apart
     _, _, err = command("--dry-run", "--set", "noise_rows=3")
     assert "train on 1 process refuses this recipe. noise_rows is 3" in " ".join(err.split())
     assert list(tmp_path.iterdir()) == []

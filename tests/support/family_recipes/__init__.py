@@ -12,12 +12,10 @@ NOT_TRIED = {
     "dots3_note": _NO_RECIPE,
     "fast_vlm": "its tower has no tiny form in timm",
     "fuyu": _NO_RECIPE,
-    "got_ocr2": "its processor takes no image for each of several prompts",
     "inkling_mm_model": _NO_RECIPE,
     "muse_spark": _NO_RECIPE,
     "nemotron_h_omni": _NO_RECIPE,
     "pp_chart2table": _NO_RECIPE,
-    "shieldgemma2": "it classifies images, and does not answer",
     "unlimited_ocr": _NO_RECIPE,
 }
 """`model_type` -> why it has no tiny checkpoint."""

@@ -10,7 +10,7 @@ from typing import Any
 from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.judged import fingerprints, judges_of, of_judge, without_fingerprints
 from napo_bench.benchmarks.metrics import Metric, sample_values
-from napo_bench.benchmarks.result import BenchmarkResult, cluster_of, size_text
+from napo_bench.benchmarks.result import SAMPLES_NOT_PICTURES, BenchmarkResult, cluster_of, size_text
 from napo_bench.core import stats
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.result import RunResult
@@ -206,9 +206,14 @@ def shared_samples(
 
 
 def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
-    """The notes of the two results about their numbers, each with the result that the note is about."""
+    """The notes of the two results about their numbers, each with the result that the note is about.
+
+    A comparison resamples pictures also for runs of an earlier version, so their note about intervals is left out.
+    """
     found = []
     for remark in dict.fromkeys([*baseline.remarks, *candidate.remarks]):
+        if remark == SAMPLES_NOT_PICTURES:
+            continue
         results = {"baseline": baseline, "candidate": candidate}
         about = [which for which, result in results.items() if remark in result.remarks]
         found.append(f"{benchmark}, {' and '.join(about)}: {remark}")

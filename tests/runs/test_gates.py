@@ -27,8 +27,13 @@ from napo_bench.runs.result import RunResult
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def chair_run(hallucinated) -> RunResult:
-    """A run whose answers hallucinate where `hallucinated` says so, with three mentions each."""
+def chair_run(hallucinated, a_picture=1) -> RunResult:
+    """A run whose answers hallucinate where `hallucinated` says so, with three mentions each.
+
+    Args:
+        hallucinated: Whether each answer hallucinates.
+        a_picture: Number of answers about one picture.
+    """
     samples = []
     for index, wrong in enumerate(hallucinated):
         counts = {
@@ -41,7 +46,8 @@ def chair_run(hallucinated) -> RunResult:
             "recalled": 2,
             "image_objects": 4,
         }
-        samples.append({"sample_id": str(index), "unit": "response", "counts": counts})
+        picture = {} if a_picture == 1 else {"image": f"{index // a_picture}.jpg"}
+        samples.append({"sample_id": str(index), "unit": "response", **picture, "counts": counts})
     metrics = measure(samples, METRICS)
     provenance = Provenance(data=DataUsed(sha256={"object_halbench/synonyms_refine.txt": "a" * 64}))
     return RunResult({"object_halbench": BenchmarkResult(metrics, samples=samples)}, provenance)
@@ -65,9 +71,9 @@ def gates_file(tmp_path):
 def verdict(gates_file):
     """The verdict and its reason on chair_s, `max_regression` as given."""
 
-    def find(candidate, baseline, allowed=8, top=""):
+    def find(candidate, baseline, allowed=8, top="", a_picture=1):
         gates = load_gates(gates_file(f"{top}\n[object_halbench.chair_s]\nmax_regression = {allowed}"))
-        report = check_gates(chair_run(candidate), chair_run(baseline), gates)
+        report = check_gates(chair_run(candidate, a_picture), chair_run(baseline, a_picture), gates)
         return report.checks[0].verdict, report.checks[0].reason, report.exit_code
 
     return find
@@ -122,6 +128,15 @@ def test_enough_samples_pass_when_they_agree(verdict):
 def test_twenty_samples_fail_when_all_are_worse_and_fewer_say_nothing(verdict):
     assert verdict([True] * 20, [False] * 20)[0] == "regressed"
     assert verdict([True] * 19, [False] * 19)[0] == "inconclusive"
+
+
+def test_many_answers_about_few_pictures_say_nothing(verdict):
+    kind, reason, _ = verdict([True] * 190, [False] * 190, a_picture=10)
+    assert kind == "inconclusive" and "190 samples about 19 pictures" in reason
+    kind, reason, _ = verdict([False] * 350, [False] * 350, a_picture=10)
+    assert kind == "inconclusive" and "350 samples about 35 pictures, 36 needed" in reason
+    assert verdict([False] * 360, [False] * 360, a_picture=10)[0] == "passed"
+    assert verdict([True] * 200, [False] * 200, a_picture=10)[0] == "regressed"
 
 
 @pytest.mark.parametrize(("setting", "code"), [("error", 2), ("fail", 1), ("pass", 0)])

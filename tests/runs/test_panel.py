@@ -13,7 +13,16 @@ from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.core.signal import Detection
 from napo_bench.runs.panel import CUT_OFF, EMPTY, IDENTICAL, panel
-from napo_bench.runs.panel.captions import CHAIR, CHAIR_AT_COVER, CHAIR_AT_LENGTH, COVER, HEDGES, HEDGING, WORDS
+from napo_bench.runs.panel.captions import (
+    CHAIR,
+    CHAIR_AT_COVER,
+    CHAIR_AT_LENGTH,
+    COVER,
+    EMPTY_CAPTIONS,
+    HEDGES,
+    HEDGING,
+    WORDS,
+)
 from napo_bench.runs.panel.choices import ACCURACY, ACCURACY_AT, CRITERION, SENSITIVITY, UNPARSABLE, YES_RATE
 from napo_bench.runs.panel.rows import ALL, CAPTIONS, CHOICES, CURVES, GAINS
 from napo_bench.runs.result import RunResult
@@ -259,6 +268,21 @@ def test_refusals_and_hedges_are_phrases_of_whole_words(captions):
     assert part_of(caption_run(silent), caption_run(silent), CAPTIONS).row(HEDGING).candidate == 0
 
 
+def test_answers_that_lost_the_format_or_name_nothing_are_said_in_words(evidence, captions):
+    answers = said(evidence, 0.75)
+    broken = [["As an AI, certainly perhaps.", *row[1:]] for row in answers]
+    (found,) = panel(yes_no_run(broken), yes_no_run(answers)).benchmarks
+    assert found.sentences[0].startswith("10.0 [") and "points more answers are unparsable" in found.sentences[0]
+    assert "accuracy" in found.sentences[1]
+    refusing = [["i'm", "sorry"] if number % 5 == 0 else words for number, words in enumerate(captions)]
+    silent = [[] if number % 5 == 0 else words for number, words in enumerate(captions)]
+    for other, what in ((refusing, "captions refuse or hedge"), (silent, "captions are empty")):
+        (found,) = panel(caption_run(other), caption_run(captions)).benchmarks
+        assert found.sentences[0].startswith("20.0 [") and f"points more {what}. " in found.sentences[0]
+        (found,) = panel(caption_run(captions), caption_run(other)).benchmarks
+        assert f"points fewer {what}. " in found.sentences[0]
+
+
 def test_identical_runs_are_all_zeros(evidence, captions):
     runs = [caption_run(captions), yes_no_run(said(evidence, 0.75))]
     both = RunResult(runs[0].benchmarks | runs[1].benchmarks)
@@ -292,7 +316,8 @@ def test_answers_that_were_cut_off_are_counted_if_the_run_says_so(captions):
 def test_an_old_run_without_places_says_what_it_needs(captions):
     old = caption_run(captions, stored=False)
     (found,) = panel(caption_run(captions), old).benchmarks
-    assert [row.label for row in found.part(CAPTIONS).rows] == [WORDS, HEDGING] and found.sentences == []
+    assert [row.label for row in found.part(CAPTIONS).rows] == [WORDS, HEDGING, EMPTY_CAPTIONS]
+    assert found.sentences == []
     assert any("score its answers again" in note for note in found.notes)
 
 

@@ -12,10 +12,11 @@ import numpy as np
 from napo_bench.benchmarks.reading import Caption, Reading
 from napo_bench.core import stats
 from napo_bench.runs.panel.rows import CAPTIONS, CURVES, Built, Counts, Curve, Measure, Pair, Part, measured, share
-from napo_bench.runs.panel.sentences import sentence
+from napo_bench.runs.panel.sentences import sentence, shift
 
 CHAIR, COVER, WORDS, MENTIONS = "CHAIR", "Cover", "words a caption", "mentions a caption"
 CHAIR_AT_COVER, CHAIR_AT_LENGTH, HEDGING = "CHAIR at equal coverage", "CHAIR at equal length", "refusing or hedging"
+EMPTY_CAPTIONS = "empty captions"
 HEDGES = (
     "i can't",
     "i cannot",
@@ -64,6 +65,7 @@ def caption_measures(pairs: Sequence[Pair], clusters: Sequence[str]) -> Built:
     measures = [
         Measure(WORDS, share("words", "captions", 1.0), ""),
         Measure(HEDGING, share("hedging", "captions")),
+        Measure(EMPTY_CAPTIONS, share("empty", "captions")),
     ]
     about = [(_text_counts(new.text), _text_counts(old.text)) for new, old in pairs]
     if not all(_placed(reading) for pair in pairs for reading in pair):
@@ -92,9 +94,14 @@ def caption_measures(pairs: Sequence[Pair], clusters: Sequence[str]) -> Built:
     rows = measured(counts, clusters, [*chair, *measures, *curves])
     part, curve = Part(CAPTIONS, rows[: len(chair) + len(measures)]), rows[len(chair) + len(measures) :]
     left = [(part.row(CHAIR_AT_COVER), "equal coverage"), (part.row(CHAIR_AT_LENGTH), "equal length")]
+    names_less = "A caption that names nothing lowers coverage, so CHAIR at equal coverage is that of shorter captions."
+    lost = [
+        *shift(part.row(HEDGING), "captions refuse or hedge", names_less),
+        *shift(part.row(EMPTY_CAPTIONS), "captions are empty", names_less),
+    ]
     return Built(
         [part, *([Part(CURVES, curve)] if curve else [])],
-        [sentence("CHAIR", part.row(CHAIR), left, sign=-1)],
+        [*lost, sentence("CHAIR", part.row(CHAIR), left, sign=-1)],
         curves=grid.curves(counts),
     )
 
@@ -105,7 +112,12 @@ def _placed(reading: Reading) -> bool:
 
 def _text_counts(text: str) -> Counts:
     plain = " ".join(text.lower().replace("\u2019", "'").split())
-    return {"captions": 1.0, "words": float(len(plain.split())), "hedging": float(bool(_HEDGE.search(plain)))}
+    return {
+        "captions": 1.0,
+        "words": float(len(plain.split())),
+        "hedging": float(bool(_HEDGE.search(plain))),
+        "empty": float(not plain),
+    }
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from napo_bench.benchmarks.reading import Reading
 from napo_bench.core import stats
 from napo_bench.core.signal import Detection
 from napo_bench.runs.panel.rows import CHOICES, Built, Counts, Measure, Pair, Part, measured, share
-from napo_bench.runs.panel.sentences import sentence
+from napo_bench.runs.panel.sentences import sentence, shift
 
 UNPARSABLE, YES_RATE, SENSITIVITY, CRITERION = "unparsable", "yes-rate", "sensitivity d'", "criterion c"
 ACCURACY, ACCURACY_AT = "accuracy of parsable answers", "accuracy at the baseline's yes-rate"
@@ -61,7 +61,11 @@ def choice_measures(pairs: Sequence[Pair], clusters: Sequence[str]) -> Built:
     measures.append(Measure(ACCURACY_AT, _accuracy_at_baseline))
     part = Part(CHOICES, measured(found, clusters, measures))
     gain, left = part.row(ACCURACY), part.row(ACCURACY_AT)
-    return Built([part], [sentence("accuracy", gain, [(left, "an equal yes-rate")], sign=1)])
+    unparsable = shift(
+        part.row(UNPARSABLE), "answers are unparsable", "The sentence about accuracy leaves unparsable answers out."
+    )
+    said = sentence("accuracy", gain, [(left, "an equal yes-rate")], sign=1)
+    return Built([part], [*unparsable, said])
 
 
 def _detection(sums: stats.Sums) -> Detection:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 Counts = Mapping[str, float]
 """The counts of one answer, by one rater."""
 
-Raters = Mapping[str, Mapping[str, list[Counts]]]
-"""Rater -> id of the sample -> counts, one for each time that the rater rated the answer."""
+Raters = Mapping[str, Mapping[str, Mapping[Hashable, Counts]]]
+"""Rater -> id of the sample -> what tells the rater's ratings of one answer apart -> counts.
+
+Two runs can have one rating, because a judge's reply is kept and used again: equal keys are one rating.
+"""
 
 
 @dataclass(frozen=True)

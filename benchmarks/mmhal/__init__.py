@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from napo_bench.benchmarks.mmhal.score import RATINGS, mean, question_counts
 from napo_bench.benchmarks.rated import Counts, Rated, Raters, Steps
 from napo_bench.benchmarks.view import Bar, BarChart, Sample, View, plain_fields
 from napo_bench.data.sources import HubFolder, WebFile
+from napo_bench.engines.answer import FINGERPRINT
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.mmhal.data import Mmhal
@@ -121,15 +123,22 @@ def _replies(sample: Sample) -> tuple[str, str]:
 def _raters(result: BenchmarkResult) -> Raters:
     """The ratings of a run. A reply without a rating is left out."""
     alone = next(iter(judges_of(result.settings)), "")
-    found: dict[str, dict[str, list[Counts]]] = {}
+    found: dict[str, dict[str, dict[Hashable, Counts]]] = {}
     for sample in result.samples:
         reply = sample.get("judge_reply") or {}
-        one = {"judge": alone or reply.get("model") or "judge", "rating": sample.get("rating")}
+        one = {**reply, "judge": alone or reply.get("model") or "judge", "rating": sample.get("rating")}
         for entry in sample.get("judge_replies", [one]):
             if entry["rating"] is not None:
                 by_sample = found.setdefault(str(entry["judge"]), {})
-                by_sample.setdefault(str(sample["sample_id"]), []).append(question_counts(entry["rating"]))
+                own = by_sample.setdefault(str(sample["sample_id"]), {})
+                own[_reply_key(entry)] = question_counts(entry["rating"])
     return found
+
+
+def _reply_key(reply: Mapping[str, Any]) -> Hashable:
+    """What tells a judge's replies to one answer apart: the repetition, the request, and the served model."""
+    served = (str(reply.get(name, "")) for name in ("reported_model", FINGERPRINT))
+    return (int(reply.get("repeat", 0)), json.dumps(reply.get("request"), sort_keys=True), *served)
 
 
 def _settings_of(judge: str, settings: Mapping[str, Any]) -> dict[str, Any]:

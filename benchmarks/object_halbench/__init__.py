@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,9 +130,14 @@ def _readings(sample: Sample, settings: Mapping[str, Any]) -> list[Reading]:
 
 
 def _raters(result: BenchmarkResult) -> Raters:
-    """The counts of a run's answers. The rater is the definition of CHAIR: `words` or `llm:NAME`."""
+    """The counts of a run's answers. The rater is the definition of CHAIR: `words` or `llm:NAME`.
+
+    The extractor's settings tell two ratings by one definition apart. Words have no such settings: they give the same
+    counts each time.
+    """
     definition = str(result.settings.get("chair_definition", "words"))
-    return {definition: {str(sample["sample_id"]): [sample["counts"]] for sample in result.samples}}
+    extractor = json.dumps(result.settings.get("extractor"), sort_keys=True)
+    return {definition: {str(sample["sample_id"]): {extractor: sample["counts"]} for sample in result.samples}}
 
 
 def _settings_of(definition: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from napo_bench.benchmarks.rated import Counts, Rated
 from napo_bench.core import stats
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.runs.ratings import SAME_ANSWER, Item, Ratings
+from napo_bench.runs.ratings import ASK_AGAIN, SAME_ANSWER, Item, Ratings
 
 FEW_CLUSTERS = 20
 """With fewer pictures an interval is too narrow."""
@@ -94,7 +94,7 @@ def agreements(ratings: Ratings) -> list[Agreement]:
         shown = ", ".join(f"{rater} ({n} answers)" for rater, n in ratings.raters.items()) or "none"
         raise NapoBenchError(
             f"No answer has two ratings. The raters: {shown}.",
-            SAME_ANSWER,
+            f"{SAME_ANSWER} {ASK_AGAIN}",
         )
     if len(raters) > 2:
         found.append(_all(ratings.rated, [item for item in ratings.items if len(item.by) > 1], raters))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ SAME_ANSWER = (
     "run: --ratings RUN=FILE, or a column run."
 )
 """When two ratings are of the same answer, for messages."""
+
+ASK_AGAIN = (
+    "A judge's reply to the same answer is kept and used in each run: it is one rating. To compare a judge with itself, "
+    "let the judge rate each answer several times: --judge-repeats 2."
+)
+"""How one judge gives several ratings of one answer, for messages."""
 
 _ROWS_SHOWN = 20
 
@@ -127,7 +133,8 @@ def is_run(path: Path) -> bool:
 def collect(benchmark: str, runs: Sequence[tuple[str, RunResult]], tables: Sequence[tuple[str, Path]] = ()) -> Ratings:
     """The ratings of runs and of files, by answer.
 
-    Two runs with the same text as answer to a sample have the same answer, so the ratings of both are about it.
+    Two runs with the same text as answer to a sample have the same answer, so the ratings of both are about it. A
+    rating that both runs have (the same repetition of the same judge) counts once, with the first run's counts.
 
     Args:
         benchmark: Name of the rated benchmark.
@@ -141,6 +148,8 @@ def collect(benchmark: str, runs: Sequence[tuple[str, RunResult]], tables: Seque
     rated = benchmark_named(benchmark).rated
     assert rated is not None
     items: dict[tuple[str, str], Item] = {}
+    keys: dict[tuple[str, str, str], set[Hashable]] = {}
+    again: dict[str, int] = {}
     settings: dict[str, dict[str, Any]] = {}
     for name, run in runs:
         result = _result(benchmark, name, run)
@@ -150,15 +159,21 @@ def collect(benchmark: str, runs: Sequence[tuple[str, RunResult]], tables: Seque
         for number, sample in enumerate(result.samples, start=1):
             where = f"{name}, {benchmark}, sample {number}"
             sample_id = files.field(sample, "sample_id", str, where)
-            item = items.setdefault((sample_id, _answer(sample, name)), Item(sample_id, cluster_of(sample)))
+            answer = _answer(sample, name)
+            item = items.setdefault((sample_id, answer), Item(sample_id, cluster_of(sample)))
             item.runs.add(name)
             for rater, by_sample in by_rater.items():
-                if sample_id in by_sample:
-                    item.by.setdefault(rater, []).extend(by_sample[sample_id])
+                for key, counts in by_sample.get(sample_id, {}).items():
+                    seen = keys.setdefault((sample_id, answer, rater), set())
+                    if key in seen:
+                        again[rater] = again.get(rater, 0) + 1
+                        continue
+                    seen.add(key)
+                    item.by.setdefault(rater, []).append(counts)
     found = list(items.values())
     for name, path in tables:
         found = _with_table(rated, found, [known for known, _ in runs], name, path)
-    return Ratings(benchmark, rated, found, _notes(found), settings)
+    return Ratings(benchmark, rated, found, _notes(found, again), settings)
 
 
 def named_results(ratings: Ratings, runs: Sequence[tuple[str, RunResult]]) -> list[NamedResult]:
@@ -264,6 +279,10 @@ def _number(row: Mapping[str, Any], name: str, low: int, high: int | None) -> in
     return int(number)
 
 
-def _notes(items: Iterable[Item]) -> list[str]:
+def _notes(items: Iterable[Item], again: Mapping[str, int]) -> list[str]:
     alone = sum(len(item.by) < 2 for item in items)
-    return [f"answers with ratings of fewer than two raters, which are not compared: {alone}"] if alone else []
+    notes = [f"answers with ratings of fewer than two raters, which are not compared: {alone}"] if alone else []
+    if again:
+        shown = ", ".join(f"{rater} ({count})" for rater, count in again.items())
+        notes.append(f"ratings of an answer that several runs have and the same rater rated, counted once: {shown}")
+    return notes

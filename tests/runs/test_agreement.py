@@ -111,11 +111,42 @@ def test_the_judges_and_repetitions_of_one_run_are_read():
         del sample["judge_reply"]
         names = ("A", "B", "B")
         sample["judge_replies"] = [
-            {"judge": name, "rating": rating} for name, rating in zip(names, ratings, strict=True)
+            {"judge": name, "repeat": repeat, "rating": rating}
+            for name, repeat, rating in zip(names, (0, 0, 1), ratings, strict=True)
         ]
     found = collect("mmhal", [("run", run)])
     ratings = [[counts["rating"] for counts in item.by["B"]] for item in found.items]
     assert ratings == [[2.0, 0.0], [5.0]]
+
+
+def test_one_kept_reply_in_two_runs_is_one_rating():
+    """The journal gives both runs the same reply to the same answer, so the judge did not rate it twice."""
+    runs = [("one", mmhal_run([1, 2, 4])), ("two", mmhal_run([1, 2, 4]))]
+    found = collect("mmhal", runs)
+    assert [len(item.by["A"]) for item in found.items] == [1, 1, 1]
+    assert any("counted once: A (3)" in note for note in found.notes)
+    with pytest.raises(NapoBenchError, match="No answer has two ratings") as error:
+        agreements(found)
+    assert "--judge-repeats" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "other", [{"fingerprint": "fp_2"}, {"reported_model": "A-2"}, {"request": {"temperature": 1}}, {"repeat": 1}]
+)
+def test_a_reply_of_another_backend_request_or_repetition_is_another_rating(other):
+    first, again = mmhal_run([1, 2, 4]), mmhal_run([1, 3, 4])
+    for sample in again.benchmarks["mmhal"].samples:
+        sample["judge_reply"] |= other
+    (itself,) = agreements(collect("mmhal", [("one", first), ("two", again)]))
+    assert itself.is_repeated and itself.n == 3
+    assert itself.exact.value == pytest.approx(200 / 3)
+
+
+def test_a_definition_of_words_is_never_compared_with_itself():
+    counts = [(0, 3), (1, 4), (2, 5)]
+    found = collect("object_halbench", [("a", halbench_run(counts)), ("b", halbench_run(counts))])
+    with pytest.raises(NapoBenchError, match=r"No answer has two ratings. The raters: words \(3 answers\)"):
+        agreements(found)
 
 
 def test_extractors_are_compared_by_the_hallucinated_objects_of_each_answer():

@@ -97,7 +97,8 @@ def obstacles(run: RunResult, benchmark: str) -> list[str]:
     """Why no published number on a benchmark is comparable with a run's, however the run's answers were generated."""
     result = run.benchmarks[benchmark]
     mapped = [f"The ratings are mapped from {result.mapped_from}."] if result.mapped_from else []
-    return [*_other_data(run, benchmark), *_from_all(benchmark, result), *mapped, *result.doubts]
+    unknown = [] if run.provenance.data.of(benchmark) else ["The run has no hashes of its data: data not stated."]
+    return [*unknown, *_other_data(run, benchmark), *_from_all(benchmark, result), *mapped, *result.doubts]
 
 
 def differing_fingerprints(runs: Sequence[RunResult]) -> list[dict[str, list[str]]]:

@@ -174,6 +174,14 @@ def test_other_data_have_no_published_row() -> None:
     assert published(table) == set() and "Other data than the published" in notes(table)
 
 
+def test_data_without_hashes_are_not_stated_and_no_published_row_stands_above_the_run() -> None:
+    run = measured("amber")
+    run.run.provenance = replace(run.run.provenance, data=DataUsed("", {"mmhal/template.json": "0" * 64}))
+    table = only(run)
+    assert published(table) == set()
+    assert "no published number is comparable. The run has no hashes of its data: data not stated." in notes(table)
+
+
 def test_tables_that_disagree_are_named_at_the_row() -> None:
     table = only(measured("amber"))
     assert "Tables disagree about HALVA: AMBER CHAIR 6.6, 6.9; " in notes(table)

@@ -129,6 +129,7 @@ def _served(result: BenchmarkResult) -> str:
 
 def comparable(rated: Sequence[tuple[RunResult, BenchmarkResult]], benchmark: str) -> bool:
     """Whether numbers of a benchmark were measured in the same way, over all of the same data, and without doubts.
+    Mapped numbers were not measured.
 
     Args:
         rated: Each run, and its result, or its result as one of its judges rates it.
@@ -139,7 +140,7 @@ def comparable(rated: Sequence[tuple[RunResult, BenchmarkResult]], benchmark: st
     same_way = not any(differing_settings(result, results[0]) for result in results)
     return (
         same_way
-        and all(result.complete and not result.doubts for result in results)
+        and all(result.complete and not result.doubts and not result.mapped_from for result in results)
         and all(digest == hashes[0] for digest in hashes)
     )
 

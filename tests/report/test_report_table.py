@@ -229,6 +229,15 @@ def test_a_number_measured_in_another_way_carries_its_footnote(runs, benchmark, 
     assert any(cell.best for cell in ours(table)["other"].cells.values())
 
 
+def test_mapped_numbers_are_never_bold_even_if_every_number_of_a_column_is_mapped():
+    settings = {"mmhal": {"mapped": {"from": "qwen", "ratings": 120, "intervals": {}}}}
+    sizes = {"mmhal": 60, "amber": 60}
+    found = [named(str(n), make_run(n / 10, n, sizes=sizes, settings=settings)) for n in (4, 8)]
+    rows = ours(table_1(found))
+    best = {key for row in rows.values() for key, cell in row.cells.items() if cell.best}
+    assert {key.partition(".")[0] for key in best} == {"amber"}
+
+
 def test_every_published_chair_and_rating_says_how_it_was_measured(runs):
     table = table_1(runs, paper=True)
     for label, rows in table.groups[:-1]:

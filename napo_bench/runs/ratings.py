@@ -22,8 +22,8 @@ SAME_ANSWER = (
 """When two ratings are of the same answer, for messages."""
 
 ASK_AGAIN = (
-    "A judge's reply to the same answer is kept and used in each run: it is one rating. To compare a judge with itself, "
-    "let the judge rate each answer several times: --judge-repeats 2."
+    "A judge's reply to the same answer is kept and used in each run: it is one rating. To compare a judge with "
+    "itself, let the judge rate each answer several times: --judge-repeats 2."
 )
 """How one judge gives several ratings of one answer, for messages."""
 

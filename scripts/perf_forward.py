@@ -69,7 +69,7 @@ CONTENDERS = {
 }
 
 
-def processor() -> Any:
+def processor(image_size: int = IMAGE_SIZE) -> Any:
     """LLaVA-1.5's processor with a vocabulary of made-up words."""
     import tokenizers
     from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
@@ -82,14 +82,14 @@ def processor() -> Any:
         tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    pictures = CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=size)
+    size = {"height": image_size, "width": image_size}
+    pictures = CLIPImageProcessor(size={"shortest_edge": image_size}, crop_size=size)
     return LlavaProcessor(
         pictures, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", num_additional_image_tokens=1
     )
 
 
-def build_model(layers: int, width: int) -> Any:
+def build_model(layers: int, width: int, image_size: int = IMAGE_SIZE) -> Any:
     """The reference model; always the same weights."""
     import torch
     import transformers
@@ -101,7 +101,7 @@ def build_model(layers: int, width: int) -> Any:
         projection_dim=width // 2,
         num_hidden_layers=max(2, layers * 3 // 4),
         num_attention_heads=4,
-        image_size=IMAGE_SIZE,
+        image_size=image_size,
         patch_size=PATCH,
     )
     text = transformers.LlamaConfig(

@@ -8,7 +8,6 @@ budget, and does not end between two requests about one image.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +19,10 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.prompt import Prompt, PromptWriter
 from napo_bench.engines.request import Picture, Request
 
-BUDGET = 192 * 2**20
+BUDGET = 128 * 2**20
 """Bytes of the images of a window. One image may be larger."""
 
-_THREADS = min(4, os.cpu_count() or 1)
+_THREADS = 2  # each opens one image ahead, so that images of any size fit into memory
 
 
 @dataclass(frozen=True)

@@ -45,17 +45,17 @@ def power(
         disk.try_file(json_out)
     from napo_bench.benchmarks.metrics import metric_named
     from napo_bench.core import files
-    from napo_bench.report.names import run_names
+    from napo_bench.report.runs import load_runs, require_one_method
     from napo_bench.runs.power import Wanted, plan_power
-    from napo_bench.runs.result import RunResult
 
     wanted = Wanted(difference, wanted_power, alpha)
     named = metric_named(metric, "--metric")
-    loaded = [RunResult.load(path) for path in runs]
-    names = run_names([""] * len(runs), runs, loaded)
+    loaded = load_runs([str(path) for path in runs], samples=True)
+    notes = require_one_method(loaded[1:])
     with console.err.status("Resampling ..."):
-        report = plan_power(named, loaded[0], loaded[1:], wanted)
-    _print(report, names)
+        report = plan_power(named, loaded[0].run, [training.run for training in loaded[1:]], wanted)
+    report.notes.extend(notes)
+    _print(report, [run.name for run in loaded])
     if json_out is not None:
         files.write_json(json_out, {"runs": [str(path) for path in runs], **report.to_json()})
         console.err.print(f"Written: {escape(str(json_out))}", highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from napo_bench.benchmarks import all_benchmarks
 from napo_bench.benchmarks.judged import fingerprints
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core import files
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.names import TRAINING, Control
 from napo_bench.data.sources import WebFile
 from napo_bench.engines.chat import NOT_SENT
@@ -23,6 +24,8 @@ from napo_bench.trainers.recipe import Recipe, recipe_of
 
 MICRO_WORLD = "The micro world, not the published data."
 _PUBLISHED_CONVERSATION = "llava_v1"
+_BESIDE_THE_METHOD = ("seed", "logging_steps", "save_steps", "workers", "report_to")
+"""Keys of a recipe in which trainings of one method may differ."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,31 @@ def load_runs(arguments: Sequence[str], *, samples: bool) -> list[NamedRun]:
         folder = path if path.is_dir() else path.parent
         loaded.append(NamedRun(f"{name}{_mapped(run)}", run, *_training(run, folder)))
     return loaded
+
+
+def require_one_method(trainings: Sequence[NamedRun]) -> list[str]:
+    """Notes about trainings that are taken as trainings of one method: the runs whose recipe is not known.
+
+    Raises:
+        NapoBenchError: two trainings have different recipes, apart from the seed and what changes no training.
+    """
+    if len(trainings) < 2:
+        return []
+    known = [run for run in trainings if run.recipe is not None]
+    for run in known[1:]:
+        assert run.recipe is not None and known[0].recipe is not None
+        here, first = asdict(run.recipe), asdict(known[0].recipe)
+        other = [name for name in here if here[name] != first[name] and name not in _BESIDE_THE_METHOD]
+        if other:
+            shown = "; ".join(f"{name} {first[name]!r} and {here[name]!r}" for name in other)
+            raise NapoBenchError(
+                f"{known[0].name} and {run.name} are trainings of different recipes: {shown}.",
+                "Give the baseline, then trainings of one recipe with different seeds. Ask for each method by itself.",
+            )
+    unknown = [run.name for run in trainings if run.recipe is None]
+    if not unknown:
+        return []
+    return [f"Taken as trainings of one method, because their recipe is not known: {', '.join(unknown)}"]
 
 
 def _mapped(run: RunResult) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,9 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import results_dir
 from napo_bench.runs.gates import load_gates
 from napo_bench.runs.power import Wanted, plan_power
+from napo_bench.runs.provenance import CheckpointUsed
 from napo_bench.runs.result import RunResult
+from napo_bench.trainers.recipe import load_recipe
 
 QUESTIONS = 14
 ACCURACY = metric_named("amber.accuracy")
@@ -146,6 +149,31 @@ def test_runs_that_are_too_few_or_not_comparable_are_refused():
     assert "--difference is -5" in refusal(base, [new], difference=-5.0)
     new.benchmarks["amber"].settings = {"generation": {"profile": "paper"}}
     assert "measured in different ways" in refusal(base, [new])
+
+
+def trained(folder, recipe, seed):
+    """A run of a checkpoint with a recipe."""
+    run = make_run(0.6, seed, sizes={"vlind": 60})
+    (folder / "model").mkdir(parents=True)
+    stored = asdict(load_recipe(recipe, [f"seed={seed}", f"workers={seed}"]))
+    (folder / "model" / "training.json").write_text(json.dumps({"recipe": stored}))
+    used = CheckpointUsed(str(folder / "model"), str(folder / "model"), str(seed) * 64)
+    RunResult(run.benchmarks, replace(run.provenance, checkpoint=used)).save(folder / "eval" / "run.json")
+    return folder / "eval"
+
+
+def test_trainings_of_different_recipes_are_not_trainings_of_one_method(tmp_path, monkeypatch, capsys):
+    make_run(0.5, 9, sizes={"vlind": 60}).save(tmp_path / "base" / "run.json")
+    seeds = [trained(tmp_path / f"napo-{seed}", "micro-napo", seed) for seed in range(3)]
+    ask = ["power", "--metric", "vlind.cb", "--difference", "10", tmp_path / "base"]
+    code, shown, _ = invoke([*ask, *seeds], monkeypatch, capsys)
+    assert code == 0 and "between trainings" in shown and "recipe is not known" not in " ".join(shown.split())
+    code, _, panel = invoke([*ask, *seeds[:2], trained(tmp_path / "dpo-3", "micro-dpo", 3)], monkeypatch, capsys)
+    panel = " ".join(panel.split())
+    assert code == 2 and "different recipes: loss_language 'napo' and " in panel
+    make_run(0.6, 5, sizes={"vlind": 60}).save(tmp_path / "stranger" / "run.json")
+    code, shown, _ = invoke([*ask, *seeds, tmp_path / "stranger"], monkeypatch, capsys)
+    assert code == 0 and "recipe is not known: stranger" in " ".join(shown.split())
 
 
 def test_the_command_prints_and_writes_the_plan(tmp_path, monkeypatch, capsys):

@@ -142,8 +142,8 @@ def collect(benchmark: str, runs: Sequence[tuple[str, RunResult]], tables: Seque
         tables: Name of a run ("" if the rows name it, or are about answers of no run), and a file of ratings.
 
     Raises:
-        NapoBenchError: a run has no such benchmark, or a file of ratings has a row that cannot be used. The error
-            names every such row.
+        NapoBenchError: a run has no such benchmark, or a file of ratings has rows that cannot be used. The error
+            names the first 20 of them and the number of all, or the columns that the whole file lacks.
     """
     rated = benchmark_named(benchmark).rated
     assert rated is not None
@@ -211,6 +211,7 @@ def _with_table(rated: Rated, items: Sequence[Item], runs: Sequence[str], name: 
     bad: list[str] = []
     seen: dict[tuple[str, str, str, str], int] = {}
     rows = _rows(path)
+    _require_columns(rated, path, rows)
     for number, row in enumerate(rows, start=1):
         try:
             sample_id, rater, run, repeat = (_text(row, key) for key in ("sample_id", "rater", "run", "repeat"))
@@ -235,7 +236,7 @@ def _with_table(rated: Rated, items: Sequence[Item], runs: Sequence[str], name: 
         more = [f"and {len(bad) - _ROWS_SHOWN} more"] if len(bad) > _ROWS_SHOWN else []
         raise NapoBenchError(
             "\n- ".join([f"{path}: {len(bad)} of {len(rows)} rows cannot be used:", *bad[:_ROWS_SHOWN], *more]),
-            f"A row has the columns sample_id, rater, {', '.join(rated.columns)}, and if needed run and repeat.",
+            _columns_hint(rated),
         )
     return [*items, *own.values()]
 
@@ -248,6 +249,26 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not rows:
         raise NapoBenchError(f"{path} has no rows.", hint)
     return list(rows)
+
+
+def _require_columns(rated: Rated, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise NapoBenchError if no row of a file has one of the columns."""
+    found = list(dict.fromkeys(name for row in rows for name in row))
+    missing = [name for name in ("sample_id", "rater", *rated.columns) if name not in found]
+    if not missing:
+        return
+    shown = f"its columns are: {', '.join(map(repr, found))}"
+    separator = next((mark for mark in (";", "\t", "|") if len(found) == 1 and mark in found[0]), None)
+    if separator is not None:
+        shown += f". They are separated by {separator!r}; a comma is expected"
+    raise NapoBenchError(f"{path} has no column {', '.join(missing)}; {shown}.", _columns_hint(rated))
+
+
+def _columns_hint(rated: Rated) -> str:
+    return (
+        f"A row has the columns sample_id, rater, {', '.join(rated.columns)}, and if needed run and repeat, with these "
+        "names in small letters."
+    )
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

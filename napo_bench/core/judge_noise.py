@@ -31,7 +31,7 @@ class NoiseIntervals:
     Attributes:
         samples: For other pictures, and these judges without the noise of single ratings.
         judge: For these pictures, and other ratings: of other judges if there are several, else of the same judge.
-        both: For other pictures and other ratings.
+        both: For other pictures and other ratings; contains the two other intervals.
     """
 
     samples: Interval
@@ -58,6 +58,8 @@ def noise_intervals(
       over their scores, value +- t(J - 1) s / sqrt(J).
     - `both` of one judge is the interval over pictures. For several judges it is this interval, widened to the variance
       V_p + s^2 / J with Satterthwaite's degrees of freedom.
+    - `both` is extended to contain `samples` and `judge`. With few judges, Student's t of the judges alone can be wider
+      than the widened interval, which has more degrees of freedom.
 
     Args:
         ratings: Counts `[J][N][K]` of each judge, answer and repetition.
@@ -98,7 +100,8 @@ def noise_intervals(
             tail = 50 * (1 - level)
             low, high = np.percentile(drawn, [tail, 100 - tail])
             judge = (float(low), float(high))
-        found[name] = NoiseIntervals(_scaled(value, pictures[name], kept, ends[name]), judge, both)
+        samples = _scaled(value, pictures[name], kept, ends[name])
+        found[name] = NoiseIntervals(samples, judge, _envelope(both, samples, judge))
     return found
 
 
@@ -164,6 +167,12 @@ def _t(freedom: float, level: float) -> float:
 
 def _around(value: float, reach: float, ends: Interval) -> Interval:
     return max(ends[0], value - reach), min(ends[1], value + reach)
+
+
+def _envelope(*intervals: Interval) -> Interval:
+    """The smallest interval that contains all of these."""
+    lows, highs = zip(*intervals, strict=True)
+    return min(lows), max(highs)
 
 
 def _scaled(value: float, interval: Interval, factor: float, ends: Interval) -> Interval:

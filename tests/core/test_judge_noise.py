@@ -76,9 +76,19 @@ def test_both_adds_the_variances_with_satterthwaites_degrees_of_freedom(judges: 
     pictures = given.mean(axis=(0, 2)).var(ddof=1) / ANSWERS
     between = given.mean(axis=(1, 2)).var(ddof=1) / judges
     freedom = (pictures + between) ** 2 / (pictures**2 / (ANSWERS - 1) + between**2 / (judges - 1))
-    expected = reference.t.ppf(0.975, freedom) * (pictures + between) ** 0.5
+    of_judges = reference.t.ppf(0.975, judges - 1) * between**0.5
+    expected = max(of_judges, reference.t.ppf(0.975, freedom) * (pictures + between) ** 0.5)
     assert reach(found.both) == pytest.approx(expected, rel=0.06)
     assert reach(found.both) > reach(found.samples)
+
+
+@pytest.mark.parametrize("judges", [1, 2, 3])
+@pytest.mark.parametrize("of_judges", [0.0, 1.0, 10.0])
+def test_both_contains_each_of_its_parts(judges: int, of_judges: float) -> None:
+    """Two judges alone have one degree of freedom, and Satterthwaite's interval of both has more."""
+    found = intervals_of(ratings(judges, 2, of_answers=8, of_judges=of_judges, of_ratings=2))
+    for low, high in (found.samples, found.judge):
+        assert found.both[0] <= low <= high <= found.both[1]
 
 
 def test_pictures_are_resampled_whole() -> None:

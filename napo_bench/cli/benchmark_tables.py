@@ -54,8 +54,10 @@ def _print_metrics(known: Mapping[str, Metric], result: BenchmarkResult) -> None
 
 def _print_by_judge(known: Mapping[str, Metric], result: BenchmarkResult) -> None:
     """Print the metrics by each judge and of their mean, and what samples and judges each add to the intervals."""
+    from napo_bench.engines.judge_options import OF_ALL
+
     judges = list(judges_of(result.settings))
-    rated = dict(zip([*judges, "mean"] if len(judges) > 1 else judges, results_by_judge(result), strict=True))
+    rated = dict(zip([*judges, OF_ALL] if len(judges) > 1 else judges, results_by_judge(result), strict=True))
     table = Table(box=None, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     table.add_column("judge", no_wrap=True)
@@ -70,8 +72,8 @@ def _print_by_judge(known: Mapping[str, Metric], result: BenchmarkResult) -> Non
             table.add_row(label, escape(judge), *numbers, *parts, value.size)
     console.print_whole(table)
     console.out.print(
-        "95% intervals for other pictures and other ratings, for other pictures alone, and for other ratings alone. "
-        + (about_mean(len(judges)) if len(judges) > 1 else ""),
+        "95% intervals for other pictures and other ratings, for other pictures alone, and for other ratings alone."
+        + (f" {about_mean(len(judges))}" if len(judges) > 1 else ""),
         highlight=False,
     )
 

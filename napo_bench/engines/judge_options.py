@@ -30,7 +30,12 @@ NO_JUDGE_HINT = (
     f"(the key comes from {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]})."
 )
 
+OF_ALL = "mean"
+"""Name of the row of the mean over several judges, which no judge can have."""
+
 _OWN_URL = re.compile(r"(.+?)@(https?://.+)", re.IGNORECASE)
+_IS_ADDRESS = re.compile(r"[/:]|^localhost$|\.[a-z]{2,}$", re.IGNORECASE)
+"""What follows an @ and is an address. Any other text is part of the model's name: claude-opus-4@20250514."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ def configured_judges(options: JudgeOptions, journal: Journal, progress: Progres
         progress: Progress of each judge.
 
     Raises:
-        NapoBenchError: there is a URL without a model, a judge is given twice, or the default URL needs a key and there
-            is none.
+        NapoBenchError: there is a URL without a model, a judge has no name or that of the mean, an address after @ has
+            no scheme, a judge is given twice, or the default URL needs a key and there is none.
     """
     base_url = options.base_url or os.environ.get(URL_VARIABLE)
     models = list(options.models) or [name for name in [os.environ.get(MODEL_VARIABLE)] if name]
@@ -137,12 +142,22 @@ def key_variable(url: str) -> str:
 def _named(text: str, base_url: str | None) -> tuple[str, str | None, bool]:
     """The model and the URL of NAME or NAME@URL, and whether the URL is the judge's own."""
     found = _OWN_URL.fullmatch(text.strip())
-    if found is None:
-        name, _, rest = text.strip().partition("@")
-        if "/" in rest or ":" in rest:
-            raise NapoBenchError(
-                f"The URL of the judge {name} begins with neither http:// nor https://.",
-                f"--judge-model {name}@http://localhost:8000/v1",
-            )
-        return text.strip(), base_url, False
-    return found[1], urls.require(found[2], f"the judge {found[1]}"), True
+    name, _, rest = text.strip().partition("@") if found is None else (found[1], "@", found[2])
+    if not name.strip():
+        raise NapoBenchError(
+            "A judge has no name before the @ of its URL." if rest else "A judge has no name.",
+            "--judge-model NAME@http://localhost:8000/v1",
+        )
+    if name == OF_ALL:
+        raise NapoBenchError(
+            f"No judge can be called {name!r}: it is the row of the mean over the judges.",
+            "Serve the judge under another name.",
+        )
+    if found is not None:
+        return name, urls.require(rest, f"the judge {name}"), True
+    if _IS_ADDRESS.search(rest):
+        raise NapoBenchError(
+            f"The URL of the judge {name} begins with neither http:// nor https://.",
+            f"--judge-model {name}@http://localhost:8000/v1",
+        )
+    return text.strip(), base_url, False

@@ -21,7 +21,7 @@ from napo_bench.engines import endpoint
 from napo_bench.engines.budget import Budget
 from napo_bench.engines.journalled import JournalledEndpoint
 from napo_bench.engines.judge import Judge, judge_settings, tokens_note
-from napo_bench.engines.judge_options import JudgeOptions, configured_judge
+from napo_bench.engines.judge_options import JudgeOptions, configured_judge, configured_judges
 
 KEY = "sk-secret-of-the-test"
 
@@ -460,6 +460,28 @@ class TestConfiguration:
         with pytest.raises(NapoBenchError, match="no judge model") as caught:
             configured_judge(JudgeOptions(base_url="http://127.0.0.1:1/v1"), journal)
         assert "--judge-model" in caught.value.hint
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("mean", "No judge can be called 'mean'"),
+            ("mean@http://127.0.0.1:1/v1", "No judge can be called 'mean'"),
+            ("@http://127.0.0.1:1/v1", "has no name before the @"),
+            (" ", "A judge has no name"),
+            ("plain@localhost", "neither http:// nor https://"),
+            ("plain@api.mistral.ai", "neither http:// nor https://"),
+            ("plain@foo:8000", "neither http:// nor https://"),
+        ],
+    )
+    def test_a_judge_needs_a_name_of_its_own_and_a_whole_url(self, journal: Journal, text: str, message: str) -> None:
+        with pytest.raises(NapoBenchError, match=message) as caught:
+            configured_judges(JudgeOptions([text], "http://127.0.0.1:1/v1"), journal)
+        assert caught.value.hint
+
+    @pytest.mark.parametrize("name", ["claude-opus-4@20250514", "model@v1.5"])
+    def test_a_revision_after_an_at_is_part_of_the_name(self, journal: Journal, name: str) -> None:
+        (judge,) = configured_judges(JudgeOptions([name], "http://127.0.0.1:1/v1"), journal)
+        assert judge.model == name
 
     def test_the_default_endpoint_needs_a_key(self, journal: Journal) -> None:
         with pytest.raises(NapoBenchError, match="No key for the judge gpt-4") as caught:

@@ -85,6 +85,11 @@ def _print(comparison: Comparison) -> None:
         for label, ids in (("better", improved), ("worse ", worsened)):
             shown = escape(", ".join(ids[:_SAMPLES_SHOWN])) + (", ..." if len(ids) > _SAMPLES_SHOWN else "")
             console.out.print(f"  {label} {len(ids):5d}  {shown}", highlight=False)
+    if comparison.same_answers:
+        console.out.print("\n[bold]answers with the same text[/bold]", highlight=False)
+    for name, same in comparison.same_answers.items():
+        share = 100 * same.identical / same.answers
+        console.out.print(f"  {name}: {same.identical} of {same.answers} ({share:.1f}%)", highlight=False)
     for note in comparison.notes:
         console.out.print(f"[yellow]note[/yellow] {escape(note)}", highlight=False)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.judged import fingerprints, judges_of, of_judge, without_fingerprints
 from napo_bench.benchmarks.metrics import Metric, sample_values
+from napo_bench.benchmarks.reading import Reading
 from napo_bench.benchmarks.result import SAMPLES_NOT_PICTURES, BenchmarkResult, cluster_of, size_text
 from napo_bench.core import stats
 from napo_bench.core.errors import NapoBenchError
@@ -124,17 +125,32 @@ class SampleChange:
 
 
 @dataclass(frozen=True)
+class SameAnswers:
+    """How many answers of two runs are the same text.
+
+    Attributes:
+        answers: Number of answers that both runs have.
+        identical: Number of these answers with the same text in both runs.
+    """
+
+    answers: int
+    identical: int
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two runs side by side.
 
     Attributes:
         metrics: Metrics in the order of Table 1.
         changes: Samples whose outcome changed.
+        same_answers: Benchmark -> how many answers are the same text, if the samples contain the answers.
         notes: What was not compared, the number of compared samples, and the notes of the runs.
     """
 
     metrics: list[MetricComparison]
     changes: list[SampleChange]
+    same_answers: dict[str, SameAnswers]
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -166,6 +182,7 @@ class Comparison:
                 }
                 for change in self.changes
             ],
+            "same_answers": {name: asdict(same) for name, same in self.same_answers.items()},
             "notes": self.notes,
         }
 
@@ -203,6 +220,23 @@ def shared_samples(
             "Both runs need the same benchmark data, and their samples folder beside the JSON file.",
         )
     return shared
+
+
+def paired_answers(
+    benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult
+) -> list[tuple[Reading, Reading, str]]:
+    """The candidate's answer, the baseline's, and the cluster of each answer that both results have.
+
+    Raises:
+        NapoBenchError: as `shared_samples`.
+    """
+    readings = benchmark_named(benchmark).readings
+    found = []
+    for mine, theirs in shared_samples(benchmark, candidate, baseline).values():
+        given = {reading.key: reading for reading in readings(theirs, baseline.settings)}
+        both = (one for one in readings(mine, candidate.settings) if one.key in given)
+        found += [(one, given[one.key], cluster_of(mine)) for one in both]
+    return found
 
 
 def remarks(benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
@@ -367,6 +401,7 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
     ]
     measured: list[tuple[PairedMetric, str, float]] = []
     changes: list[SampleChange] = []
+    same: dict[str, SameAnswers] = {}
     for name in shared:
         new, old = candidate.benchmarks[name], baseline.benchmarks[name]
         require_same_data(name, candidate, baseline)
@@ -382,9 +417,11 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
         p_values = _p_values(metrics, pairs)
         measured += [(paired, *p_values[paired.metric.key]) for paired in paired_metrics(metrics, pairs)]
         changes += [change for metric in metrics if metric.decides for change in _changes(metric, pairs)]
+        if texts := [(mine.text, theirs.text) for mine, theirs, _ in paired_answers(name, new, old)]:
+            same[name] = SameAnswers(len(texts), sum(mine == theirs for mine, theirs in texts))
     adjusted = stats.holm({paired.metric.key: p_value for paired, _, p_value in measured})
     rows = [MetricComparison(paired, test, p_value, adjusted[paired.metric.key]) for paired, test, p_value in measured]
-    return Comparison(rows, changes, notes)
+    return Comparison(rows, changes, same, notes)
 
 
 def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, float]]:

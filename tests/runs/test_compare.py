@@ -88,6 +88,8 @@ def questions_about(pictures: int, each: int, gain: float) -> RunResult:
             "sample_id": f"{picture}/{number}",
             "unit": "question",
             "image": f"{picture}.jpg",
+            "response": "No" if right[picture] else "Yes",
+            "expected": "No",
             "counts": score_answer("discriminative-hallucination", "no", "No" if right[picture] else "Yes"),
         }
         for picture in range(pictures)
@@ -127,6 +129,23 @@ def test_a_run_does_not_differ_from_itself(runs):
     comparison = compare(runs[0], runs[0])
     assert comparison.changes == []
     assert all(row.paired.difference == 0 and row.p_adjusted == 1 for row in comparison.metrics)
+
+
+def test_answers_with_the_same_text_are_counted_in_each_benchmark(runs, tmp_path, monkeypatch, capsys):
+    other = copy_of(runs[0])
+    samples = [dict(sample) for sample in runs[0].benchmarks["object_halbench"].samples]
+    for sample in samples[:3]:
+        sample["response"] += " Or not."
+    other.benchmarks["object_halbench"].samples = samples
+    for name, run in (("one", runs[0]), ("other", other)):
+        run.save(tmp_path / name / "run.json")
+    _, printed, _ = invoke(["compare", tmp_path / "one", tmp_path / "other"], monkeypatch, capsys)
+    assert "  object_halbench: 77 of 80 (96.2%)\n" in printed
+    statements = sum(len(sample["responses"]) for sample in runs[0].benchmarks["vlind"].samples)
+    assert f"  vlind: {statements} of {statements} (100.0%)\n" in printed
+    same = compare(other, runs[0]).to_json()["same_answers"]
+    assert same["object_halbench"] == {"answers": 80, "identical": 77}
+    assert same["mmhal"] == {"answers": 96, "identical": 96}
 
 
 def test_only_shared_samples_count_and_the_rest_is_noted(runs):

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from napo_bench.benchmarks import benchmark_labels, benchmark_named
+from napo_bench.benchmarks import benchmark_labels
 from napo_bench.benchmarks.reading import Reading
-from napo_bench.benchmarks.result import BenchmarkResult, cluster_of
+from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.compare import (
     pair_samples,
+    paired_answers,
     paired_metrics,
     require_same_data,
     require_same_settings,
     shared_metrics,
-    shared_samples,
 )
 from napo_bench.runs.panel.captions import caption_measures
 from napo_bench.runs.panel.choices import choice_measures
@@ -132,14 +132,9 @@ def panel(candidate: RunResult, baseline: RunResult, names: tuple[str, str] = ("
 
 
 def _of_benchmark(name: str, new: BenchmarkResult, old: BenchmarkResult) -> BenchmarkPanel:
-    readings = benchmark_named(name).readings
-    pairs: list[Pair] = []
-    clusters: list[str] = []
-    for (_, _), (mine, theirs) in shared_samples(name, new, old).items():
-        given = {reading.key: reading for reading in readings(theirs, old.settings)}
-        both = [(one, given[one.key]) for one in readings(mine, new.settings) if one.key in given]
-        pairs += both
-        clusters += [cluster_of(mine)] * len(both)
+    answers = paired_answers(name, new, old)
+    pairs: list[Pair] = [(mine, theirs) for mine, theirs, _ in answers]
+    clusters = [cluster for _, _, cluster in answers]
     built = [
         Built(_gains(name, new, old)),
         *(build(pairs, clusters) for build in (choice_measures, caption_measures, _all_answers)),

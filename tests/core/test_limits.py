@@ -17,7 +17,6 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.limits import CHECK_BYTES, CHECK_SECONDS, Limit, at_most
 from napo_bench.micro.base import base_checkpoint
 from napo_bench.models.checkpoint import Checkpoint
-from napo_bench.models.conversation import Conversation
 from napo_bench.models.soundness import require_adapter, skeleton
 from napo_bench.trainers.rows import open_rows
 
@@ -75,9 +74,9 @@ def test_a_template_that_does_what_it_may_not_is_one_message(
 ) -> None:
     monkeypatch.setenv(CHECK_SECONDS.variable, "1")
     monkeypatch.setenv(CHECK_BYTES.variable, str(2**28))
-    config, processor = Checkpoint.open(str(with_template(tmp_path / "c", template))).open_parts()
+    checkpoint = Checkpoint.open(str(with_template(tmp_path / "c", template)))
     with pytest.raises(NapoBenchError, match=message):
-        Conversation.of(processor, config)
+        checkpoint.open_parts()
 
 
 def test_a_regular_expression_of_an_adapter_ends_at_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

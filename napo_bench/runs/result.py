@@ -7,6 +7,7 @@ model.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,14 @@ class RunResult:
     provenance: Provenance = field(default_factory=Provenance)
 
     def save(self, path: Path) -> None:
-        """Write the samples folder and then `path`, each file atomically.
+        """Write the samples folder and then `path`, each file atomically. Mapped numbers have no samples.
 
         `run.json` keeps its samples in `samples/`, any other `NAME.json` in `NAME.samples/`.
         """
         folder = path.parent / ("samples" if path.name == "run.json" else f"{path.stem}.samples")
         for name, benchmark in self.benchmarks.items():
-            files.write_jsonl(folder / f"{name}.jsonl", benchmark.samples)
+            if not benchmark.mapped_from:
+                files.write_jsonl(folder / f"{name}.jsonl", benchmark.samples)
         files.write_json(
             path,
             {
@@ -82,9 +84,10 @@ class RunResult:
             raise NapoBenchError(error.message, error.hint or _WRITE_AGAIN) from None
         if samples:
             for name, benchmark in benchmarks.items():
-                benchmark.samples = files.read_jsonl(
-                    files.inside(folder, f"{name}.jsonl", str(path)), _samples_hint(folder)
-                )
+                if not benchmark.mapped_from:
+                    benchmark.samples = files.read_jsonl(
+                        files.inside(folder, f"{name}.jsonl", str(path)), _samples_hint(folder)
+                    )
         return cls(benchmarks, provenance)
 
 
@@ -148,13 +151,20 @@ def _metrics(entries: dict[str, Any], where: str) -> dict[str, MetricValue]:
         about = f"{where}, metric {name}"
         has_clusters = entry.get("clusters") is not None
         metrics[name] = MetricValue(
-            value=float(files.field(entry, "value", (int, float), about)),
+            value=_finite(files.field(entry, "value", (int, float), about), "value", about),
             ci95=_interval(entry, "ci95", about),
             n=int(files.field(entry, "n", int, about)),
             clusters=files.field(entry, "clusters", int, about) if has_clusters else None,
             noise=_noise(files.field(entry, "noise", dict, about), about) if "noise" in entry else None,
         )
     return metrics
+
+
+def _finite(value: float, name: str, where: str) -> float:
+    """The number of a field, which no evaluation writes as NaN or Infinity."""
+    if not math.isfinite(value):
+        raise NapoBenchError(f"{where}: the field {name!r} is {value}; a finite number is expected.")
+    return float(value)
 
 
 def _noise(entry: Any, where: str) -> NoiseIntervals:
@@ -165,4 +175,4 @@ def _interval(entry: Any, name: str, where: str) -> tuple[float, float]:
     ends = files.field(entry, name, list, where)
     if len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
         raise NapoBenchError(f"{where}: the field {name!r} is {ends!r:.80}; two numbers are expected.")
-    return float(ends[0]), float(ends[1])
+    return _finite(ends[0], name, where), _finite(ends[1], name, where)

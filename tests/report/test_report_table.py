@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -774,6 +775,16 @@ def sample_without(name):
         (changed("benchmarks", "amber", "settings", "generation", value=3), "'generation' is 3", "Run the command"),
         (changed("benchmarks", "amber", value=3), "benchmark amber", "Run the command"),
         (changed("benchmarks", "ambr", value={}), "benchmark ambr", "The benchmarks are"),
+        (
+            changed("benchmarks", "amber", "metrics", "chair", "value", value=math.nan),
+            "metric chair: the field 'value' is nan",
+            "Run the command",
+        ),
+        (
+            changed("benchmarks", "amber", "metrics", "chair", "ci95", value=[1, math.inf]),
+            "metric chair: the field 'ci95' is inf",
+            "Run the command",
+        ),
         (changed("provenance", value=[]), "'provenance' is []", "Run the command"),
         (changed("provenance", "data", value=3), "'data' is 3", "Run the command"),
         (sample_without("sample_id"), "amber, sample 1", ""),

@@ -310,7 +310,7 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
         except (OSError, pyarrow.ArrowInvalid) as error:
             files.refuse_lfs_pointer(path)
             raise NapoBenchError(
-                f"{path} is not a parquet file, or it is cut off: {error}.", "Fetch it again."
+                f"{path} is not a parquet file, or it is cut off: {str(error).rstrip('.')}.", "Fetch it again."
             ) from None
         _require_bounded(path)
         names = set(metadata.schema.to_arrow_schema().names)
@@ -330,7 +330,9 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
     except (DatasetGenerationError, OSError) as error:
         if why := disk.reason(error):
             raise disk.unwritable(cache, why, _CACHE_HINT) from None
-        raise NapoBenchError(f"{data} cannot be read: {error.__cause__ or error}.", "Fetch it again.") from None
+        raise NapoBenchError(
+            f"{data} cannot be read: {str(error.__cause__ or error).rstrip('.')}.", "Fetch it again."
+        ) from None
     for column in sorted(needed - {"image"}):
         if table.features[column].dtype not in ("string", "large_string"):
             raise NapoBenchError(f"{data}: the column {column} is {table.features[column]}; text is expected.")
@@ -369,7 +371,7 @@ def _require_bounded(path: Path) -> None:
                 if not (is_small := unpacked <= most):
                     break
     except (ArrowException, OSError) as error:
-        raise NapoBenchError(f"{path} cannot be read: {error}.", "Fetch it again.") from None
+        raise NapoBenchError(f"{path} cannot be read: {str(error).rstrip('.')}.", "Fetch it again.") from None
     if not is_small:
         raise NapoBenchError(
             f"{path} has {packed:,} bytes, and its rows unpack to more than {most:,} bytes.", ROWS_EXPANSION.hint
@@ -425,7 +427,9 @@ def lacks_negatives(data: str | Path, negatives: Iterable[str]) -> bool:
         columns = parquet.read_schema(first).names
     except ArrowInvalid as error:
         files.refuse_lfs_pointer(first)
-        raise NapoBenchError(f"{first} is no parquet file, or a truncated one: {error}.", "Fetch it again.") from None
+        raise NapoBenchError(
+            f"{first} is no parquet file, or a truncated one: {str(error).rstrip('.')}.", "Fetch it again."
+        ) from None
     return any(column_of(name) not in columns for name in negatives)
 
 

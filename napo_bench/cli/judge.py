@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,8 +112,11 @@ def map_(
 
     if not runs:
         raise NapoBenchError("There is no run to map.", f"Give a run that {first} rated.")
-    if precision is not None and not precision > 0:
-        raise NapoBenchError(f"--precision is {precision:g}; a number above 0 is expected.")
+    if precision is not None and not (precision > 0 and math.isfinite(precision)):
+        raise NapoBenchError(
+            f"--precision is {precision:g}; a number above 0 is expected.",
+            "Leave out --precision for 0.3 rating points, or 5 points of CHAIRs.",
+        )
     collected, mapped = _collect(benchmark, runs, ratings or [])
     named = named_results(collected, mapped)
     folders = [] if out is None else _folders(out, [one.name for one in named])

@@ -275,7 +275,7 @@ def _unpack(path: Path, patterns: Sequence[str], folder: Path) -> int:
                             temporary.write_bytes(content)
                         written += 1
     except ArrowException as error:
-        raise NapoBenchError(f"{path} is no readable parquet file: {error}.") from None
+        raise NapoBenchError(f"{path} is no readable parquet file: {str(error).rstrip('.')}.") from None
     return written
 
 

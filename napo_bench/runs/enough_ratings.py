@@ -25,7 +25,13 @@ _Z = 1.96
 def require_raters(ratings: Ratings, runs: Sequence[NamedResult], first: str, second: str) -> None:
     """Raise NapoBenchError if a rater has no ratings, or if a run has none of the first rater."""
     if first == second:
-        raise NapoBenchError(f"--from and --to are both {first!r}.", "Give two raters.")
+        others = [rater for rater in ratings.raters if rater != first]
+        raise NapoBenchError(
+            f"--from and --to are both {first!r}.",
+            f"Give another rater as --to: {', '.join(others)}."
+            if others
+            else "Give ratings of another rater: --ratings",
+        )
     for option, rater in (("--from", first), ("--to", second)):
         if rater not in ratings.raters:
             raise unknown_name("rater", rater, ratings.raters, option)

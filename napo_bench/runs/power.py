@@ -56,9 +56,14 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.difference) and self.difference > 0):
-            raise NapoBenchError(f"--difference is {self.difference:g}; a number above 0 is expected.")
+            raise NapoBenchError(
+                f"--difference is {self.difference:g}; a number above 0 is expected.",
+                "Give the smallest difference that matters, in the metric's unit: --difference 5",
+            )
         if not 0 < self.alpha < 1:
-            raise NapoBenchError(f"--alpha is {self.alpha:g}; a fraction between 0 and 1 is expected.")
+            raise NapoBenchError(
+                f"--alpha is {self.alpha:g}; a fraction between 0 and 1 is expected.", "For 5% give --alpha 0.05"
+            )
         if not self.alpha < self.power < 1:
             raise NapoBenchError(
                 f"--power is {self.power:g}; a fraction between --alpha ({self.alpha:g}) and 1 is expected.",
@@ -239,7 +244,8 @@ def plan_power(metric: Metric, baseline: RunResult, trainings: Sequence[RunResul
     """
     if metric.high is not None and wanted.difference >= metric.high:
         raise NapoBenchError(
-            f"--difference is {wanted.difference:g}, but {metric.key} is between 0 and {metric.high:g}."
+            f"--difference is {wanted.difference:g}, but {metric.key} is between 0 and {metric.high:g}.",
+            f"Give a number below {metric.high:g}, in the metric's unit.",
         )
     if not trainings:
         raise NapoBenchError(

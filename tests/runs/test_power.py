@@ -147,6 +147,10 @@ def test_runs_that_are_too_few_or_not_comparable_are_refused():
     assert "between 0 and 100" in refusal(base, [new], difference=100.0)
     assert "--power is 80" in refusal(base, [new], power=80)
     assert "--difference is -5" in refusal(base, [new], difference=-5.0)
+    for wrong in ({"difference": 0.0}, {"difference": math.nan}, {"difference": 500.0}, {"alpha": 1.0}, {"power": 1.0}):
+        with pytest.raises(NapoBenchError) as error:
+            plan_power(ACCURACY, base, [new], Wanted(**{"difference": 5.0, **wrong}))
+        assert error.value.hint, wrong
     new.benchmarks["amber"].settings = {"generation": {"profile": "paper"}}
     assert "measured in different ways" in refusal(base, [new])
 

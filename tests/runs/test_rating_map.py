@@ -241,6 +241,7 @@ def test_the_command_writes_mapped_runs_that_report_and_gate_mark(mapped, monkey
     document = json.loads((mapped / "out" / "map.json").read_text())
     score = document["runs"][0]["metrics"][0]
     assert (document["pairs"], score["metric"], score["n"]) == (200, "mmhal.score", 95)
+    assert not (mapped / "out" / "mine" / "samples").exists(), "a mapped run has no samples"
     run = RunResult.load(mapped / "out" / "mine")
     assert run.benchmarks["mmhal"].metrics["score"].value == score["value"]
     assert run.benchmarks["mmhal"].settings["judge"] == {"model": "judge-b", "temperature": 0}
@@ -265,6 +266,20 @@ def test_the_command_writes_mapped_runs_that_report_and_gate_mark(mapped, monkey
     ):
         code, _, panel = invoke(command, monkeypatch, capsys)
         assert code == 2 and "mapped from judge-a" in " ".join(panel.split()), command
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        (["--to", "judge-b", "--precision", "0"], "Leave out --precision"),
+        (["--to", "judge-b", "--precision", "nan"], "Leave out --precision"),
+        (["--to", "judge-a"], "Give another rater as --to: judge-b."),
+    ],
+)
+def test_a_wrong_option_of_map_has_a_next_step(mapped, options, step, monkeypatch, capsys):
+    ask = ["judge", "map", "--from", "judge-a", *options, "--ratings", mapped / "a", "--ratings", mapped / "b"]
+    code, _, panel = invoke([*ask, mapped / "mine"], monkeypatch, capsys)
+    assert code == 2 and step in " ".join(panel.split())
 
 
 def test_a_run_is_never_replaced_by_its_mapped_numbers(mapped, monkeypatch, capsys):

@@ -228,13 +228,23 @@ def paired_answers(
     """The candidate's answer, the baseline's, and the cluster of each answer that both results have.
 
     Raises:
-        NapoBenchError: as `shared_samples`.
+        NapoBenchError: as `shared_samples`; or a sample lacks a field of its answer.
     """
-    readings = benchmark_named(benchmark).readings
+    readings_of = benchmark_named(benchmark).readings
+
+    def readings(sample: Mapping[str, Any], result: BenchmarkResult) -> list[Reading]:
+        try:
+            return readings_of(sample, result.settings)
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"lacks the field {error}" if isinstance(error, KeyError) else f"has another form: {error}"
+            raise NapoBenchError(
+                f"{benchmark}: the sample {sample['sample_id']!r} {what}.", "Score the run's responses again."
+            ) from None
+
     found = []
     for mine, theirs in shared_samples(benchmark, candidate, baseline).values():
-        given = {reading.key: reading for reading in readings(theirs, baseline.settings)}
-        both = (one for one in readings(mine, candidate.settings) if one.key in given)
+        given = {reading.key: reading for reading in readings(theirs, baseline)}
+        both = (one for one in readings(mine, candidate) if one.key in given)
         found += [(one, given[one.key], cluster_of(mine)) for one in both]
     return found
 

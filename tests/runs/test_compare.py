@@ -256,3 +256,10 @@ def test_command_without_samples_says_which_file_is_missing(runs, tmp_path, monk
     (tmp_path / "samples" / "vlind.jsonl").unlink()
     code, _, err = invoke(["compare", tmp_path, tmp_path], monkeypatch, capsys)
     assert code == 2 and "vlind.jsonl" in err
+
+
+def test_a_sample_without_its_answer_is_named():
+    whole, broken = questions_about(10, 1, 0.0), questions_about(10, 1, 0.0)
+    del broken.benchmarks["amber"].samples[3]["expected"]
+    with pytest.raises(NapoBenchError, match=r"amber: the sample '3/0' lacks the field 'expected'"):
+        compare(broken, whole)

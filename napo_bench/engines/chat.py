@@ -194,8 +194,11 @@ def read_request_fields(options: Sequence[str], option: str) -> dict[str, Any]:
     return fields
 
 
+_PYTHON = {"True": "true", "False": "false", "None": "null"}
+
+
 def read_values(options: Sequence[str], option: str, example: str) -> dict[str, Any]:
-    """The values of key=value options. A value is JSON, else text.
+    """The values of key=value options. A value is JSON, else text that does not look like JSON or Python.
 
     Args:
         options: What the user gave.
@@ -203,16 +206,27 @@ def read_values(options: Sequence[str], option: str, example: str) -> dict[str, 
         example: Example for messages.
 
     Raises:
-        NapoBenchError: an option has no "=".
+        NapoBenchError: an option has no "=", gives a name twice, or has a value that is damaged JSON or Python's True,
+            False or None, which would be taken as text.
     """
     values: dict[str, Any] = {}
     for text in options:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise NapoBenchError(f"{option} is {text!r}; key=value is expected.", f"{option} {example}")
+        if name in values:
+            raise NapoBenchError(f"{option} gives {name!r} twice.", "Give each name once.")
         try:
             values[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except json.JSONDecodeError as error:
+            if value in _PYTHON:
+                raise NapoBenchError(
+                    f"{option} is {text!r}, which is text.", f"{option} {name}={_PYTHON[value]}"
+                ) from None
+            if value.startswith(("{", "[", '"')):
+                raise NapoBenchError(
+                    f"{option} is {text!r:.200}, and its value is no JSON: {error.msg}.", f"{option} {example}"
+                ) from None
             values[name] = value
     return values
 

@@ -322,21 +322,35 @@ class Conversation:
         """The tokens of `answer(text)` after a prompt, including the closing token.
 
         A tokenizer that marks the start of a text with a space would add a space to an answer that is tokenized alone.
-        So the answer is tokenized after the last word of a prompt, and the tokens of that word are cut off.
+        So the answer is tokenized after the last word of a prompt, and the tokens of that word are cut off. If the
+        prompt ends in a blank that the tokenizer joins with the answer, the answer is tokenized alone.
+
+        Raises:
+            NapoBenchError: neither way gives tokens that continue the tokens of the prompt with the answer.
         """
-        words, tokens = self._end_of_prompt
-        whole = self.processor.tokenizer(words + self.answer(text), add_special_tokens=False)["input_ids"]
-        return list(whole[tokens:])
+        words, before = self._end_of_prompt
+        answer, tokenizer = self.answer(text), self.processor.tokenizer
+        whole = list(tokenizer(words + answer, add_special_tokens=False)["input_ids"])
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+        alone = list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        if tokenizer.decode(before + alone, clean_up_tokenization_spaces=False) == words + answer:
+            return alone
+        raise NapoBenchError(
+            f"The prompt ends in {words[-20:]!r}, and the tokenizer joins this end with the answer {text[:40]!r}, so "
+            "the answer has no tokens of its own.",
+            "Remove the blank at the end of the prompt from the checkpoint's chat_template.jinja.",
+        )
 
     def _begins_itself(self, prompt: str) -> bool:
         """Whether the chat template wrote the token that begins a text."""
         return prompt.startswith(self.processor.tokenizer.bos_token or "\0")
 
     @cached_property
-    def _end_of_prompt(self) -> tuple[str, int]:
-        """The text after the question in a prompt, and its number of tokens."""
+    def _end_of_prompt(self) -> tuple[str, list[int]]:
+        """The text after the question in a prompt, and its tokens."""
         words = self.prompt(_PROBE, has_image=False).rpartition(_PROBE)[2]
-        return words, len(self.processor.tokenizer(words, add_special_tokens=False)["input_ids"])
+        return words, list(self.processor.tokenizer(words, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def markup(self) -> Markup:

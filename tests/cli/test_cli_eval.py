@@ -273,6 +273,8 @@ def test_an_endpoint_gets_the_values_of_the_chat_template(command, folder: Path,
     ("given", "message"),
     [
         ("enable_thinking", "--chat-template-kwargs is 'enable_thinking'; key=value is expected."),
+        ("enable_thinking=False", "--chat-template-kwargs is 'enable_thinking=False', which is text."),
+        ('enable_thinking={"a":', "and its value is no JSON"),
         ("thinking=false", "of the checkpoint's chat template: there is no variable 'thinking'."),
     ],
 )

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import CLIPImageProcessorPil, LlamaTokenizer, LlavaProcessor
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.decoders import Metaspace as MetaspaceDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPImageProcessorPil, LlamaTokenizer, LlavaProcessor, PreTrainedTokenizerFast
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.models.conversation import Conversation
@@ -136,6 +142,40 @@ def test_answer_ids_are_those_behind_the_prompt() -> None:
         *tokenize(prompt)["input_ids"],
         *llava.answer_ids("A dog."),
     ]
+
+
+def joining(sentences: bool) -> Conversation:
+    """A conversation that ends its prompts in a blank, with a tokenizer that joins a blank with the word behind it."""
+    made = processor(
+        CLOSED_TEMPLATE.replace("'ASSISTANT:'", "'ASSISTANT: '").replace(
+            "message['role'].upper() + ': '", "'ASSISTANT: ' if message['role'] == 'assistant' else 'USER: '"
+        )
+    )
+    words = BpeTrainer(vocab_size=400, special_tokens=["<s>", "</s>", "<image>", "<pad>"], show_progress=False)
+    trained = Tokenizer(BPE())
+    if sentences:
+        trained.pre_tokenizer, trained.decoder = Metaspace(), MetaspaceDecoder()
+    else:
+        trained.pre_tokenizer, trained.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    trained.train_from_iterator(["USER: Is it a dog? ASSISTANT: yes no dog The car is red."] * 9, words)
+    made.tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=trained, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    return Conversation.of(made, SimpleNamespace(model_type="qwen2_vl"))
+
+
+@pytest.mark.parametrize("answer", ["yes", "no", "dog", "The car is red.", ""])
+def test_an_answer_keeps_its_first_token_behind_a_prompt_that_ends_in_a_blank(answer: str) -> None:
+    asked = joining(sentences=False)
+    assert asked.prompt("Why?", has_image=False).endswith("ASSISTANT: ")
+    assert asked.processor.tokenizer.decode(asked.answer_ids(answer)) == asked.answer(answer)
+    tokens = asked.processor.tokenizer("ASSISTANT: yes")["input_ids"]
+    assert "Ġyes" in asked.processor.tokenizer.convert_ids_to_tokens(tokens)
+
+
+def test_an_answer_that_the_tokenizer_joins_with_the_prompt_is_refused() -> None:
+    with pytest.raises(NapoBenchError, match="joins this end with the answer 'yes'"):
+        joining(sentences=True).answer_ids("yes")
 
 
 @given(text=st.text(alphabet=string.ascii_letters + " .,:'?!\n", max_size=30))

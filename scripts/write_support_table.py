@@ -29,7 +29,7 @@ BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 def table(rows: list[SupportRow]) -> str:
     """The table in Markdown, with a sentence of counts in front."""
-    evaluated = [row for row in rows if row.evaluated == "yes"]
+    evaluated = [row for row in rows if row.evaluated.startswith("yes")]
     shared = sum(row.training == "shared prefix" for row in rows)
     several = sum(row.several == "yes" for row in rows)
     head = "| type | evaluated | several images | training |\n|---|---|---|---|"

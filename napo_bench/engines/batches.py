@@ -43,8 +43,8 @@ def batches_of(prompts: Sequence[Prompt], engine: Engine, most: int) -> Iterator
     groups = sorted(together.items(), key=lambda group: (group[0][:2], -max(lengths[p.key] for p in group[1])))
     for _, of_kind in itertools.groupby(groups, key=lambda group: group[0][:2]):
         kind = [group for _, group in of_kind]
-        is_alone = kind[0][0].generation.do_sample and not engine.draws_together
-        yield from _packed(kind, 1 if is_alone else most)
+        draws_alone = kind[0][0].generation.do_sample and not engine.draws_together
+        yield from _packed(kind, 1 if engine.answers_alone or draws_alone else most)
 
 
 def _packed(groups: Iterable[list[Prompt]], size: int) -> Iterator[list[Prompt]]:

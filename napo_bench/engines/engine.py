@@ -79,6 +79,7 @@ class Engine(PromptWriter, Protocol):
         asked_in: Name of the conversation, if the model can be asked in several; else None.
         control: Control that the model was trained as; None if the model is no control, or if this is not known.
         shares_images: Whether prompts about one image are answered faster in one batch.
+        answers_alone: Whether each prompt is alone in its batch, because another prompt could change its answer.
         draws_together: Whether sampled prompts may share a batch, because each prompt has draws of its own.
     """
 
@@ -92,6 +93,7 @@ class Engine(PromptWriter, Protocol):
     asked_in: str | None = None
     control: Control | None = None
     shares_images: bool = False
+    answers_alone: bool = False
     draws_together: bool = False
 
     @classmethod

@@ -27,6 +27,7 @@ from napo_bench.engines.request import Generation
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import AUTO, require_device, require_dtype
+from napo_bench.models.families import family_of
 from napo_bench.models.quantization import KINDS, described, require_kind, require_quantization, stored_kind
 
 
@@ -109,6 +110,7 @@ class HFEngine(ConversationWriter, Engine):
         self._special_marks = _special_marks(self.processor.tokenizer, thinking_marks)
         self._encoder = Encoder(self.conversation, shares=can_branch(config))
         self.shares_images = self._encoder.shares
+        self.answers_alone = family_of(config).alone is not None
         self._inputs: dict[tuple[str, ...], Any] = {}
         self.clock = Clock()
 

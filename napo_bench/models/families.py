@@ -18,6 +18,8 @@ class Family:
         apart: Why the responses of a preference row do not share their prefix, as the end of a sentence about the
             family; None if they do.
         untrained: Why the family cannot be trained here, as a sentence; None if it can.
+        alone: Why prompts do not share a batch, as a sentence; None if they do. The prompts are then asked one at a
+            time, and the family is not trained.
         answer_type: Type of a response token in what the processor says about each token (`token_type_ids`); None if
             it is the type of the prompt's last token.
         logits: Field of the text model's configuration by which the model changes logits after its head.
@@ -39,6 +41,7 @@ class Family:
     positions: Literal["plain", "multimodal_rope"] | None = None
     apart: str | None = None
     untrained: str | None = None
+    alone: str | None = None
     answer_type: int | None = None
     logits: Literal["final_logit_softcapping", "logits_scaling"] | None = None
     joins_images: bool = False
@@ -49,6 +52,8 @@ class Family:
     branches: bool = False
     refused: str | None = None
 
+
+_CHOOSES_TOKENS = "its indexer chooses the tokens that are attended to, and padding may change the choice"
 
 FAMILIES: dict[str, Family] = {
     # torchvision resizes an image with other last bits than PIL, which LLaVA's reference implementation uses.
@@ -74,7 +79,7 @@ FAMILIES: dict[str, Family] = {
     "molmo2": Family(positions="plain"),
     "aria": Family(positions="plain"),
     "kimi_k25": Family(positions="plain"),
-    "perception_lm": Family(positions="plain", counts_features=True),
+    "perception_lm": Family(alone="its processor takes images of one shape in a batch", counts_features=True),
     "exaone4_5": Family(positions="plain"),
     "hyperclovax_vision_v2": Family(positions="plain"),
     "video_llama_3": Family(positions="plain"),
@@ -104,6 +109,11 @@ FAMILIES: dict[str, Family] = {
     "minicpmv4_6": Family(untrained="its processor joins the patches of all images into one sequence"),
     "minicpmv4_7": Family(untrained="its processor joins the patches of all images into one sequence"),
     "minicpm_ocr": Family(untrained="its processor joins the patches of all images into one sequence"),
+    "mistral_large4": Family(alone=_CHOOSES_TOKENS),
+    "hy_v4_vl": Family(alone=_CHOOSES_TOKENS),
+    "glm5_next": Family(alone=_CHOOSES_TOKENS),
+    "dots3_note": Family(alone=_CHOOSES_TOKENS),
+    "minimax_m3_vl": Family(alone=_CHOOSES_TOKENS),
     "pixtral": Family(joins_images=True),
     "paddleocr_vl_vision": Family(joins_images=True),
     "blip": Family(refused="its generate rewrites the prompt"),

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from families import make_family
+from family_checks import answers
+from family_recipes import RECIPES
+from PIL import Image
+from tiny_llava import picture
 from transformers import AutoConfig
 
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.hf import HFEngine
+from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.checkpoint import Checkpoint
 
 
@@ -35,3 +42,32 @@ def test_a_family_that_cannot_be_asked_is_refused_before_its_weights_are_read(
     with pytest.raises(NapoBenchError, match=f"is a '{family}' model: .*{reason}") as caught:
         Checkpoint.open(str(tmp_path)).open_parts()
     assert "docs/models.md" in caught.value.hint
+
+
+_SPARSE = {"layer_types": ["full_attention", "minimax_m3_sparse"], "index_block_size": 8, "index_topk_blocks": 2}
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(("family", "text"), [("mistral_large4", {}), ("minimax_m3_vl", _SPARSE)])
+def test_an_answer_does_not_depend_on_the_padding_that_an_indexer_sees(
+    family: str, text: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPES[family]
+    monkeypatch.setitem(RECIPES, family, replace(recipe, text={**recipe.text, **text}))
+    make_family(tmp_path, family)
+    engine = HFEngine(str(tmp_path), device="cpu", dtype="float32")
+    asked = ["Is there a dog in the picture? " * 25, "Describe this image in detail. " * 32, "How many?"]
+    requests = [
+        Request(question, Picture.of(picture(random.Random(number))), Generation(max_new_tokens=12))
+        for number, question in enumerate(asked)
+    ]
+    assert answers(engine, requests, 3) == answers(engine, requests, 1)
+
+
+@pytest.mark.numeric
+def test_perception_lm_is_asked_about_images_of_different_shapes(tmp_path: Path) -> None:
+    make_family(tmp_path, "perception_lm")
+    engine = HFEngine(str(tmp_path), device="cpu", dtype="float32")
+    images = [Image.new("RGB", size) for size in ((97, 31), (200, 20))]
+    requests = [Request("What is it?", Picture.of(image), Generation(max_new_tokens=4)) for image in images]
+    assert len(answers(engine, requests, 2)) == 2

@@ -26,6 +26,6 @@ def test_every_type_of_transformers_has_a_row() -> None:
 
 
 def test_the_families_that_are_asked_and_trained_do_not_become_fewer() -> None:
-    assert sum(row.evaluated == "yes" for row in PAGE.values()) >= 69
+    assert sum(row.evaluated.startswith("yes") for row in PAGE.values()) >= 69
     assert sum(row.training == "shared prefix" for row in PAGE.values()) >= 41
     assert "wrong" not in {row.training for row in PAGE.values()}

@@ -136,7 +136,7 @@ def test_a_family_that_cannot_share_names_the_reason(family, reason, trained_of)
     assert reason in obstacle_to_sharing(trained_of(family).model)
 
 
-@pytest.mark.parametrize("family", [family for family, row in FAMILIES.items() if row.untrained])
+@pytest.mark.parametrize("family", [family for family, row in FAMILIES.items() if row.untrained or row.alone])
 def test_a_family_that_cannot_be_trained_is_refused_by_name(family):
     model = torch.nn.Module()
     model.config = SimpleNamespace(model_type=family)

@@ -78,7 +78,8 @@ def prepare(model: nn.Module, *, train_vision_tower: bool = False) -> None:
         NapoBenchError: the model has no vision tower, or its family cannot be trained.
     """
     bare = unwrapped(model)
-    if reason := family_of(bare.config).untrained:
+    row = family_of(bare.config)
+    if reason := row.untrained or row.alone:
         raise NapoBenchError(
             f"A {bare.config.model_type} model cannot be trained: {reason}.", "Train a model of another family."
         )

@@ -102,7 +102,8 @@ def chair_run(wrong: int, answers: int = 100) -> RunResult:
         {
             "sample_id": str(index),
             "unit": "response",
-            "counts": {"answers": 1, "answers_with_hallucination": int(index < wrong)},
+            "response": "A cat." if index < wrong else "A dog.",
+            "counts": {"answers": 1, "answers_with_hallucination": int(index < wrong), "image_objects": 1},
         }
         for index in range(answers)
     ]

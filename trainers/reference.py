@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from napo_bench.core import files, interrupts
+from napo_bench.models.conversation import UnencodableImageError
 from napo_bench.trainers.batches import Collator, TrainingBatch
 from napo_bench.trainers.forward.logps import ResponseLogps, response_logps
 from napo_bench.trainers.rows import PreferenceRow, PreferenceRows
@@ -51,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Encodes rows, and separates the rows that cannot be decoded or are longer than `max_length` tokens."""
+    """Encodes rows, and separates the rows that cannot be decoded or encoded or are longer than `max_length` tokens."""
 
     collator: Collator
     max_length: int
@@ -60,7 +61,15 @@ class Examiner:
         """The batch of the rows that can be trained on, if there are any, and position -> reason for the other rows."""
         problems = {row.position: "image cannot be decoded" for row in rows if row.image is None}
         fit = [row for row in rows if row.image is not None]
-        batch = self.collator(fit) if fit else None
+        try:
+            batch = self.collator(fit) if fit else None
+        except UnencodableImageError:
+            refused = [row.position for row in fit if not self._encodes(row)]
+            if not refused:
+                raise
+            problems |= dict.fromkeys(refused, "the checkpoint's processor cannot take its image")
+            fit = [row for row in fit if row.position not in problems]
+            batch = self.collator(fit) if fit else None
         if batch is not None and max(batch.lengths) > self.max_length:
             reason = f"longer than max_length ({self.max_length} tokens)"
             problems |= {
@@ -71,6 +80,13 @@ class Examiner:
             fit = [row for row in fit if row.position not in problems]
             batch = self.collator(fit) if fit else None
         return batch, problems
+
+    def _encodes(self, row: PreferenceRow) -> bool:
+        try:
+            self.collator([row])
+        except UnencodableImageError:
+            return False
+        return True
 
 
 def row_logps(model: nn.Module, batch: TrainingBatch, shared_prefix: bool) -> ResponseLogps:

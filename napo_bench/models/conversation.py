@@ -6,6 +6,7 @@ negatives have the same text and the same image.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -49,6 +50,11 @@ _TURNS = (
     "{{ ' ASSISTANT:' if add_generation_prompt else '' }}"
 )
 _PROBE = "a-probe-of-the-template"
+
+_SHOWN_OF_PROMPT = 100
+_OTHER_IMAGE = (
+    "Resize or crop the image or leave it out, or name a checkpoint of another family. Then run the same command again."
+)
 
 PLACEHOLDERS = (
     "<im_start><image><im_end>",
@@ -113,6 +119,10 @@ class Markup:
         while (shorter := self._compiled.sub("", plain)) != plain:
             plain = shorter
         return text if plain == text else plain.strip()
+
+
+class UnencodableImageError(NapoBenchError):
+    """The checkpoint's processor cannot take an image, for example an image of extreme shape."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +229,7 @@ class Conversation:
             if self.name == OWN:
                 one, several = (self.interleaved([None] * number + [_PROBE]) for number in (1, count))
                 if len(several) > len(one):
-                    self.encode([several], [[shown] * count])
+                    self._encoded([several], [[shown] * count])
                     return
                 reason = "its chat template writes one image"
             else:
@@ -260,11 +270,41 @@ class Conversation:
 
         Returns:
             A BatchFeature: input_ids and attention_mask `[B, T]`, and the processor's pixel inputs.
+
+        Raises:
+            UnencodableImageError: the processor cannot take an image, or the images of one batch.
         """
+        asked = [[image] if isinstance(image, Image.Image) else list(image) for image in images]
+        try:
+            return self._encoded(prompts, asked)
+        except Exception as error:  # whatever processors raise
+            if not asked:
+                raise
+            raise self._unencodable(prompts, asked, error) from error
+
+    def _unencodable(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], error: Exception
+    ) -> UnencodableImageError:
+        """The error about the first prompt that cannot be encoded alone, else about the batch."""
+        kind, shown, end, hint = type(self.processor).__name__, list(itertools.chain(*images)), "", _OTHER_IMAGE
+        for prompt, of_prompt in zip(prompts, images, strict=True):
+            try:
+                self._encoded([prompt], [of_prompt])
+            except Exception as alone:  # whatever processors raise
+                error, shown = alone, list(of_prompt)
+                end = f" of the prompt that ends with {prompt[-_SHOWN_OF_PROMPT:]!r}"
+                break
+        else:
+            kind, hint = f"In one batch {kind}", "Run the command again with a batch size of 1."
+        sizes = ", ".join(f"{image.width} x {image.height}" for image in shown)
+        what = f"the image{'s' if len(shown) > 1 else ''} of {sizes} pixels{end}"
+        return UnencodableImageError(f"{kind} cannot take {what}: {first_line(error)}", hint)
+
+    def _encoded(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Any:
+        """See `encode`. Raises whatever the processor raises."""
         from transformers import BatchFeature
 
-        processor = self.processor
-        asked = [[image] if isinstance(image, Image.Image) else list(image) for image in images] or None
+        processor, asked = self.processor, list(images) or None
         padded = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
         if self.name == OWN:
             begun = self._begins_itself(prompts[0])

@@ -27,7 +27,7 @@ def explained(folder: Path, part: str, hint: str) -> Iterator[None]:
         raise NapoBenchError(f"{folder}: the {part} cannot be loaded: {first_line(error)}", hint) from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException | None) -> str:
     """The first line of a message; with the next one if the first announces it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.models.conversation import Conversation
+from napo_bench.models.conversation import Conversation, UnencodableImageError
 from napo_bench.models.explained import first_line
 from napo_bench.models.soundness import SAME_SOURCE
 
@@ -70,9 +70,10 @@ def require_image_in_prompt(name: str, conversation: Conversation, config: Any) 
             raise NapoBenchError(
                 f"{name}: its chat template writes no image ({str(token)!r}).", _OTHER_TEMPLATE
             ) from None
+        cause = error.__cause__ if isinstance(error, UnencodableImageError) else error
         raise NapoBenchError(
             f"{name}: its processor, {type(processor).__name__}, cannot take an image: "
-            f"{type(error).__name__}: {first_line(error)}",
+            f"{type(cause).__name__}: {first_line(cause)}",
             SAME_SOURCE,
         ) from None
     if expected is None or bool((written == expected).any()):

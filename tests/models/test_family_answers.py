@@ -18,6 +18,9 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.checkpoint import Checkpoint
+from napo_bench.trainers.batches import Collator
+from napo_bench.trainers.reference import Examiner
+from napo_bench.trainers.rows import PreferenceRow
 
 
 def test_a_package_that_a_processor_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +74,36 @@ def test_perception_lm_is_asked_about_images_of_different_shapes(tmp_path: Path)
     images = [Image.new("RGB", size) for size in ((97, 31), (200, 20))]
     requests = [Request("What is it?", Picture.of(image), Generation(max_new_tokens=4)) for image in images]
     assert len(answers(engine, requests, 2)) == 2
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    ("family", "size", "reason"),
+    [("qwen3_vl", (1000, 2), "absolute aspect ratio"), ("lfm2_vl", (1000, 1), "equal size")],
+)
+def test_an_image_that_a_processor_cannot_take_is_one_message(
+    family: str, size: tuple[int, int], reason: str, tmp_path: Path
+) -> None:
+    make_family(tmp_path, family)
+    engine = HFEngine(str(tmp_path), device="cpu", dtype="float32")
+    images = [Image.new("RGB", (40, 30)), Image.new("RGB", size)]
+    requests = [Request("How many?", Picture.of(image), Generation(max_new_tokens=4)) for image in images]
+    shown = f"Processor cannot take the image of {size[0]} x {size[1]} pixels of the prompt .*How many.*{reason}"
+    with pytest.raises(NapoBenchError, match=shown) as caught:
+        answers(engine, requests, 2)
+    assert "Resize or crop the image" in caught.value.hint
+    rows = [PreferenceRow(n, str(n), "How many?", ("one", "two"), image) for n, image in enumerate(images)]
+    batch, problems = Examiner(Collator(engine.conversation), max_length=512)(rows)
+    assert batch is not None
+    assert (batch.ids, problems) == (["0"], {1: "the checkpoint's processor cannot take its image"})
+
+
+@pytest.mark.numeric
+def test_images_that_a_processor_cannot_join_are_named_with_their_sizes(tmp_path: Path) -> None:
+    make_family(tmp_path, "perception_lm")
+    conversation = HFEngine(str(tmp_path), device="cpu").conversation
+    prompts = [conversation.prompt("What is it?", has_image=True)] * 2
+    images = [Image.new("RGB", size) for size in ((97, 31), (200, 20))]
+    with pytest.raises(NapoBenchError, match="the images of 97 x 31, 200 x 20 pixels") as caught:
+        conversation.encode(prompts, images)
+    assert "batch size of 1" in caught.value.hint

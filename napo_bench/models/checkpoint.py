@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from napo_bench.core import digests, files
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.names import CONTROLS, TRAINING, Control
-from napo_bench.models import image_tokens, loading, soundness
+from napo_bench.models import adapter_config, image_tokens, loading, soundness
 from napo_bench.models.configuration import require_own_parts, unreadable_config
 from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import AUTO
@@ -124,8 +124,10 @@ class Checkpoint:
             NapoBenchError: a part is damaged or missing, or two parts do not fit each other.
         """
         soundness.require_json(path for _, path in self._files())
-        if self.adapter is not None and self.original is None:
-            soundness.require_whole_adapter(self.adapter)
+        if self.adapter is not None:
+            adapter_config.require_fields(self.adapter)
+            if self.original is None:
+                soundness.require_whole_adapter(self.adapter)
         config, processor = self.open_texts()
         if self.quantization is not None and (stored := stored_kind(config)) is not None:
             raise NapoBenchError(

@@ -257,6 +257,27 @@ def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:
     assert str(where) in error.hint
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"lora_alpha": "4"}, "the field 'lora_alpha' is '4'; int or float is expected"),
+        ({"lora_alpha": None}, "the field 'lora_alpha' is None"),
+        ({"use_rslora": "no"}, "the field 'use_rslora' is 'no'; bool is expected"),
+        ({"rank_pattern": {"q_proj": "4"}}, "rank_pattern: the field 'q_proj' is '4'; int is expected"),
+    ],
+)
+def test_a_field_of_an_adapter_with_another_type_is_named(
+    fields: dict[str, object], message: str, adapter: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
+    where = moved / "adapter_config.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | fields))
+    error = refusal(moved)
+    assert str(where) in error.message
+    assert message in error.message
+    assert "Correct the field" in error.hint
+
+
 def test_a_hub_name_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     error = refusal("some-org/some-model")

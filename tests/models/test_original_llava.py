@@ -237,7 +237,13 @@ def no_projector(folder: Path, world: World) -> str:
 def code(folder: Path, world: World) -> str:
     (folder / "model.safetensors").unlink()
     torch.save({"model.norm.weight": torch.ones(32), "run": Runs(folder / "ran")}, folder / "pytorch_model.bin")
-    return "pytorch_model.bin is no file of tensors alone"
+    return "pytorch_model.bin is no file of tensors alone: it asks for getattr, which is no part of a tensor."
+
+
+def damaged(folder: Path, world: World) -> str:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"damaged" * 99)
+    return "pytorch_model.bin is no file of tensors alone: it is damaged"
 
 
 def no_dictionary(folder: Path, world: World) -> str:
@@ -257,7 +263,8 @@ def another_architecture(folder: Path, world: World) -> str:
 
 
 DAMAGES = [
-    no_tower, unknown_keys, other_projector, no_projector, code, no_dictionary, another_llava, another_architecture
+    no_tower, unknown_keys, other_projector, no_projector, code, damaged, no_dictionary, another_llava,
+    another_architecture,
 ]  # fmt: skip
 
 
@@ -294,6 +301,19 @@ def test_a_lora_for_another_base_is_refused(fault: str, lora, tmp_path: Path) ->
         Checkpoint.open(str(out)).open_parts()
     assert expected[fault] in caught.value.message
     assert "another base's" in caught.value.hint
+
+
+def test_a_lora_whose_base_is_another_model_names_the_base(lora, world: World, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(lora[0], tmp_path / "lora"))
+    base = Path(shutil.copytree(world.folder, tmp_path / "other-base"))
+    save_file({"model.visual.weight": torch.ones(2)}, base / "model.safetensors", metadata={"format": "pt"})
+    where = out / "adapter_config.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"base_model_name_or_path": str(base)}))
+    with pytest.raises(NapoBenchError) as caught:
+        Checkpoint.open(str(out)).open_parts()
+    assert caught.value.message.startswith(f"{where}: the base (base_model_name_or_path) is '{base}'")
+    assert "model.visual.weight" in caught.value.message
+    assert caught.value.hint.startswith("Set base_model_name_or_path")
 
 
 # --- commands ------------------------------------------------------------------------------------------------------

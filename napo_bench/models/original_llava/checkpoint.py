@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -226,18 +227,35 @@ class OriginalLlava:
         for name in _ROWS_OF_TOKENS:
             expected[name] = [rows, *expected[name][1:]]
         stored = self._stored
-        soundness.require_landed(
-            self.adapter or self.language,
-            {
-                "missing_keys": expected.keys() - stored.keys(),
-                "unexpected_keys": [stored[name].key for name in stored.keys() - expected.keys()],
-                "mismatched_keys": [
-                    (stored[name].key, there, expected[name])
-                    for name in stored.keys() & expected.keys()
-                    if (there := list(stored[name].empty.shape)) != expected[name]
-                ],
-            },
-        )
+        with self._base_named():
+            soundness.require_landed(
+                self.adapter or self.language,
+                {
+                    "missing_keys": expected.keys() - stored.keys(),
+                    "unexpected_keys": [stored[name].key for name in stored.keys() - expected.keys()],
+                    "mismatched_keys": [
+                        (stored[name].key, there, expected[name])
+                        for name in stored.keys() & expected.keys()
+                        if (there := list(stored[name].empty.shape)) != expected[name]
+                    ],
+                },
+            )
+
+    @contextmanager
+    def _base_named(self) -> Iterator[None]:
+        """Name an adapter's base in a message about weights that do not match the model."""
+        try:
+            yield
+        except NapoBenchError as error:
+            if self.adapter is None:
+                raise
+            where = self.adapter / "adapter_config.json"
+            base = files.read_json(where)["base_model_name_or_path"]
+            raise NapoBenchError(
+                f"{where}: the base (base_model_name_or_path) is {base!r}, and its weights with those beside "
+                f"the adapter do not fit {self.settings}. {error.message}",
+                f"Set base_model_name_or_path to the base that the adapter was trained on. {error.hint}",
+            ) from None
 
     def _with_adapter(self, model: Any, device: Any) -> Any:
         """The model with its adapter, unmerged. Raises NapoBenchError if a weight of the adapter has no place."""

@@ -32,6 +32,7 @@ _RENAMED = (
 
 _COMPUTED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
 OTHER_HALF_OF_CLIP = re.compile(r"text_model\.|text_projection\.|visual_projection\.|logit_scale$")
+_ASKED_FOR = re.compile(r"(?:GLOBAL|global) `?([\w.]+)")
 LORA = re.compile(r"\.lora_[A-Za-z_]+")
 
 
@@ -98,13 +99,21 @@ def _tensors(path: Path) -> Mapping[str, Any]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        raise _no_tensors(path, str(error).strip().splitlines()[0]) from None
+        raise _no_tensors(path, _refused_by_torch(error)) from None
     if not isinstance(found, dict):
         raise _no_tensors(path, f"a {type(found).__name__}")
     other = [key for key, value in found.items() if not isinstance(key, str) or not isinstance(value, torch.Tensor)]
     if other:
         raise _no_tensors(path, f"{other[0]!r} is a {type(found[other[0]]).__name__}")
     return found
+
+
+def _refused_by_torch(error: Exception) -> str:
+    """Why torch does not load a pickle, without torch's advice to load the file all the same."""
+    asked = _ASKED_FOR.search(str(error))
+    if asked:
+        return f"it asks for {asked[1]}, which is no part of a tensor."
+    return "it is damaged, or was not written by torch.save in its present format."
 
 
 def _no_tensors(path: Path, found: str) -> NapoBenchError:

@@ -16,6 +16,7 @@ from tiny_llava import make_checkpoint, make_data
 
 from napo_bench.core import processes
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal
 from napo_bench.engines import hf
 from napo_bench.models import placement
 from napo_bench.models.checkpoint import Checkpoint
@@ -163,3 +164,11 @@ def test_a_quantized_run_is_refused_on_the_cpu_and_marked_elsewhere(
     code, out, err = invoke(["report", str(tmp_path / "run"), "--format", "md"], monkeypatch, capsys, width=200)
     assert code == 0, err
     assert "weights quantized: 8bit (bitsandbytes " in out
+    whole = [*arguments[:-2], "--out", str(tmp_path / "whole")]
+    assert "--quantization" not in whole and invoke(whole, monkeypatch, capsys, width=200)[0] == 0
+    assert not stored(tmp_path / "run") & stored(tmp_path / "whole"), "an answer of other weights would be taken"
+
+
+def stored(run: Path) -> set[str]:
+    with Journal(run / "journal.sqlite") as journal:
+        return set(next(journal.entries(1000)))

@@ -69,7 +69,7 @@ def unreadable_config(folder: Path, error: Exception) -> NapoBenchError:
     parts = {"": config} | {f"{name}.": part for name, part in config.items() if name.endswith("_config")}
     for where, part in parts.items():
         kind = part.get("model_type") if isinstance(part, dict) else None
-        if kind is not None and kind not in CONFIG_MAPPING:
+        if kind is not None and (not isinstance(kind, str) or kind not in CONFIG_MAPPING):
             return NapoBenchError(
                 f"{path}: {where}model_type is {kind!r:.120}, which transformers {transformers.__version__} does not "
                 "know.",

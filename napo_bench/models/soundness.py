@@ -19,6 +19,7 @@ from napo_bench.core.limits import CHECK_SECONDS, at_most
 from napo_bench.models.families import family_of
 
 _SHOWN = 5
+_MOST_ADDED_TOKENS = 10_000
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -54,8 +55,16 @@ def complete_processor(folder: Path, processor: Any, config: Any) -> None:
         config: The model's configuration.
 
     Raises:
-        NapoBenchError: a field is missing in the processor and in config.json, or the two disagree.
+        NapoBenchError: a field is missing in the processor and in config.json, the two disagree, or the processor adds
+            more image tokens than any model has.
     """
+    added = getattr(processor, "num_additional_image_tokens", None)
+    if isinstance(added, int | float) and added > _MOST_ADDED_TOKENS:
+        raise NapoBenchError(
+            f"{folder}: num_additional_image_tokens of the processor is {added:,}; at most {_MOST_ADDED_TOKENS:,} are "
+            "expected.",
+            SAME_SOURCE,
+        )
     known = inspect.signature(type(processor).__init__).parameters
     vision = getattr(config, "vision_config", None)
     patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)

@@ -379,3 +379,29 @@ def with_fields(folder: Path, field: dict[str, object]) -> None:
     config = json.loads((folder / "config.json").read_text())
     merged = {name: config.get(name, {}) | value if name == "text_config" else value for name, value in field.items()}  # type: ignore[operator]
     (folder / "config.json").write_text(json.dumps(config | merged))
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("config.json", {"model_type": ["x"]}, "model_type is ['x'], which transformers"),
+        ("config.json", {"vision_config": {"model_type": {}}}, "vision_config.model_type is {}, which transformers"),
+        (
+            "processor_config.json",
+            {"num_additional_image_tokens": 10**7},
+            "num_additional_image_tokens of the processor",
+        ),
+    ],
+)
+def test_a_field_of_another_type_or_size_is_one_message(
+    copy: Path, file: str, fields: dict[str, object], message: str
+) -> None:
+    content = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps(content | fields))
+    assert message in refusal(copy).message
+
+
+def test_architectures_that_are_no_list_name_no_original_layout(copy: Path) -> None:
+    content = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(content | {"architectures": 10**30}))
+    assert Checkpoint.open(str(copy)).original is None

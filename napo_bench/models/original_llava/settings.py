@@ -29,7 +29,8 @@ def is_original(folder: Path) -> bool:
     said = files.read_json(path, soundness.FETCH_AGAIN) if path.is_file() else None
     if not isinstance(said, dict):
         return False
-    named = [str(name) for name in said.get("architectures") or []]
+    architectures = said.get("architectures")
+    named = [str(name) for name in architectures] if isinstance(architectures, list) else []
     return "mm_vision_tower" in said or ARCHITECTURE in named
 
 

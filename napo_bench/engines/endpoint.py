@@ -26,9 +26,10 @@ import openai
 from napo_bench.core import urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.limits import ANSWER_BYTES, ANSWER_SECONDS
-from napo_bench.engines import chat, limits
+from napo_bench.engines import chat
 from napo_bench.engines.answer import Completion
 from napo_bench.engines.budget import Budget
+from napo_bench.engines.client import TooLargeError, limited_client
 from napo_bench.engines.threads import StoppedError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Endpoint:
             raise NapoBenchError(f"The API key for {model} holds characters that no key has.", "Set it again.")
         if base_url is not None:
             urls.require(base_url, model)
-        self._client = limits.client(
+        self._client = limited_client(
             api_key or "none",
             base_url,
             timeout,
@@ -251,12 +252,12 @@ class Endpoint:
                 said = self._quote(str(error))
                 raise self._failure(f"sends {said}", "Give the URL of a chat-completions endpoint.") from None
             raise _RefusalError(self._quote(str(error)), 200, "shape") from None
-        except limits.TooLargeError as error:
+        except TooLargeError as error:
             raise self._too_large(error) from None
         except openai.APITimeoutError:
             raise _TransientError(f"no reply within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
-            if isinstance(error.__cause__, limits.TooLargeError):
+            if isinstance(error.__cause__, TooLargeError):
                 raise self._too_large(error.__cause__) from None
             # By name: the HTTP library under the openai client depends on the client's version.
             if not self._reached and type(error.__cause__).__name__ == "ConnectError":
@@ -283,7 +284,7 @@ class Endpoint:
             fingerprint=body.fingerprint,
         )
 
-    def _too_large(self, error: limits.TooLargeError) -> Exception:
+    def _too_large(self, error: TooLargeError) -> Exception:
         if not self._reached:
             return self._failure(f"sends {error}", "Give the URL of a chat-completions endpoint.")
         return _RefusalError(str(error), 200, "too large")

@@ -40,7 +40,9 @@ class _Limited:
         self._stream.close()
 
 
-def client(api_key: str, base_url: str | None, timeout: float, max_bytes: int, max_seconds: float) -> openai.OpenAI:
+def limited_client(
+    api_key: str, base_url: str | None, timeout: float, max_bytes: int, max_seconds: float
+) -> openai.OpenAI:
     """The `openai` client of a URL, whose replies end at the limits.
 
     Args:

@@ -7,7 +7,7 @@ A case changes, cuts, repeats or removes bytes of an image, a JSON file or a rep
 does. Or a case changes one value in one JSON file of a copy of the micro world's base: to a value of another type, to a
 huge or negative number, to an odd text; or removes the value. Then the copy is opened as `eval` and `train` open a
 checkpoint before they allocate weights. Every exception except NapoBenchError is a fault, and so is a case that takes
-more than 10 s.
+more than 10 s or 8 GiB.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import io
 import json
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -44,6 +45,7 @@ from napo_bench.models.conversation import Conversation
 
 KINDS = ("images", "JSON", "replies", "checkpoints")
 SLOW_SECONDS = 10.0
+MOST_BYTES = 8 * 2**30
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _ODD = (b"\0", b"\xff", b"\xed\xa0\x80", b"[", b"{", b'"', b"\\u", b"9" * 400, b"-", b"1e999", b"<think>", b"Rating: 7")
 REPLIES = (
@@ -217,7 +219,17 @@ def attempts(kind: str, folder: Path, rng: random.Random) -> Iterator[Attempt]:
 
 
 def faults(kinds: Sequence[str], seconds: float, seed: int) -> tuple[int, list[str]]:
-    """Number of cases within a time, and a text about each fault."""
+    """Number of cases within a time, and a text about each fault. No case gets more than `MOST_BYTES`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES, hard))
+    try:
+        return _faults(kinds, seconds, seed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _faults(kinds: Sequence[str], seconds: float, seed: int) -> tuple[int, list[str]]:
     rng = random.Random(seed)
     found: list[str] = []
     tried = 0

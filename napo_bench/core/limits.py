@@ -64,6 +64,10 @@ CHECK_BYTES = Limit("NAPO_BENCH_MAX_CHECK_BYTES", 2**30)
 """Memory that such a program may add."""
 
 
+_THREAD_BYTES = 256 * 2**20
+"""Address space for each core that the threads of a library may reserve inside a limit: stacks and arenas."""
+
+
 class _OverError(BaseException):
     """The time is over. No handler of errors inside the block catches this."""
 
@@ -110,7 +114,7 @@ def at_most(what: str, seconds: Limit | None = None, memory: Limit | None = None
 
 @contextmanager
 def _memory(more: int) -> Iterator[None]:
-    """Let the process grow by at most `more` bytes in this block; 0 is no limit."""
+    """Let the process grow by at most `more` bytes, and its threads' reserves, in this block; 0 is no limit."""
     used = Path("/proc/self/statm")
     if not more or not used.is_file():
         yield
@@ -119,6 +123,7 @@ def _memory(more: int) -> Iterator[None]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = int(used.read_text().split()[0]) * resource.getpagesize() + more
+    most += _THREAD_BYTES * (os.cpu_count() or 1)
     if soft != resource.RLIM_INFINITY and soft < most:
         yield
         return

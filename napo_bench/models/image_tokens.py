@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.limits import CHECK_BYTES, CHECK_SECONDS, at_most
 from napo_bench.models.conversation import Conversation, UnencodableImageError
 from napo_bench.models.explained import first_line
 from napo_bench.models.soundness import SAME_SOURCE
@@ -64,16 +65,18 @@ def require_image_in_prompt(name: str, conversation: Conversation, config: Any) 
     token = getattr(processor, "image_token", None)
     image, prompt = conversation.prepare_image(Image.new("RGB", (48, 32))), conversation.prompt("", has_image=True)
     try:
-        written = conversation.encode([prompt], [image])["input_ids"]
+        with at_most(f"{name}: an image in {type(processor).__name__}", CHECK_SECONDS, CHECK_BYTES):
+            written = _encoded(conversation, prompt, image)
+    except NapoBenchError:
+        raise
     except Exception as error:  # whatever processors raise
         if token is not None and str(token) not in prompt:
             raise NapoBenchError(
                 f"{name}: its chat template writes no image ({str(token)!r}).", _OTHER_TEMPLATE
             ) from None
-        cause = error.__cause__ if isinstance(error, UnencodableImageError) else error
         raise NapoBenchError(
             f"{name}: its processor, {type(processor).__name__}, cannot take an image: "
-            f"{type(cause).__name__}: {first_line(cause)}",
+            f"{type(error).__name__}: {first_line(error)}",
             SAME_SOURCE,
         ) from None
     if expected is None or bool((written == expected).any()):
@@ -90,6 +93,14 @@ def require_image_in_prompt(name: str, conversation: Conversation, config: Any) 
         "of config.json).",
         f"The chat template writes no image, or the processor another token. {SAME_SOURCE}",
     )
+
+
+def _encoded(conversation: Conversation, prompt: str, image: Any) -> Any:
+    """The tokens of a prompt about an image. Raises what the processor raises."""
+    try:
+        return conversation.encode([prompt], [image])["input_ids"]
+    except UnencodableImageError as error:
+        raise error.__cause__ or error from None
 
 
 def require_image_token(name: str, processor: Any, config: Any) -> None:

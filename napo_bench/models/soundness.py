@@ -68,7 +68,7 @@ def complete_processor(folder: Path, processor: Any, config: Any) -> None:
     known = inspect.signature(type(processor).__init__).parameters
     vision = getattr(config, "vision_config", None)
     patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)
-    patches = (side // patch) ** 2 if isinstance(patch, int) and isinstance(side, int) else None
+    patches = (side // patch) ** 2 if isinstance(patch, int) and isinstance(side, int) and patch > 0 else None
     merged = getattr(config, "downsample_factor", 1)  # the processor of Aya Vision counts patches after the merger
     of_model = {
         "patch_size": patch * merged if isinstance(patch, int) else patch,

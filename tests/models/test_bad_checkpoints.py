@@ -100,6 +100,21 @@ _BAD: dict[str, tuple[str, Edit, str, str]] = {
         "its processor, Ovis2Processor, cannot take an image",
         "same checkpoint",
     ),
+    "patches of no pixels": (
+        "llava",
+        fields("config.json", lambda config: config["vision_config"].update(patch_size=0)),
+        "patch_size is",
+        "same checkpoint",
+    ),
+    "huge images": (
+        "llava",
+        fields(
+            "processor_config.json",
+            lambda config: config["image_processor"].update(size={"height": 64, "width": 10**7}),
+        ),
+        "wants more than 1,073,741,824 bytes of memory",
+        "NAPO_BENCH_MAX_CHECK_BYTES",
+    ),
 }
 
 

@@ -322,6 +322,7 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
     if not holding_rows:
         raise NapoBenchError(f"{data} has no rows.")
     columns = None if others is None else sorted(needed | (others & (common or set())))
+    files.refuse_links(cache)
     datasets.disable_progress_bars()
     try:
         table = datasets.load_dataset(

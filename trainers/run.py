@@ -47,6 +47,7 @@ from napo_bench.trainers.rows import PreferenceRows, open_rows
 from napo_bench.trainers.trainer import PreferenceTrainer
 
 CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,9 @@ def train(
         Interrupted: SIGINT or SIGTERM came during a step. The step is saved, and `resume` continues from there.
     """
     with locks.output_folder(out):
-        return _train(recipe, out, cache or default_cache(), resume, progress)
+        cache = cache or default_cache()
+        files.refuse_links(cache)
+        return _train(recipe, out, cache, resume, progress)
 
 
 def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progress) -> Path:
@@ -162,6 +165,9 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
     if output.is_finished(out, run, resume):
         progress.note(f"{out} is finished already.")
         return out
+    if first:
+        folders = (CHECKPOINTS, TENSORBOARD)
+        files.refuse_links(out, *folders, *(path.name for path in out.iterdir() if not path.is_dir()))
     processes.wait()
     if recipe.control is not None:
         progress.note(f"Control {recipe.control}: every row is trained with {CONTROLS[recipe.control]}.")
@@ -361,7 +367,7 @@ def _tensorboard(out: Path, last: Path | None) -> list[TrainerCallback]:
     """A writer into `out/tensorboard`. Steps that are run again replace the old steps."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=output.step_of(last) + 1)
+    writer = SummaryWriter(str(out / TENSORBOARD), purge_step=output.step_of(last) + 1)
     return [TensorBoardCallback(writer)]  # type: ignore[no-untyped-call]
 
 

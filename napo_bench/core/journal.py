@@ -23,13 +23,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from napo_bench.core import disk
+from napo_bench.core import disk, files
 from napo_bench.core.errors import NapoBenchError
 
 _BUSY_SECONDS = 60.0
 _KEYS_A_QUERY = 500
 _DIGEST_BYTES = 16
 _PAGE_BYTES = 1024
+_SUFFIXES = ("", "-journal", "-wal", "-shm")
+"""Ends of the names of the files that SQLite opens."""
 
 
 class DamagedEntryWarning(UserWarning):
@@ -57,7 +59,7 @@ class Journal:
         damaged: Keys of the entries that `get` found damaged.
 
     Raises:
-        NapoBenchError: the file is no journal or belongs to another user, or its folder cannot be written.
+        NapoBenchError: the file is no journal, a link, or another user's, or its folder cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,6 +69,7 @@ class Journal:
         self._last = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            files.refuse_links(path.parent, *(f"{path.name}{suffix}" for suffix in _SUFFIXES))
             self._require_own()
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
             with self._connection:

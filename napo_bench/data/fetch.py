@@ -84,6 +84,7 @@ def _fetch_file(source: WebFile, root: Path, base_url: str | None, progress: Pro
             )
         _lock(root, source.target, sha256=actual)
         return False
+    _refuse_links(root, target.parent)
     url = urls.join(base_url, source.target) if base_url else source.url
     shown = urls.public(url) if base_url else url
     part = _partial(root, source.target)
@@ -104,6 +105,7 @@ def _fetch_archive(source: WebArchive, root: Path, base_url: str | None, progres
     if source.is_there(root):
         return False
     folder = root / source.target
+    _refuse_links(root, folder)
     entry = f"{PurePosixPath(source.target).parent}/{source.name}"
     url = urls.join(base_url, entry) if base_url else source.url
     shown = urls.public(url) if base_url else url
@@ -186,6 +188,7 @@ def _some(names: Sequence[str]) -> str:
 def _fetch_hub_folder(source: HubFolder, root: Path) -> bool:
     if source.is_there(root):
         return False
+    _refuse_links(root, root / source.target)
     staging, target = root / _PARTIAL / source.repo.replace("/", "--"), root / source.target
     commit_file = staging / "complete"
     where = f"https://huggingface.co/datasets/{source.repo}"
@@ -288,9 +291,6 @@ def _download(url: str, shown: str, part: Path, progress: Progress) -> None:
     beginning.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
-    for path in (part.parent, part, _validator_path(part)):
-        if path.is_symlink():
-            raise NapoBenchError(f"{path} is a link, and would be written through.", f"Delete {path}.")
     reason = ""
     with httpx.Client(follow_redirects=True, timeout=_TIMEOUT_SECONDS) as client:
         for attempt in range(_ATTEMPTS):
@@ -388,6 +388,13 @@ def _wrong_bytes(url: str, actual: str, expected: str) -> NapoBenchError:
         f"{url} sent other bytes than expected: {actual}, not {expected}. They were deleted.",
         "Run the same command again. If they differ again, the file has changed at its source.",
     )
+
+
+def _refuse_links(root: Path, target: Path) -> None:
+    """Refuse links below `.partial`, and from a benchmark's own folder, which may be a link, down to `target`."""
+    files.refuse_links(root, _PARTIAL)
+    if parts := target.relative_to(root).parts:
+        files.refuse_links(root / parts[0], *parts[1:2])
 
 
 def _partial(root: Path, name: str) -> Path:

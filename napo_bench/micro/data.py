@@ -50,6 +50,7 @@ def write_data(out: Path, seed: int = SEED) -> None:
     Raises:
         NapoBenchError: the folder cannot be written.
     """
+    files.refuse_links(out, "vlind", "object_halbench", "amber", "mmhal")
     try:
         write_vlind(out / "vlind", seed)
         write_object_halbench(out / "object_halbench", seed)

@@ -149,6 +149,7 @@ def evaluate(
     """
     require_no_checkpoint(out)
     with locks.output_folder(out):
+        files.refuse_links(out, "responses", "samples")
         return _evaluate(checkpoint, out, options, progress, replace)
 
 

@@ -37,6 +37,7 @@ class RunResult:
         `run.json` keeps its samples in `samples/`, any other `NAME.json` in `NAME.samples/`.
         """
         folder = path.parent / ("samples" if path.name == "run.json" else f"{path.stem}.samples")
+        files.refuse_links(path.parent, folder.name)
         for name, benchmark in self.benchmarks.items():
             if not benchmark.mapped_from:
                 files.write_jsonl(folder / f"{name}.jsonl", benchmark.samples)

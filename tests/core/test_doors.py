@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +12,24 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from typer.testing import CliRunner
 
 from napo_bench.benchmarks import all_benchmarks, all_tasks
+from napo_bench.cli import app
+from napo_bench.cli.judge import _folders
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.journal import Journal
+from napo_bench.core.locks import LOCK_NAME, output_folder
+from napo_bench.micro.data import write_data
 from napo_bench.report.pictures import thumbnails
+from napo_bench.runs.evaluate import EvalOptions, evaluate
 from napo_bench.runs.questions import TaskQuestions
 from napo_bench.runs.result import RunResult
+from napo_bench.trainers.bias import build_bias
+from napo_bench.trainers.recipe import Recipe
 from napo_bench.trainers.rows import open_rows
+from napo_bench.trainers.run import train
 
 
 @pytest.fixture
@@ -144,3 +155,72 @@ def test_a_name_inside_is_the_path_without_links(tmp_path: Path) -> None:
     (tmp_path / "folder/a.json").write_text("{}")
     (tmp_path / "folder/b.json").symlink_to("a.json")
     assert files.inside(tmp_path / "folder", "b.json") == (tmp_path / "folder/a.json").resolve()
+
+
+def command_line(name: str, out: Path, *options: str) -> None:
+    error = CliRunner().invoke(app, [name, "--out", str(out), *options]).exception
+    assert error is not None
+    raise error
+
+
+Command = Callable[[Path], object]
+PLACES: dict[str, tuple[str, Command]] = {
+    "eval, responses": ("responses", lambda out: evaluate("x", out, EvalOptions())),
+    "eval, samples": ("samples", lambda out: evaluate("x", out, EvalOptions())),
+    "eval, lock": (LOCK_NAME, lambda out: evaluate("x", out, EvalOptions())),
+    "score": ("a.samples", lambda out: RunResult({}).save(out / "a.json")),
+    "judge map": ("a", lambda out: _folders(out, ["a"])),
+    "journal": ("journal.sqlite", lambda out: Journal(out / "journal.sqlite")),
+    "SQLite's own file": ("journal.sqlite-journal", lambda out: Journal(out / "journal.sqlite")),
+    "build-bias, lock": (LOCK_NAME, lambda out: build_bias("x", "y", out)),
+    "train, lock": (LOCK_NAME, lambda out: train(Recipe(), out)),
+    "train, cache": ("reference", lambda out: train(Recipe(), out / "own", cache=out)),
+    "rows": ("parquet", lambda out: open_rows(out / "rows.parquet", [], out)),
+    "train-then-eval": ("micro-napo", lambda out: command_line("train-then-eval", out, "--recipe", "none")),
+    "lab": ("cache", lambda out: command_line("lab", out, "--part", "none")),
+    "data micro": ("amber", lambda out: write_data(out)),
+}
+
+
+ONLY_FOLDERS = ("train-then-eval", "lab", "train, cache", "rows")
+KINDS = ("link to a folder", "link to a file", "link to nothing", "pipe")
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"), [(place, kind) for place in PLACES for kind in KINDS[: 1 if place in ONLY_FOLDERS else None]]
+)
+def test_nothing_is_written_through_a_link_or_a_pipe(tmp_path: Path, place: str, kind: str) -> None:
+    name, command = PLACES[place]
+    private, out = tmp_path / "private", tmp_path / "out"
+    private.mkdir()
+    out.mkdir()
+    (private / "mine").write_text("mine")
+    parquet.write_table(pa.table({name: ["x"] for name in ("question", "chosen", "image")}), out / "rows.parquet")
+    targets = {"link to a folder": private, "link to a file": private / "mine", "link to nothing": private / "new"}
+    if kind == "pipe":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to(targets[kind])
+    what = "a pipe or a device" if kind == "pipe" else "a link"
+    with pytest.raises(NapoBenchError, match=f"{re.escape(name)} is {what}; a file or a folder is written there"):
+        command(out)
+    assert [path.name for path in private.iterdir()] == ["mine"]
+    assert (private / "mine").read_text() == "mine"
+
+
+def test_a_link_deeper_in_a_folder_may_lead_to_another_place_of_the_same_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "out/checkpoints/a").mkdir(parents=True)
+    (tmp_path / "out/checkpoints/b").symlink_to("a")
+    files.refuse_links(tmp_path / "out", "checkpoints")
+    (tmp_path / "out/checkpoints/a/config.json").symlink_to(tmp_path / "config.json")
+    with pytest.raises(NapoBenchError, match=r"config\.json is a link"):
+        files.refuse_links(tmp_path / "out", "checkpoints")
+
+
+def test_a_folder_that_the_user_names_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk/samples").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with output_folder(tmp_path / "out"):
+        files.refuse_links(tmp_path / "out", "samples")
+        RunResult({}).save(tmp_path / "out/run.json")
+    assert (tmp_path / "disk/run.json").is_file()

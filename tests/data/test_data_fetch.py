@@ -573,6 +573,25 @@ def test_a_link_in_place_of_a_download_is_not_written_through(site: Site, tmp_pa
     assert (tmp_path / "private").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("kind", "place"), [("file", ".partial"), ("archive", ".partial"), ("archive", "amber/images")]
+)
+def test_no_folder_of_a_fetch_is_a_link(site: Site, tmp_path: Path, kind: str, place: str) -> None:
+    site.pages["/relation.json"], site.pages["/a.zip"] = BODY, zip_of({"a.jpg": b"a"})
+    archive = WebArchive("amber/images", f"{site.url}/a.zip", "a.zip", r".*\.jpg", 1, page="x")
+    source = archive if kind == "archive" else web_file(site)
+    for name in ("private", "disk", "data"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data/amber").symlink_to(tmp_path / "disk")  # the user's own link
+    (tmp_path / "data" / place).symlink_to(tmp_path / "private")
+    with pytest.raises(NapoBenchError, match=f"{place} is a link"):
+        fetch(source, tmp_path / "data")
+    assert not list((tmp_path / "private").iterdir())
+    (tmp_path / "data" / place).unlink()
+    assert fetch(source, tmp_path / "data")
+    assert list((tmp_path / "disk").iterdir())
+
+
 def test_a_download_without_end_ends(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAPO_BENCH_MAX_DOWNLOAD_BYTES", "100_000")
     site.pages["/relation.json"] = bytes(200_000)

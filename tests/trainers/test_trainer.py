@@ -563,6 +563,21 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(run, tmp_path):
     assert_same_weights(whole, run("stopped", save_steps=2, resume=True))
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_resumed_run_writes_through_no_link_or_pipe(run, tmp_path, kind):
+    with pytest.raises(KeyboardInterrupt):
+        run(save_steps=1, progress=StopAt(2))
+    (tmp_path / "private").write_text("mine")
+    (folder,) = (tmp_path / "out/checkpoints").glob("checkpoint-1")
+    for path in (tmp_path / "out/train_log.jsonl", tmp_path / "out/model.safetensors", folder / "model.safetensors"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to(tmp_path / "private")
+        with pytest.raises(NapoBenchError, match=rf"{path} is a {kind}"):
+            run(save_steps=1, resume=True)
+        path.unlink()
+    assert (tmp_path / "private").read_text() == "mine"
+
+
 def test_an_output_folder_that_holds_another_run_is_left_alone(run, tmp_path):
     out = run()
     before = (out / "model.safetensors").stat().st_mtime_ns

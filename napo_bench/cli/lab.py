@@ -12,6 +12,7 @@ from rich.table import Table
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin
 from napo_bench.cli.root import app
+from napo_bench.cli.train_then_eval import Jobs, run_steps
 from napo_bench.core import files, processes
 from napo_bench.core.errors import unknown_name
 from napo_bench.core.locks import output_folder
@@ -47,6 +48,7 @@ def lab(
     ] = None,
     rows: Annotated[int | None, typer.Option(min=2, help="Preference rows. Default: those of train-then-eval.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
+    jobs: Jobs = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of every recipe; repeatable.")
     ] = None,
@@ -58,7 +60,7 @@ def lab(
     context.with_resource(output_folder(out))
     files.refuse_links(out)
     begin(f"Testing the method's claims in the micro world over {seeds} seeds, into {out}")
-    from napo_bench.cli.train_then_eval import run_steps
+    from napo_bench.core.jobs import job_devices
     from napo_bench.micro.data import ensure_data
     from napo_bench.runs.evaluate import EvalOptions
     from napo_bench.runs.score import ScoreOptions
@@ -66,6 +68,7 @@ def lab(
     from napo_bench.studies.paper_claims.laboratory import PARTS, PERCENTS, SUITE, Laboratory, table_methods
     from napo_bench.studies.paper_claims.page import write_page
 
+    devices = job_devices(jobs, None, small=True)
     parts = part or list(PARTS)
     if unknown := [name for name in parts if name not in PARTS]:
         raise unknown_name("part", unknown[0], PARTS, "--part")
@@ -87,7 +90,7 @@ def lab(
         percents=share or PERCENTS,
         methods=recipe or table_methods(),
     )
-    run_steps(laboratory.steps())
+    run_steps(laboratory.steps(), devices)
     if not processes.is_first():
         return
     with console.err.status("Writing the page ..."):

@@ -42,6 +42,16 @@ if TYPE_CHECKING:
     from napo_bench.trainers.recipe import Recipe
 
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Trainings and evaluations at the same time, on CUDA each on a GPU of its own. Default: 2 for the micro "
+        "world's base on a CPU, else 1.",
+    ),
+]
+
+
 @app.command("train-then-eval", cls=ListedCommand)
 def train_then_eval(
     context: typer.Context,
@@ -81,6 +91,7 @@ def train_then_eval(
         str,
         typer.Option(help="Dtype of evaluations and negatives: float32, bfloat16, float16, or auto: bfloat16 on CUDA."),
     ] = "auto",
+    jobs: Jobs = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -108,6 +119,7 @@ def train_then_eval(
     files.refuse_links(folder)
     begin(f"Training from {ckpt} and evaluating, into {folder}")
     from napo_bench.benchmarks import default_suite
+    from napo_bench.core.jobs import job_devices
     from napo_bench.core.thoughts import read_marks
     from napo_bench.engines.chat import read_share
     from napo_bench.runs.evaluate import EvalOptions, suite_named
@@ -123,6 +135,7 @@ def train_then_eval(
     )
 
     micro = ckpt == MICRO
+    devices = job_devices(jobs, device, small=micro)
     if not recipe and not micro:
         raise NapoBenchError(
             f"Which recipes should be trained from {ckpt}?",
@@ -141,6 +154,12 @@ def train_then_eval(
     if is_micro_suite:
         given.require_none()
     else:
+        if len(devices) > 1 and judge_model:
+            raise NapoBenchError(
+                f"--jobs {len(devices)} with a judge, whose budget one process keeps.",
+                "Run the command without the judge first, then the same command with the judge and without --jobs: "
+                "the answers are kept.",
+            )
         judges = given.judges(read_share(max_refused, "--max-refused"), marks, SILENT)
     experiment = Experiment(
         out=folder,
@@ -166,7 +185,7 @@ def train_then_eval(
         experiment.try_first()
     if controls and processes.is_first():
         _tell_cost(experiment, methods, controls)
-    run_steps(experiment.steps())
+    run_steps(experiment.steps(), devices)
     if processes.is_first():
         _report(experiment, list(methods), controls)
 
@@ -205,17 +224,20 @@ def _common_conversation(named: Sequence[str]) -> str | None:
     return None if named[0] == "auto" else named[0]
 
 
-def run_steps(steps: Sequence[Step]) -> None:
-    """Do every step under one progress display, with one estimate of the time left."""
+def run_steps(steps: Sequence[Step], jobs: Sequence[Mapping[str, str]] = ({},)) -> None:
+    """Do every step under one progress display, with one estimate of the time left.
+
+    Args:
+        steps: The steps.
+        jobs: Environment of each process, from `job_devices`.
+    """
     from napo_bench.cli.train import SHOWN
     from napo_bench.core.bars import Bars
     from napo_bench.core.remaining import Remaining
+    from napo_bench.core.side_by_side import run_pieces
 
-    with Bars(console.err, Remaining([step.work for step in steps]), SHOWN) as bars:
-        for number, step in enumerate(steps):
-            bars.begin_piece(number, f"{number + 1}/{len(steps)} [bold]{escape(step.title)}[/bold]")
-            step.run(bars)
-        bars.begin_piece(len(steps), "[bold]Done[/bold]")
+    with Bars(console.err, Remaining([step.work for step in steps], jobs=len(jobs)), SHOWN) as bars:
+        run_pieces(steps, lambda number: bars.piece(number, steps[number].title, len(steps)), jobs)
 
 
 def _report(experiment: Experiment, methods: Sequence[str], controls: Sequence[str]) -> None:

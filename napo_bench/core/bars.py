@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -59,9 +62,11 @@ class Bars(Progress):
         super().__init__(*columns, console=console or Console(stderr=True), disable=not processes.is_first())
         self.last = NO_VALUES
         self._shown = shown or {}
-        self._bars: dict[str, TaskID] = {}
+        self._bars: dict[tuple[int | None, str], TaskID] = {}
         self._plan = plan
         self._whole = None if plan is None else self.add_task("", total=1.0, left=plan.seconds)
+        self._titles: dict[int, str] = {}
+        self._begun = 0
 
     def note(self, text: str, /) -> None:
         """Print one line above the bars."""
@@ -69,20 +74,66 @@ class Bars(Progress):
 
     def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
         """Show the progress of a stage."""
+        self._show(None, stage, done, total, values)
+
+    @contextmanager
+    def piece(self, number: int, title: str, of: int) -> Iterator[PieceBars]:
+        """Show that a piece of the plan runs, in this block. Pieces may run side by side, each in a thread.
+
+        Args:
+            number: The piece's number in the plan.
+            title: What the piece does.
+            of: Number of all pieces.
+
+        Yields:
+            The progress of the piece, whose bars disappear at the end.
+        """
+        assert self._plan is not None
+        self._plan.begin(number)
+        self._titles[number] = title
+        self._begun += 1
+        self._tell_titles(of)
+        yield PieceBars(self, number)
+        self._plan.end(number)
+        del self._titles[number]
+        for key in [key for key in self._bars if key[0] == number]:
+            self.remove_task(self._bars.pop(key))
+        self._tell_titles(of)
+
+    def _tell_titles(self, of: int) -> None:
+        """Show in the plan's bar which piece runs. Of several pieces each bar shows its own title."""
+        assert self._plan is not None and self._whole is not None
+        running = list(self._titles.values()) or (["Done"] if self._begun == of else [])
+        title = f" [bold]{escape(running[0])}[/bold]" if len(running) == 1 else ""
+        self.update(self._whole, description=f"{self._begun}/{of}{title}", completed=self._plan.share())
+
+    def _show(
+        self, piece: int | None, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES
+    ) -> None:
+        """Show the progress of a stage of a piece; None is a command without a plan."""
         self.last = values
-        if stage not in self._bars:
-            self._bars[stage] = self.add_task(stage) if self._plan is None else self.add_task(stage, left=None)
+        whose = f"{self._titles[piece]}: " if piece is not None and len(self._titles) > 1 else ""
         beside = "".join(f"  {short} {values[name]:.3f}" for name, short in self._shown.items() if name in values)
-        self.update(self._bars[stage], completed=done, total=total, description=stage + beside)
-        if self._plan is not None and self._whole is not None and total is not None:
-            self._plan.progress(stage, done, total)
+        key = (piece, stage)
+        if key not in self._bars:
+            self._bars[key] = self.add_task(stage) if self._plan is None else self.add_task(stage, left=None)
+        self.update(self._bars[key], completed=done, total=total, description=escape(whose) + stage + beside)
+        if piece is not None and self._plan is not None and self._whole is not None and total is not None:
+            self._plan.progress(piece, stage, done, total)
             self.update(self._whole, completed=self._plan.share())
 
-    def begin_piece(self, number: int, title: str) -> None:
-        """Show that a piece of the plan begins, and remove the bars of the piece before."""
-        for bar in self._bars.values():
-            self.remove_task(bar)
-        self._bars.clear()
-        if self._plan is not None and self._whole is not None:
-            self._plan.begin(number)
-            self.update(self._whole, description=title, completed=self._plan.share())
+
+@dataclass(frozen=True)
+class PieceBars:
+    """The progress of one piece of a plan."""
+
+    bars: Bars
+    number: int
+
+    def note(self, text: str, /) -> None:
+        """Print one line above the bars."""
+        self.bars.note(text)
+
+    def __call__(self, stage: str, done: int, total: int | None, values: Mapping[str, float] = NO_VALUES, /) -> None:
+        """Show the progress of a stage."""
+        self.bars._show(self.number, stage, done, total, values)

@@ -7,7 +7,9 @@ slowdown of the other kinds.
 
 from __future__ import annotations
 
+import heapq
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,48 +59,84 @@ def usual_seconds(plan: Sequence[Work]) -> float:
     return sum(USUAL[piece.kind] * piece.amount for piece in plan)
 
 
+@dataclass
+class _Running:
+    """A piece that runs.
+
+    Attributes:
+        began: Time of its beginning.
+        told: Whether a stage was heard of.
+        done: Finished share, in [0, 1].
+        skipped: Share that was finished before the beginning.
+    """
+
+    began: float
+    told: bool = False
+    done: float = 0.0
+    skipped: float = 0.0
+
+    def part(self) -> float:
+        """Finished share of the work that the piece had at its beginning, in [0, 1]; 0 until its rate counts."""
+        part = (self.done - self.skipped) / (1 - self.skipped) if self.told and self.skipped < 1 else 0.0
+        return part if part >= _LEAST_PART else 0.0
+
+
 class Remaining:
-    """The time that the rest of a plan takes.
+    """The time that the rest of a plan takes. The methods may be called from several threads.
 
     Args:
         plan: Pieces, in their order.
         clock: Function that returns seconds.
+        jobs: Number of pieces at the same time.
     """
 
-    def __init__(self, plan: Sequence[Work], clock: Callable[[], float] = time.monotonic) -> None:
-        self._plan, self._clock = plan, clock
-        self._current = -1
+    def __init__(self, plan: Sequence[Work], clock: Callable[[], float] = time.monotonic, jobs: int = 1) -> None:
+        self._plan, self._clock, self._jobs = plan, clock, jobs
+        self._waiting = dict.fromkeys(range(len(plan)))
+        self._running: dict[int, _Running] = {}
         self._measured: dict[Kind, tuple[float, float]] = {}
-        self._began = self._piece_began = clock()
-        self._told = False
-        self._done = self._skipped = 0.0
+        self._began = clock()
+        self._turn = threading.RLock()
 
     def begin(self, index: int) -> None:
-        """The pieces before this one are done, and this one begins."""
-        now = self._clock()
-        if self._told and self._skipped < 1:
-            piece = self._plan[self._current]
-            seconds, amount = self._measured.get(piece.kind, (0.0, 0.0))
-            done = piece.amount * (1 - self._skipped)
-            self._measured[piece.kind] = (seconds + now - self._piece_began, amount + done)
-        self._current, self._piece_began = index, now
-        self._told, self._done, self._skipped = False, 0.0, 0.0
+        """This piece begins."""
+        with self._turn:
+            self._waiting.pop(index, None)
+            self._running[index] = _Running(self._clock())
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Note the progress of a stage of the current piece."""
-        span = _span(self._plan[self._current].kind, stage)
+    def end(self, index: int) -> None:
+        """This piece is done."""
+        with self._turn:
+            run, piece = self._running.pop(index), self._plan[index]
+            if run.told and run.skipped < 1:
+                seconds, amount = self._measured.get(piece.kind, (0.0, 0.0))
+                took = self._clock() - run.began
+                self._measured[piece.kind] = (seconds + took, amount + piece.amount * (1 - run.skipped))
+
+    def progress(self, index: int, stage: str, done: int, total: int) -> None:
+        """Note the progress of a stage of a piece that runs."""
+        span = _span(self._plan[index].kind, stage)
         if span is None or not total:
             return
-        place = span[0] + (span[1] - span[0]) * done / total
-        if not self._told and done > 1:  # a training that goes on, or one whose reference is there already
-            self._skipped = span[0] + (span[1] - span[0]) * (done - 1) / total
-        self._told = True
-        self._done = max(self._done, place)
+        with self._turn:
+            run = self._running[index]
+            place = span[0] + (span[1] - span[0]) * done / total
+            if not run.told and done > 1:  # a training that goes on, or one whose reference is there already
+                run.skipped = span[0] + (span[1] - span[0]) * (done - 1) / total
+            run.told = True
+            run.done = max(run.done, place)
 
     def seconds(self) -> float:
         """Seconds that the rest takes; 0 at the end."""
-        rest = self._rest_of_current()
-        return rest + sum(self._expected(piece) for piece in self._plan[self._current + 1 :])
+        with self._turn:
+            evidence = self._evidence()
+            ends = [self._rest(index) for index in self._running]
+            ends += [0.0] * (self._jobs - len(ends))
+            heapq.heapify(ends)
+            for index in self._waiting:
+                piece = self._plan[index]
+                heapq.heapreplace(ends, ends[0] + piece.amount * self._rate(piece.kind, evidence))
+            return max(ends)
 
     def share(self) -> float:
         """Share of the whole time that has passed, in [0, 1]."""
@@ -106,14 +144,14 @@ class Remaining:
         return over / (over + rest) if over + rest else 1.0
 
     def _evidence(self) -> dict[Kind, tuple[float, float]]:
-        """Kind -> seconds and amount of the computed work, including the finished part of the current piece."""
+        """Kind -> seconds and amount of the computed work, including the finished parts of the pieces that run."""
         found = dict(self._measured)
-        part = self._part()
-        if part > 0:
-            piece = self._plan[self._current]
-            seconds, amount = found.get(piece.kind, (0.0, 0.0))
-            over = self._clock() - self._piece_began
-            found[piece.kind] = (seconds + over, amount + piece.amount * (1 - self._skipped) * part)
+        for index, run in self._running.items():
+            if (part := run.part()) > 0:
+                piece = self._plan[index]
+                seconds, amount = found.get(piece.kind, (0.0, 0.0))
+                over = self._clock() - run.began
+                found[piece.kind] = (seconds + over, amount + piece.amount * (1 - run.skipped) * part)
         return found
 
     def _rate(self, kind: Kind, evidence: Mapping[Kind, tuple[float, float]]) -> float:
@@ -124,25 +162,14 @@ class Remaining:
         usual = sum(USUAL[name] * amount for name, (_, amount) in evidence.items())
         return USUAL[kind] * (sum(seconds for seconds, _ in evidence.values()) / usual if usual else 1.0)
 
-    def _expected(self, piece: Work) -> float:
-        return piece.amount * self._rate(piece.kind, self._evidence())
-
-    def _part(self) -> float:
-        """Finished share of the work that the current piece had at its beginning, in [0, 1]; 0 until its rate
-        counts.
-        """
-        part = (self._done - self._skipped) / (1 - self._skipped) if self._told and self._skipped < 1 else 0.0
-        return part if part >= _LEAST_PART else 0.0
-
-    def _rest_of_current(self) -> float:
-        """Estimate from the expected time of the piece and from its own rate. The rate's weight grows with the
+    def _rest(self, index: int) -> float:
+        """Estimate from the expected time of a piece and from its own rate. The rate's weight grows with the
         progress.
         """
-        if not 0 <= self._current < len(self._plan):
-            return 0.0
-        piece, part = self._plan[self._current], self._part()
-        expected = piece.amount * (1 - self._skipped) * self._rate(piece.kind, self._measured)
-        over = self._clock() - self._piece_began
+        piece, run = self._plan[index], self._running[index]
+        part = run.part()
+        expected = piece.amount * (1 - run.skipped) * self._rate(piece.kind, self._measured)
+        over = self._clock() - run.began
         if not part:
             return max(expected - over, 0.1 * expected)
         if not self._measured:  # the usual rates are those of another machine

@@ -70,10 +70,20 @@ class Trained:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of an experiment. `run` reports the step's progress, and does nothing if the step is done."""
+    """A step of an experiment.
+
+    Attributes:
+        title: What the step does.
+        run: Function that does the step and reports its progress. The function does nothing if the step is done.
+        makes: File or folder that the step makes.
+        needs: Files and folders that must exist before.
+        work: Amount of the work.
+    """
 
     title: str
     run: Callable[[Progress], None]
+    makes: Path
+    needs: Sequence[Path] = ()
     work: Work = ROWS
 
 
@@ -155,21 +165,29 @@ class Experiment:
 
     def preparation(self) -> list[Step]:
         """The rows, their biased negatives, and the evaluation of the base."""
-        steps = [Step(title, partial(self._write_rows, path)) for title, path in self._drawn_rows()]
+        steps = [Step(title, partial(self._write_rows, path), path) for title, path in self._drawn_rows()]
         if self._builds_negatives:
-            steps.append(Step("Biased negatives", self._build_negatives, Work("negatives", self._row_count)))
+            work = Work("negatives", self._row_count)
+            given = [Path(self.rows_given())]
+            steps.append(Step("Biased negatives", self._build_negatives, self._negatives(), given, work))
         evaluate_base = partial(self._evaluate, self.checkpoint, self.base_run)
-        return [*steps, Step("Evaluate the base", evaluate_base, self._evaluation_work)]
+        return [*steps, Step("Evaluate the base", evaluate_base, self.base_run, work=self._evaluation_work)]
 
     def trainings(self) -> list[Step]:
-        """Each checkpoint's training and evaluation."""
+        """Each checkpoint's training and evaluation.
+
+        The first seed of a method is trained before the others, which then find its log-probs of the reference.
+        """
         steps = []
+        first: dict[str, Path] = {}
         for trained in self.trained():
             name = trained.method if len(self.seeds) == 1 else f"{trained.method}, seed {trained.seed}"
-            training = partial(self._train, trained)
-            steps.append(Step(f"Train {name}", training, training_work(trained.recipe, self._row_count)))
+            needs = [Path(str(trained.recipe.data)), first.setdefault(trained.method, trained.model)]
+            needs = [path for path in needs if path != trained.model]
+            work = training_work(trained.recipe, self._row_count)
+            steps.append(Step(f"Train {name}", partial(self._train, trained), trained.model, needs, work))
             evaluation = partial(self._evaluate, str(trained.model), trained.run)
-            steps.append(Step(f"Evaluate {name}", evaluation, self._evaluation_work))
+            steps.append(Step(f"Evaluate {name}", evaluation, trained.run, [trained.model], self._evaluation_work))
         return steps
 
     @property

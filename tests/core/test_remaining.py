@@ -42,14 +42,15 @@ def happen(plan, slower=1.0, already_done=(), look=lambda seconds_over, left: No
         estimate.begin(number)
         if number in already_done:
             clock.now += 0.3
+            estimate.end(number)
             continue
         clock.now += silent * slower
         for stage, seconds in stages.items():
             for done in range(21):
-                estimate.progress(stage, done, 20)
+                estimate.progress(number, stage, done, 20)
                 look(clock.now, estimate.seconds())
                 clock.now += seconds * slower / 20 if done < 20 else 0
-    estimate.begin(len(plan))
+        estimate.end(number)
     assert (estimate.seconds(), estimate.share()) == (0, 1)
     return clock.now
 
@@ -72,7 +73,8 @@ def test_a_training_that_goes_on_near_its_end_does_not_make_the_others_look_shor
     clock.now = 2
     for step in range(91, 101):
         clock.now += 1
-        estimate.progress("Training", step, 100)
+        estimate.progress(0, "Training", step, 100)
+    estimate.end(0)
     estimate.begin(1)
     assert 100 < estimate.seconds() < 200
 
@@ -80,13 +82,35 @@ def test_a_training_that_goes_on_near_its_end_does_not_make_the_others_look_shor
 def test_beside_the_bar_of_a_plan_no_other_time_is_shown():
     clock = Clock()
     bars = Bars(Console(width=100), Remaining([Work("training", 1000), Work("evaluation", 1000)], clock))
-    bars.begin_piece(0, "1/2 Train")
-    for done in range(6):
-        clock.now += 10
-        bars("Training", done, 10)
     console = Console(width=100)
-    with console.capture() as captured:
-        console.print(bars.get_renderable())
+    with bars.piece(0, "Train", of=2) as progress:
+        for done in range(6):
+            clock.now += 10
+            progress("Training", done, 10)
+        with console.capture() as captured:
+            console.print(bars.get_renderable())
     whole, stage = captured.get().splitlines()
     assert "1/2 Train" in whole and " left" in whole
     assert "5/10" in stage and " left" not in stage and "-:--" not in stage
+
+
+def test_of_pieces_side_by_side_each_bar_has_its_title_and_the_longest_way_is_left():
+    clock = Clock()
+    plan = Remaining([Work("training", 1000), Work("training", 1000), Work("training", 2000)], clock, jobs=2)
+    bars, console = Bars(Console(width=100), plan), Console(width=100)
+    with bars.piece(0, "Train a", of=3) as first, bars.piece(1, "Train b", of=3) as second:
+        clock.now = 50
+        for done in (1, 10):
+            first("Training", done, 20)
+            second("Training", done, 20)
+        with console.capture() as captured:
+            console.print(bars.get_renderable())
+    assert [line.split("  ")[0].split(" ━")[0] for line in captured.get().splitlines()[1:]] == [
+        "Train a: Training",
+        "Train b: Training",
+    ]
+    assert "2/3 " in captured.get()
+    assert plan.seconds() == pytest.approx(100)
+    with console.capture() as captured:
+        console.print(bars.get_renderable())
+    assert "Train a" not in captured.get()

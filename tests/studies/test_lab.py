@@ -298,7 +298,7 @@ def command(tmp_path, monkeypatch, capsys):
             sweeps={"micro-napo": Sweep("Figure 6", "alpha_vision", (0.2,))},
         )
         monkeypatch.setattr(lab, "Laboratory", few)
-        return invoke(["lab", "--out", "out", *arguments], monkeypatch, capsys, width=width)
+        return invoke(["lab", "--jobs", "1", "--out", "out", *arguments], monkeypatch, capsys, width=width)
 
     return run
 

@@ -95,6 +95,43 @@ def test_what_was_interrupted_goes_on_to_the_same_numbers(command, tmp_path, mon
     assert command(*METHODS)[1] == whole
 
 
+def test_two_jobs_leave_the_bytes_of_one_and_a_failing_step_ends_both(command, tmp_path, world):
+    recipes = (*METHODS, "--device", "cpu", "--seeds", "2")
+    whole = command(*recipes)[1]
+
+    def left():
+        weights = [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").rglob("samples/*")]
+        return {path: path.read_bytes() for path in weights}
+
+    one = left()
+    (tmp_path / "out").rename(tmp_path / "undisturbed")
+    code, out, err = command(*recipes, "--jobs", "2")
+    assert (code, out) == (0, whole), err
+    assert left() == one and len(one) == 9
+    (tmp_path / "out").rename(tmp_path / "again")
+    (tmp_path / "out/micro-dpo/seed-0").mkdir(parents=True)
+    (tmp_path / "out/micro-dpo/seed-0/model").write_text("not a folder")
+    code, _, err = command(*recipes, "--jobs", "2")
+    assert code == 2 and "out/micro-dpo/seed-0/model" in err, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (("--jobs", "2", "--suite", "mmhal", "--judge-model", "j"), {}, "--jobs 2 with a judge"),
+        (("--jobs", "2"), {"WORLD_SIZE": "2"}, "--jobs 2 under a launcher, whose 2 processes"),
+    ],
+    ids=["a judge", "a launcher"],
+)
+def test_jobs_that_cannot_run_side_by_side_are_refused_first(command, monkeypatch, arguments, environment, message):
+    monkeypatch.setattr(experiment.Experiment, "steps", lambda _: pytest.fail("a step began"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code, _, err = command("--recipe", "micro-dpo", *arguments)
+    assert code == 2
+    assert message in " ".join(err.replace("│", " ").split())
+
+
 def test_an_interrupt_that_comes_while_an_object_is_finalized_is_obeyed(command, monkeypatch):
     class Finalized:
         def __del__(self):

@@ -233,27 +233,25 @@ class Laboratory:
     def steps(self) -> list[Step]:
         """Everything to do, in order."""
         steps = [*self.main.preparation(), *self.main.trainings()]
-        margins = Work("margins", self.rows)
-        if self.probed:
-            steps.append(Step("Margins under the base", partial(self._probe, self.main.checkpoint), margins))
-        steps += [
-            Step(
-                f"Margins under {trained.method}, seed {trained.seed}",
-                partial(self._probe, str(trained.model)),
-                margins,
+        main = Path(self.main.rows_for(BIASED))
+        probes = [("the base", self.main.checkpoint)] if self.probed else []
+        probes += [(f"{trained.method}, seed {trained.seed}", str(trained.model)) for trained in self.probed]
+        for name, checkpoint in probes:
+            probe, made = partial(self._probe, checkpoint), self.cache / f"margins under {name}"
+            steps.append(
+                Step(f"Margins under {name}", probe, made, [main, Path(checkpoint)], Work("margins", self.rows))
             )
-            for trained in self.probed
-        ]
         for percent, experiment in self.swapped.items():
-            swap = partial(swap_labels, percent=percent)
-            rows = partial(self._change, self.main.rows_given(), experiment.rows_given(), swap)
-            steps.append(Step(f"Swap {percent}% of the labels", rows))
+            source, out = Path(self.main.rows_given()), Path(experiment.rows_given())
+            swap = partial(self._change, source, out, partial(swap_labels, percent=percent))
+            steps.append(Step(f"Swap {percent}% of the labels", swap, out, [source]))
             steps += [
                 dataclasses.replace(step, title=f"{step.title}, {percent}% swapped") for step in experiment.trainings()
             ]
         for part, experiment in self.changed.items():
-            source, out = self.main.rows_for(BIASED), experiment.rows_given()
-            steps.append(Step(f"Rows: {part}", partial(self._change, source, out, CHANGES[part].rewrite)))
+            out = Path(experiment.rows_given())
+            change = partial(self._change, main, out, CHANGES[part].rewrite)
+            steps.append(Step(f"Rows: {part}", change, out, [main]))
             steps += [dataclasses.replace(step, title=f"{step.title}, {part}") for step in experiment.trainings()]
         return steps
 
@@ -263,7 +261,7 @@ class Laboratory:
     def _probe(self, checkpoint: str, progress: Progress) -> None:
         compute_log_probs(checkpoint, self.probing, self.cache, progress)
 
-    def _change(self, source: str, out: str, change: Callable[[pa.Table], pa.Table], _: Progress) -> None:
-        if processes.is_first() and not Path(out).is_file():
-            write_changed_rows(Path(source), Path(out), change)
+    def _change(self, source: Path, out: Path, change: Callable[[pa.Table], pa.Table], _: Progress) -> None:
+        if processes.is_first() and not out.is_file():
+            write_changed_rows(source, out, change)
         processes.wait()

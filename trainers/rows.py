@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from napo_bench.core import digests, disk, files, hub
+from napo_bench.core import digests, disk, files, hub, links
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, open_rgb
 from napo_bench.core.limits import ROWS_BYTES, ROWS_EXPANSION, at_most
@@ -322,7 +322,7 @@ def open_table(data: str | Path, needed: set[str], others: set[str] | None, cach
     if not holding_rows:
         raise NapoBenchError(f"{data} has no rows.")
     columns = None if others is None else sorted(needed | (others & (common or set())))
-    files.refuse_links(cache)
+    links.refuse_links(cache)
     datasets.disable_progress_bars()
     try:
         table = datasets.load_dataset(

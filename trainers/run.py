@@ -27,7 +27,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from napo_bench.core import files, interrupts, locks, processes
+from napo_bench.core import files, interrupts, links, locks, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.names import CONTROLS
 from napo_bench.core.paths import cache_dir
@@ -137,7 +137,7 @@ def train(
     """
     with locks.output_folder(out):
         cache = cache or default_cache()
-        files.refuse_links(cache)
+        links.refuse_links(cache)
         return _train(recipe, out, cache, resume, progress)
 
 
@@ -167,7 +167,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
         return out
     if first:
         folders = (CHECKPOINTS, TENSORBOARD)
-        files.refuse_links(out, *folders, *(path.name for path in out.iterdir() if not path.is_dir()))
+        links.refuse_links(out, *folders, *(path.name for path in out.iterdir() if not path.is_dir()))
     processes.wait()
     if recipe.control is not None:
         progress.note(f"Control {recipe.control}: every row is trained with {CONTROLS[recipe.control]}.")

@@ -138,12 +138,12 @@ def _folders(out: Path, names: list[str]) -> list[Path]:
     Raises:
         NapoBenchError: two runs would have one folder, or a folder has a run that is not mapped.
     """
-    from napo_bench.core import files
+    from napo_bench.core import links
     from napo_bench.core.errors import NapoBenchError
     from napo_bench.runs.result import RunResult
 
     folders = [out / (name.replace("/", "-").strip(". ") or "run") for name in names]
-    files.refuse_links(out, *(folder.name for folder in folders))
+    links.refuse_links(out, *(folder.name for folder in folders))
     for folder in folders:
         if folders.count(folder) > 1:
             raise NapoBenchError(f"Two mapped runs would be written into {folder}.", "Give each run a name: NAME=PATH")

@@ -13,7 +13,7 @@ from napo_bench.cli import console
 from napo_bench.cli.begin import begin
 from napo_bench.cli.root import app
 from napo_bench.cli.train_then_eval import Jobs, run_steps
-from napo_bench.core import processes
+from napo_bench.core import links, processes
 from napo_bench.core.errors import unknown_name
 from napo_bench.core.locks import output_folder
 
@@ -58,9 +58,7 @@ def lab(
     The same command continues where an earlier command stopped.
     """
     context.with_resource(output_folder(out))
-    from napo_bench.core import files
-
-    files.refuse_links(out)
+    links.refuse_links(out)
     begin(f"Testing the method's claims in the micro world over {seeds} seeds, into {out}")
     from napo_bench.core.jobs import job_devices
     from napo_bench.micro.data import ensure_data

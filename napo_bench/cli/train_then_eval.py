@@ -29,7 +29,7 @@ from napo_bench.cli.score import (
     SpacyModel,
     ThinkingMarks,
 )
-from napo_bench.core import processes
+from napo_bench.core import links, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.progress import SILENT
@@ -116,9 +116,7 @@ def train_then_eval(
     """
     folder = out or Path("runs") / (Path(ckpt).name + ("-quick" if quick else ""))
     context.with_resource(output_folder(folder))
-    from napo_bench.core import files
-
-    files.refuse_links(folder)
+    links.refuse_links(folder)
     begin(f"Training from {ckpt} and evaluating, into {folder}")
     from napo_bench.benchmarks import default_suite
     from napo_bench.core.jobs import job_devices

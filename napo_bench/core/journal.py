@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from napo_bench.core import disk, files
+from napo_bench.core import disk, links
 from napo_bench.core.errors import NapoBenchError
 
 _BUSY_SECONDS = 60.0
@@ -69,7 +69,7 @@ class Journal:
         self._last = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.refuse_links(path.parent, *(f"{path.name}{suffix}" for suffix in _SUFFIXES))
+            links.refuse_links(path.parent, *(f"{path.name}{suffix}" for suffix in _SUFFIXES))
             self._require_own()
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
             with self._connection:

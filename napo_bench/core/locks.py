@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from napo_bench.core import disk, files, processes, urls
+from napo_bench.core import disk, links, processes, urls
 from napo_bench.core.errors import NapoBenchError
 
 LOCK_NAME = ".napo-bench.lock"
@@ -65,7 +65,7 @@ def _acquire(out: Path) -> int:
     """The descriptor of the folder's lock file, locked, with this process as the owner."""
     path = out / LOCK_NAME
     while True:
-        files.refuse_links(out, LOCK_NAME)
+        links.refuse_links(out, LOCK_NAME)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             _lock(descriptor, out)

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from napo_bench.core import disk, files, hub, urls
+from napo_bench.core import disk, files, hub, links, urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.limits import DOWNLOAD_BYTES, DOWNLOAD_SECONDS, at_most
 from napo_bench.core.progress import SILENT, Progress
@@ -392,9 +392,9 @@ def _wrong_bytes(url: str, actual: str, expected: str) -> NapoBenchError:
 
 def _refuse_links(root: Path, target: Path) -> None:
     """Refuse links below `.partial`, and from a benchmark's own folder, which may be a link, down to `target`."""
-    files.refuse_links(root, _PARTIAL)
+    links.refuse_links(root, _PARTIAL)
     if parts := target.relative_to(root).parts:
-        files.refuse_links(root / parts[0], *parts[1:2])
+        links.refuse_links(root / parts[0], *parts[1:2])
 
 
 def _partial(root: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from napo_bench.core import files
+from napo_bench.core import files, links
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.paths import MICRO_STAMP, cache_dir
 from napo_bench.micro.benchmarks import SEED, write_amber, write_mmhal, write_object_halbench, write_vlind
@@ -50,7 +50,7 @@ def write_data(out: Path, seed: int = SEED) -> None:
     Raises:
         NapoBenchError: the folder cannot be written.
     """
-    files.refuse_links(out, "vlind", "object_halbench", "amber", "mmhal")
+    links.refuse_links(out, "vlind", "object_halbench", "amber", "mmhal")
     try:
         write_vlind(out / "vlind", seed)
         write_object_halbench(out / "object_halbench", seed)

@@ -14,7 +14,7 @@ from napo_bench.benchmarks import all_tasks, default_suite
 from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.benchmarks.text import PIPELINES
 from napo_bench.benchmarks.unanswered import sent_field
-from napo_bench.core import files, locks, processes
+from napo_bench.core import files, links, locks, processes
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.journal import Journal
 from napo_bench.core.names import CONTROLS, MICRO
@@ -149,7 +149,7 @@ def evaluate(
     """
     require_no_checkpoint(out)
     with locks.output_folder(out):
-        files.refuse_links(out, "responses", "samples")
+        links.refuse_links(out, "responses", "samples")
         return _evaluate(checkpoint, out, options, progress, replace)
 
 

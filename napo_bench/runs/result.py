@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from napo_bench.benchmarks.result import BenchmarkResult, MetricValue
-from napo_bench.core import files
+from napo_bench.core import files, links
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.judge_noise import NoiseIntervals
 from napo_bench.runs.provenance import Provenance
@@ -37,7 +37,7 @@ class RunResult:
         `run.json` keeps its samples in `samples/`, any other `NAME.json` in `NAME.samples/`.
         """
         folder = path.parent / ("samples" if path.name == "run.json" else f"{path.stem}.samples")
-        files.refuse_links(path.parent, folder.name)
+        links.refuse_links(path.parent, folder.name)
         for name, benchmark in self.benchmarks.items():
             if not benchmark.mapped_from:
                 files.write_jsonl(folder / f"{name}.jsonl", benchmark.samples)

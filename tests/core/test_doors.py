@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from napo_bench.benchmarks import all_benchmarks, all_tasks
 from napo_bench.cli import app
 from napo_bench.cli.judge import _folders
-from napo_bench.core import files
+from napo_bench.core import files, links
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
 from napo_bench.core.locks import LOCK_NAME, output_folder
@@ -211,16 +211,16 @@ def test_nothing_is_written_through_a_link_or_a_pipe(tmp_path: Path, place: str,
 def test_a_link_deeper_in_a_folder_may_lead_to_another_place_of_the_same_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "out/checkpoints/a").mkdir(parents=True)
     (tmp_path / "out/checkpoints/b").symlink_to("a")
-    files.refuse_links(tmp_path / "out", "checkpoints")
+    links.refuse_links(tmp_path / "out", "checkpoints")
     (tmp_path / "out/checkpoints/a/config.json").symlink_to(tmp_path / "config.json")
     with pytest.raises(NapoBenchError, match=r"config\.json is a link"):
-        files.refuse_links(tmp_path / "out", "checkpoints")
+        links.refuse_links(tmp_path / "out", "checkpoints")
 
 
 def test_a_folder_that_the_user_names_may_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk/samples").mkdir(parents=True)
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     with output_folder(tmp_path / "out"):
-        files.refuse_links(tmp_path / "out", "samples")
+        links.refuse_links(tmp_path / "out", "samples")
         RunResult({}).save(tmp_path / "out/run.json")
     assert (tmp_path / "disk/run.json").is_file()

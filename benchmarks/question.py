@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from napo_bench.core import files
 from napo_bench.core.errors import NapoBenchError
@@ -14,6 +14,7 @@ from napo_bench.core.errors import NapoBenchError
 if TYPE_CHECKING:
     from PIL import Image
 
+Read = TypeVar("Read")
 Row = dict[str, Any]
 """One response in the benchmark's official format."""
 
@@ -50,21 +51,32 @@ class Question:
 
     def open_picture(self) -> Image.Image:
         """The image in RGB. Raises NapoBenchError if the image cannot be decoded."""
-        return self._opened(self.picture() if self.picture else self.file, f"{self.file}{self.place}")
+        from napo_bench.core.images import open_rgb
 
-    def open_further(self, file: Path) -> Image.Image:
-        """One of the images after the first, in RGB. Raises NapoBenchError if the image cannot be decoded."""
-        return self._opened(file, str(file))
+        return self.read_picture(open_rgb)
 
-    def _opened(self, source: bytes | Path, where: str) -> Image.Image:
-        from napo_bench.core.images import UnreadableImageError, open_rgb
+    def read_picture(self, read: Callable[[bytes | Path], Read]) -> Read:
+        """What `read`, a function of a file or of its bytes, makes of the image.
 
-        try:
-            return open_rgb(source)
-        except UnreadableImageError as error:
-            raise NapoBenchError(
-                f"{where}: the image cannot be decoded: {error}.", "Fetch or copy the file again."
-            ) from None
+        Raises:
+            NapoBenchError: the image cannot be decoded.
+        """
+        return _read(read, self.picture() if self.picture else self.file, f"{self.file}{self.place}")
+
+    def read_further(self, read: Callable[[bytes | Path], Read], file: Path) -> Read:
+        """What `read` makes of one of the images after the first. Raises NapoBenchError as `read_picture`."""
+        return _read(read, file, str(file))
+
+
+def _read(read: Callable[[bytes | Path], Read], source: bytes | Path, where: str) -> Read:
+    from napo_bench.core.images import UnreadableImageError
+
+    try:
+        return read(source)
+    except UnreadableImageError as error:
+        raise NapoBenchError(
+            f"{where}: the image cannot be decoded: {error}.", "Fetch or copy the file again."
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from napo_bench.benchmarks.mmhal.score import parse_rating
 from napo_bench.benchmarks.object_halbench.extractor import parse_objects
 from napo_bench.benchmarks.vlind.score import parse_answer
 from napo_bench.core import files
+from napo_bench.core.encoded import EncodedImage
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.images import open_rgb
 from napo_bench.core.thoughts import split_thoughts
 from napo_bench.micro.base import base_checkpoint
 from napo_bench.models.checkpoint import Checkpoint
@@ -208,7 +208,7 @@ def attempts(kind: str, folder: Path, rng: random.Random) -> Iterator[Attempt]:
         rng: Generator.
     """
     if kind == "images":
-        return of_bytes(list(images()), open_rgb, rng)
+        return of_bytes(list(images()), EncodedImage.read, rng)
     if kind == "JSON":
         return of_bytes([json.dumps(DOCUMENT).encode()], partial(read_document, folder), rng)
     if kind == "replies":

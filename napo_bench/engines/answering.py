@@ -28,10 +28,10 @@ from napo_bench.engines.answer import Completion, ModelAnswer
 from napo_bench.engines.batches import Batch, batches_of, dealt
 from napo_bench.engines.clock import Clock, merged_stages
 from napo_bench.engines.engine import BatchTooLargeError, Engine
-from napo_bench.engines.prompt import Prompt
+from napo_bench.engines.prompt import Prompt, Seen
 from napo_bench.engines.request import Picture, Request
 from napo_bench.engines.threads import in_flight, one_ahead
-from napo_bench.engines.windows import Seen, Window, looked, prompt_of, windows
+from napo_bench.engines.windows import Window, prompt_of, windows
 
 _BATCHES_A_WINDOW = 8
 RATE = "samples/s"
@@ -88,7 +88,7 @@ class Answering:
             known = set[str]()
             for window in windows(requests, self._look, self._window):
                 prompts = self._prompts(window)
-                asked.extend(replace(prompt, image=None, further=()) for prompt in prompts)
+                asked.extend(prompt.without_images() for prompt in prompts)
                 stored = self._stored(prompts)
                 written.update(stored)
                 known |= stored.keys()
@@ -145,7 +145,7 @@ class Answering:
 
     def _look(self, picture: Picture) -> Seen:
         with self._clock("reading"):
-            return looked(self.engine, picture)
+            return self.engine.look(picture)
 
     def _prompts(self, window: Window) -> list[Prompt]:
         prompts = [prompt_of(self.engine, request, seen, self._texts) for request, seen in window]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Self
 
-from PIL import Image
-
+from napo_bench.core.encoded import EncodedImage
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
 from napo_bench.engines import BATCH_SIZE
@@ -19,11 +15,11 @@ from napo_bench.engines.answer import Completion, ModelAnswer
 from napo_bench.engines.chat import NOT_SENT, changed_fields
 from napo_bench.engines.endpoint import MAX_REFUSED, Endpoint
 from napo_bench.engines.engine import Engine, EngineOptions, Prompt
-from napo_bench.engines.request import Generation, parts_of
+from napo_bench.engines.prompt import Seen
+from napo_bench.engines.request import Generation, Picture, parts_of
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionContentPartParam
-    from openai.types.chat.chat_completion_content_part_image_param import ImageURL
 
     from napo_bench.engines.endpoint import Messages
 
@@ -35,8 +31,8 @@ _VARIABLES = "chat_template_kwargs"
 
 
 class APIEngine(Engine):
-    """Asks an endpoint: one chat a prompt, with the image as a PNG data URL before the question, or with
-    several images at their places.
+    """Asks an endpoint: one chat a prompt, with the image as a data URL before the question, or with several images at
+    their places. See EncodedImage for the bytes of an image.
 
     The weights of a served model are unknown: serve retrained weights under another name. A question that the endpoint
     refuses, or whose answer is cut off before it begins, is unanswered, and the next run asks again.
@@ -85,6 +81,7 @@ class APIEngine(Engine):
         )
         self.request = dict(request or {})
         self.changed: dict[str, str] = {}
+        self._media_types = set[str]()
         self.in_flight = in_flight
         self.thinking_marks = thinking_marks
         self.fingerprint = f"{self._endpoint.model} at {self._endpoint.url}"
@@ -105,9 +102,11 @@ class APIEngine(Engine):
         """See Engine. The completion of a refused prompt contains the reason."""
         return [self._endpoint.ask(_messages(prompt), _settings(prompt.generation)) for prompt in prompts]
 
-    def digest(self, image: Image.Image) -> str:
-        """See Engine."""
-        return hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()
+    def look(self, picture: Picture) -> Seen:
+        """See Engine: the image as it is sent."""
+        encoded = picture.encoded()
+        self._media_types.add(encoded.media_type)
+        return Seen(encoded.digest, encoded=encoded)
 
     def require_pictures(self, count: int) -> None:
         """See PromptWriter: the endpoint says itself if there are too many."""
@@ -115,8 +114,7 @@ class APIEngine(Engine):
 
     def sent(self, prompt: Prompt) -> dict[str, Any]:
         """See PromptWriter: the messages, with the digest of the images in place of the images."""
-        place: ImageURL = {"url": f"data:image/png;base64,... (SHA-256 of the pixels: {prompt.digest})"}
-        return {"messages": _messages(prompt, lambda image: place)}
+        return {"messages": _messages(prompt, lambda image: image.name)}
 
     def identity(self, prompt: Prompt) -> dict[str, Any]:
         """See Engine. Raises NapoBenchError for generation settings that no endpoint has."""
@@ -139,7 +137,8 @@ class APIEngine(Engine):
 
     def provenance(self) -> dict[str, Any]:
         """See Engine."""
-        return {"endpoint": self.fingerprint, "request": self.request, "changed": self.changed}
+        images = {"images": sorted(self._media_types)} if self._media_types else {}
+        return {"endpoint": self.fingerprint, "request": self.request, "changed": self.changed, **images}
 
     def settings(self) -> dict[str, Any]:
         """The user's request fields, and the fields of napo-bench that were not sent."""
@@ -160,30 +159,25 @@ def _with_variables(options: EngineOptions) -> dict[str, Any]:
     return {**options.request, _VARIABLES: dict(options.chat_template_kwargs)}
 
 
-def _messages(prompt: Prompt, shown: Callable[[Image.Image], ImageURL] | None = None) -> Messages:
+def _messages(prompt: Prompt, url_of: Callable[[EncodedImage], str] = lambda image: image.url) -> Messages:
     """One chat: the images and the question, or the parts of the question with the images between.
 
     Args:
         prompt: The prompt.
-        shown: Image -> its URL; None is a data URL of the PNG.
+        url_of: Function from an image to its URL.
     """
-    if prompt.image is None:
+    if not prompt.encoded:
         return [{"role": "user", "content": prompt.text}]
-    parts = parts_of(prompt.text, len(prompt.images)) if prompt.further else [None, prompt.text]
-    images = iter(prompt.images)
+    several = prompt.image_count > 1
+    parts = parts_of(prompt.text, prompt.image_count) if several else [None, prompt.text]
+    images = iter(prompt.encoded)
     content: list[ChatCompletionContentPartParam] = [
-        {"type": "image_url", "image_url": (shown or _data_url)(next(images))}
+        {"type": "image_url", "image_url": {"url": url_of(next(images))}}
         if part is None
         else {"type": "text", "text": part}
         for part in parts
     ]
     return [{"role": "user", "content": content}]
-
-
-def _data_url(image: Image.Image) -> ImageURL:
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
-    return {"url": f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"}
 
 
 def _settings(generation: Generation) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def batches_of(prompts: Sequence[Prompt], engine: Engine, most: int) -> Iterator
     together: dict[tuple[str, int, str], list[Prompt]] = defaultdict(list)
     for prompt in prompts:
         shared = prompt.digest if engine.shares_images else ""
-        together[(repr(prompt.generation), -len(prompt.images), shared or prompt.key)].append(prompt)
+        together[(repr(prompt.generation), -prompt.image_count, shared or prompt.key)].append(prompt)
     groups = sorted(together.items(), key=lambda group: (group[0][:2], -max(lengths[p.key] for p in group[1])))
     for _, of_kind in itertools.groupby(groups, key=lambda group: group[0][:2]):
         kind = [group for _, group in of_kind]

@@ -1,17 +1,40 @@
-"""What a model is asked: a prompt, and what writes prompts for a model."""
+"""What a model is asked: a prompt, its images, and what writes prompts for a model."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from PIL import Image
 
+from napo_bench.core.encoded import EncodedImage
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import PLACE
-from napo_bench.engines.request import Generation
+from napo_bench.engines.request import Generation, Picture
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image as an engine needs it.
+
+    Attributes:
+        digest: Digest of the image.
+        image: Pixels; None if the image is encoded.
+        encoded: The image as it is sent to a server; None for a model in this process.
+    """
+
+    digest: str
+    image: Image.Image | None = None
+    encoded: EncodedImage | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the image in bytes."""
+        if self.image is not None:
+            return self.image.width * self.image.height * len(self.image.getbands())
+        return self.encoded.memory if self.encoded is not None else 0
 
 
 @dataclass(frozen=True)
@@ -20,11 +43,13 @@ class Prompt:
 
     Attributes:
         text: Text that the model reads.
-        image: Image that the model sees, the first if there are several; None if there is no image.
+        image: Image that the model sees, the first if there are several; None if there is no image, or if the images
+            are encoded.
         digest: Digest of the images; "" if there is no image.
         generation: Settings of the generation.
         key: Key of the answer in the journal: a hash, in hex, of everything that the answer depends on.
         further: The images after the first, in the order of the text.
+        encoded: All images, for an engine whose `look` encodes them.
     """
 
     text: str
@@ -33,6 +58,7 @@ class Prompt:
     generation: Generation
     key: str = ""
     further: tuple[Image.Image, ...] = ()
+    encoded: tuple[EncodedImage, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -43,6 +69,15 @@ class Prompt:
     def images(self) -> list[Image.Image]:
         """All images of the prompt, in the order of the text."""
         return [] if self.image is None else [self.image, *self.further]
+
+    @property
+    def image_count(self) -> int:
+        """Number of images."""
+        return len(self.encoded) or len(self.images)
+
+    def without_images(self) -> Prompt:
+        """The prompt without the memory of its images."""
+        return replace(self, image=None, further=(), encoded=())
 
 
 class PromptWriter(Protocol):
@@ -59,6 +94,15 @@ class PromptWriter(Protocol):
     def digest(self, image: Image.Image) -> str:
         """Digest of an image of `prepare`."""
         return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+
+    def look(self, picture: Picture) -> Seen:
+        """An image as the engine needs it, in a thread of its own; by default opened, prepared and hashed.
+
+        Raises:
+            NapoBenchError: the image cannot be decoded.
+        """
+        image = self.prepare(picture.open())
+        return Seen(self.digest(image), image)
 
     def interleaved(self, parts: Sequence[str | None]) -> str:
         """The text that the model reads for a question about several images; by default with PLACE for each image.

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from PIL import Image
 
+from napo_bench.core.encoded import EncodedImage
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import PLACE
 
@@ -66,15 +67,22 @@ class Picture:
     Attributes:
         name: Name of the image; an image with the same name is opened once.
         open: Function that reads the image. Raises NapoBenchError if the image cannot be decoded.
+        read: Function that reads the image as it is sent to a server; None if the image is in no file. Raises
+            NapoBenchError as `open`.
     """
 
     name: Hashable
     open: Callable[[], Image.Image]
+    read: Callable[[], EncodedImage] | None = None
 
     @classmethod
     def of(cls, image: Image.Image) -> Self:
         """An image that is in memory."""
         return cls(id(image), lambda: image)
+
+    def encoded(self) -> EncodedImage:
+        """The image as it is sent to a server. Raises NapoBenchError as `open`."""
+        return self.read() if self.read else EncodedImage.of(self.open())
 
 
 @dataclass(frozen=True)

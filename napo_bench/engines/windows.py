@@ -11,12 +11,9 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-
-from PIL import Image
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.engines.prompt import Prompt, PromptWriter
+from napo_bench.engines.prompt import Prompt, PromptWriter, Seen
 from napo_bench.engines.request import Picture, Request
 
 BUDGET = 128 * 2**20
@@ -25,32 +22,8 @@ BUDGET = 128 * 2**20
 _THREADS = 2  # each opens one image ahead, so that images of any size fit into memory
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A prepared image.
-
-    Attributes:
-        image: The image.
-        digest: Digest of the image.
-    """
-
-    image: Image.Image
-    digest: str
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the image in bytes."""
-        return self.image.width * self.image.height * len(self.image.getbands())
-
-
 Window = list[tuple[Request, list[Seen]]]
 """Requests, each with all of its images."""
-
-
-def looked(writer: PromptWriter, picture: Picture) -> Seen:
-    """An image, opened and prepared for a model."""
-    image = writer.prepare(picture.open())
-    return Seen(image, writer.digest(image))
 
 
 def prompt_of(writer: PromptWriter, request: Request, seen: Sequence[Seen], texts: dict[Hashable, str]) -> Prompt:
@@ -66,10 +39,12 @@ def prompt_of(writer: PromptWriter, request: Request, seen: Sequence[Seen], text
     if asked not in texts:
         several = len(seen) > 1
         texts[asked] = writer.interleaved(request.parts) if several else writer.text(request.question, bool(seen))
-    images, digests = [one.image for one in seen], [one.digest for one in seen]
+    images = [one.image for one in seen if one.image is not None]
+    encoded = tuple(one.encoded for one in seen if one.encoded is not None)
+    digests = [one.digest for one in seen]
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     first, further = (images[0], tuple(images[1:])) if images else (None, ())
-    return Prompt(texts[asked], first, digest if images else "", request.generation, further=further)
+    return Prompt(texts[asked], first, digest if seen else "", request.generation, further=further, encoded=encoded)
 
 
 def windows(requests: Iterable[Request], look: Callable[[Picture], Seen], size: int) -> Iterator[Window]:

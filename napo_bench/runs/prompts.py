@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napo_bench.benchmarks.question import Question
-from napo_bench.engines.windows import looked, prompt_of
+from napo_bench.engines.windows import prompt_of
 from napo_bench.runs.questions import TaskQuestions
 
 if TYPE_CHECKING:
@@ -43,6 +43,6 @@ def shown(writer: PromptWriter, tasks: Sequence[TaskQuestions]) -> dict[str, dic
 
 def _prompts(writer: PromptWriter, requests: Sequence[Request], texts: dict[Hashable, str]) -> list[Prompt]:
     return [
-        prompt_of(writer, request, [looked(writer, picture) for picture in request.pictures], texts)
+        prompt_of(writer, request, [writer.look(picture) for picture in request.pictures], texts)
         for request in requests
     ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from napo_bench.benchmarks.benchmark import Benchmark, Task
 from napo_bench.benchmarks.question import BenchmarkData, Question
+from napo_bench.core.encoded import EncodedImage
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.files import is_whole
+from napo_bench.core.images import open_rgb
 from napo_bench.engines.request import Generation, Picture, Request
 
 
@@ -68,9 +71,9 @@ class TaskQuestions:
         return [
             Request(
                 question.prompt,
-                Picture((question.file, question.place), question.open_picture),
+                _picture((question.file, question.place), question.read_picture),
                 generation,
-                tuple(Picture((file, ""), partial(question.open_further, file)) for file in question.further),
+                tuple(_picture((file, ""), partial(question.read_further, file=file)) for file in question.further),
             )
             for question in self.questions[:limit]
         ]
@@ -86,3 +89,13 @@ class TaskQuestions:
                 f"{missing[0]}.",
                 f"napo-bench data fetch {name}",
             )
+
+
+def _picture(name: Hashable, read: Callable[[Callable[[bytes | Path], Any]], Any]) -> Picture:
+    """A picture of a question, in pixels and as it is sent.
+
+    Args:
+        name: Name of the picture.
+        read: `Question.read_picture`, or `Question.read_further` of a file.
+    """
+    return Picture(name, partial(read, open_rgb), partial(read, EncodedImage.read))

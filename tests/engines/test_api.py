@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import pytest
 from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, refusal
 from PIL import Image
 
+from napo_bench.core.encoded import EncodedImage
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.journal import Journal
+from napo_bench.core.images import open_rgb
+from napo_bench.core.journal import Journal, journal_key
 from napo_bench.engines import endpoint
 from napo_bench.engines.answer import ModelAnswer
 from napo_bench.engines.answering import Answering
@@ -71,6 +74,70 @@ def test_the_endpoint_gets_the_very_pixels_and_the_question(model_of: Callable[.
     assert head == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as sent:
         assert (sent.mode, sent.size, sent.tobytes()) == ("RGB", (3, 2), picture(9).tobytes())
+
+
+def file_request(question: str, path: Path) -> Question:
+    picture = Picture(path, lambda: open_rgb(path), lambda: EncodedImage.read(path))
+    return Question(question, picture, Generation.of(GREEDY))
+
+
+def sent_images(server: MisbehavingServer) -> list[tuple[str, bytes]]:
+    """Media type and bytes of each image that arrived."""
+    parts = [part for request in server.requests for part in request.body["messages"][0]["content"]]
+    urls = [part["image_url"]["url"].partition(";base64,") for part in parts if part["type"] == "image_url"]
+    return [(head.removeprefix("data:"), base64.b64decode(data)) for head, _, data in urls]
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
+def test_a_file_is_sent_as_its_own_bytes_and_the_run_names_the_format(
+    model_of: Callable[..., Model], tmp_path: Path, kind: str, media_type: str
+) -> None:
+    path = tmp_path / "photo"
+    picture(9).save(path, kind)
+    with MisbehavingServer(lambda request: answer(request.text)) as server:
+        model = model_of(server)
+        assert model.answer([file_request(text, path) for text in "ab"]) == ["a", "b"]
+    assert sent_images(server) == [(media_type, path.read_bytes())] * 2
+    assert model.engine.provenance()["images"] == [media_type]
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("PNG", 0), ("GIF", 0), ("JPEG", 1), ("WEBP", 1)])
+def test_an_earlier_answer_about_the_pixels_is_served_if_every_decoder_gives_these_pixels(
+    model_of: Callable[..., Model], tmp_path: Path, kind: str, asked: int
+) -> None:
+    path = tmp_path / "photo"
+    picture(9).quantize(4).convert("P" if kind == "GIF" else "RGB").save(path, kind)
+    pixels = open_rgb(path)
+    with MisbehavingServer(lambda request: answer("now")) as server:
+        identity = {  # as every earlier version wrote it
+            "endpoint": server.url,
+            "model": "served",
+            "chat": {"question": "a", "image": hashlib.sha256(b"('RGB', (3, 2))" + pixels.tobytes()).hexdigest()},
+            "settings": {"max_tokens": 64, "temperature": 0},
+        }
+        with Journal(tmp_path / "responses.sqlite") as journal:
+            journal.put({journal_key(**identity): "earlier"})
+        assert model_of(server).answer([file_request("a", path)]) == ["now" if asked else "earlier"]
+    assert len(server.requests) == asked
+
+
+def test_another_file_with_the_same_pixels_is_another_image_only_if_its_decoder_decides(
+    model_of: Callable[..., Model], tmp_path: Path
+) -> None:
+    paths = [tmp_path / name for name in ("a.png", "b.png", "a.jpg", "b.jpg")]
+    for path in paths:
+        picture(9).save(path, optimize=path.name == "b.png", progressive=path.name == "b.jpg")
+    assert len({path.read_bytes() for path in paths}) == 4 and len({open_rgb(p).tobytes() for p in paths[2:]}) == 1
+    with MisbehavingServer(lambda request: answer(str(len(server.requests)))) as server:
+        answers = model_of(server, in_flight=1).answer([file_request("a", path) for path in paths])
+    assert len(server.requests) == 3 and answers[0] == answers[1] != answers[2] != answers[3]
+
+
+def test_a_window_keeps_the_bytes_of_a_file_and_not_its_pixels(model_of: Callable[..., Model], tmp_path: Path) -> None:
+    Image.new("RGB", (2000, 1500), "red").save(tmp_path / "photo.jpg")
+    with MisbehavingServer(lambda request: answer("x")) as server:
+        seen = model_of(server).engine.look(file_request("a", tmp_path / "photo.jpg").pictures[0])
+    assert seen.bytes == (tmp_path / "photo.jpg").stat().st_size < 100_000
 
 
 def test_answers_keep_the_order_of_the_requests(model_of: Callable[..., Model]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -309,6 +310,11 @@ def test_a_model_behind_an_endpoint(options: EvalOptions, data: Path, tmp_path: 
     assert run.benchmarks["vlind"].metrics["ck"].value == 0
     assert {row["text"] for row in scoring.read_responses(tmp_path / "responses/vlind.jsonl")} == {"Yes, it is true"}
     assert run.provenance.generation["endpoint"] == f"a-model at {server.url}"
+    # The images are sent as their files.
+    parts = [part for request in server.requests[1:] for part in request.body["messages"][0]["content"]]
+    sent = {part["image_url"]["url"].partition(",")[2] for part in parts if part["type"] == "image_url"}
+    assert sent and sent <= {base64.b64encode(path.read_bytes()).decode() for path in data.rglob("*.jpg")}
+    assert run.provenance.generation["images"] == ["image/jpeg"]
 
 
 def test_thoughts_of_a_model_behind_an_endpoint_are_kept_and_never_scored(options: EvalOptions, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import transformers
 from tiny_models import EOS, FAMILIES, IMAGE, PAD, tiny_batch, tiny_model
 
 from napo_bench.engines.clock import Clock
+from napo_bench.engines.decoding import decoder
 from napo_bench.engines.decoding.branches import Branches
 from napo_bench.engines.decoding.cache import GrowingLayer
 from napo_bench.engines.decoding.decoder import Decoder, can_branch
@@ -133,8 +134,30 @@ def test_a_row_leaves_with_its_answer() -> None:
     assert sizes[2:] == [(rows, 1) for rows in steps]
 
 
+@pytest.mark.numeric
+@pytest.mark.parametrize("family", ["llava", "internvl", "qwen2_5_vl"])
+def test_trunks_with_more_tokens_than_a_cpu_takes_at_a_time_go_through_the_model_in_parts(
+    family: str, monkeypatch
+) -> None:
+    """Pixels of Qwen2.5-VL do not tell which image is of which trunk, so its trunks stay together."""
+    batch, sizes = branches(family), []
+    expected = decoded(family, batch, Generation(40, num_beams=3))
+    monkeypatch.setattr(decoder, "BYTES_AT_A_TIME", 1)
+    look = (
+        model_of(family)
+        .get_decoder()
+        .register_forward_pre_hook(
+            lambda module, args, kwargs: sizes.append(len(kwargs["inputs_embeds"])), with_kwargs=True
+        )
+    )
+    found = decoded(family, batch, Generation(40, num_beams=3))
+    look.remove()
+    assert found == expected
+    assert sizes[:3] == ([2, 8, 24] if family == "qwen2_5_vl" else [1, 1, 8])
+
+
 def test_keys_and_values_are_copied_once_in_many_tokens() -> None:
-    layer, copies = GrowingLayer(), 0
+    layer, copies = GrowingLayer(3), 0
     tokens = torch.randn(3, 2, 400, 4)
     where = None
     for place in range(400):

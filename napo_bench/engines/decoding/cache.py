@@ -1,4 +1,4 @@
-"""A cache of keys and values that grows in steps, branches, and drops rows.
+"""A cache of keys and values that grows in steps, branches, drops rows, and gets its rows in parts.
 
 The cache of transformers copies all keys and values at every token. This cache has room for the next tokens, so a token
 is written in its place. What a forward gets is a view, which ends with the last token: the result is that of a cache
@@ -19,33 +19,44 @@ _ROOM = 8  # a copy makes room for an eighth of the tokens
 
 
 class GrowingLayer(CacheLayerMixin):
-    """Keys and values of one layer, `[rows, heads, room, width]` each, of which a part is in use."""
+    """Keys and values of one layer, `[rows, heads, room, width]` each, of which a part is in use.
+
+    Args:
+        rows: Number of rows.
+    """
 
     is_sliding = False
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._states: tuple[Tensor, ...] = ()
-        self._rows = self._length = 0
+        self._rows = rows
+        self._updated = 0  # rows that have the next tokens already
+        self._length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room for the first tokens."""
-        self._rows = len(key_states)
-        self._states = tuple(_roomy(state, len(state), state.shape[2]) for state in (key_states, value_states))
+        self._states = tuple(_roomy(state, self._rows, state.shape[2]) for state in (key_states, value_states))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Add the keys and values of further tokens, and return those of all tokens."""
+        """Add the keys and values of further tokens, and return those of all tokens.
+
+        The tokens are of all rows, or of the rows that follow those of the last call. Each row gets as many tokens.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self._length + key_states.shape[2]
         if end > self._states[0].shape[2]:
             self._copy(torch.arange(self._rows, device=key_states.device), end)
+        part = slice(self._updated, self._updated + len(key_states))
         for states, further in zip(self._states, (key_states, value_states), strict=True):
-            states[: self._rows, :, self._length : end] = further
-        self._length = end
+            states[part, :, self._length : end] = further
+        self._updated = part.stop
+        if self._updated == self._rows:
+            self._updated, self._length = 0, end
         keys, values = self._states
-        return keys[: self._rows, :, :end], values[: self._rows, :, :end]
+        return keys[part, :, :end], values[part, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of keys for a query of this length, and the place of the first one."""
@@ -87,16 +98,25 @@ class GrowingLayer(CacheLayerMixin):
         copied: list[Tensor] = []
         for states in self._states:
             copied.append(_roomy(states, len(sources), length))
-            copied[-1][:, :, : self._length] = states[:, :, : self._length].index_select(0, sources.to(states.device))
+            new, old = copied[-1][:, :, : self._length], states[:, :, : self._length]
+            torch.index_select(old, 0, sources.to(states.device), out=new)
         self._states = tuple(copied)
         self._rows = len(sources)
 
 
 class GrowingCache(Cache):
-    """The cache of a batch: a `GrowingLayer` for each layer of the model."""
+    """The cache of a batch: a `GrowingLayer` for each layer of the model.
 
-    def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=GrowingLayer)
+    Args:
+        rows: Number of rows.
+    """
+
+    def __init__(self, rows: int) -> None:
+        class Layer(GrowingLayer):  # type: ignore[no-untyped-call]
+            def __init__(self) -> None:
+                super().__init__(rows)
+
+        super().__init__(layer_class_to_replicate=Layer)
 
     def branch(self, sources: Tensor, further: int) -> None:
         """See GrowingLayer. One layer after another, so that both copies of one layer alone are in memory."""

@@ -12,6 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from napo_bench.engines.clock import Clock
 from napo_bench.engines.decoding.branches import TEXT_INPUTS
 
+_FEATURES = "mm_encoder_outputs"
+"""The argument of a model that takes the features of images in place of pixels."""
+
 
 class Vision:
     """The vision tower of a model, and the features of images that it has seen.
@@ -25,7 +28,7 @@ class Vision:
         self._model = model
         self._features: dict[str, torch.Tensor] = {}
         self._stacks = False  # whether the features of a batch are one tensor, as in InternVL, or a list
-        self._takes_features = "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+        self._takes_features = _FEATURES in inspect.signature(model.forward).parameters
         _measure(model, clock)
 
     def keep(self, digests: Iterable[str]) -> None:
@@ -59,8 +62,21 @@ class Vision:
         del inputs["pixel_values"]
         rows: Any = [self._features[digest] for digest in digests]
         rows = torch.stack(rows) if self._stacks else rows
-        output = BaseModelOutputWithPooling(pooler_output=rows)
-        return inputs | {"mm_encoder_outputs": {"image": output}}
+        return inputs | {_FEATURES: {"image": _output(rows)}}
+
+
+def can_divide(images: Mapping[str, Any]) -> bool:
+    """Whether the images of some prompts of a batch can be taken from `Vision.inputs`: these are features, or none."""
+    return images.keys() <= {_FEATURES}
+
+
+def divided(images: Mapping[str, Any], part: slice) -> dict[str, Any]:
+    """The images of some prompts of a batch that can be divided."""
+    return {name: {"image": _output(features["image"].pooler_output[part])} for name, features in images.items()}
+
+
+def _output(features: Any) -> BaseModelOutputWithPooling:
+    return BaseModelOutputWithPooling(pooler_output=features)
 
 
 def _measure(model: Any, clock: Clock) -> None:

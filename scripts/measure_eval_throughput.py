@@ -5,10 +5,12 @@
 
 The model has LLaVA-1.5's shape, scaled down for the CPU, as in scripts/perf_forward.py. Both contenders have the same
 model in the same process and answer the same questions in batches of 16, by turns. The tables give medians over the
-rounds, by CPU seconds, which hardly depend on the other work of the machine. The script fails if the answers differ.
+rounds, by CPU seconds of one thread, which hardly depend on the other work of the machine. The script fails if the
+answers differ.
 
 The floor of the prefill is the time of its multiplications at the measured rate of a matrix product. The floor of a
-decoding step is the time in which the weights and the cache are read once at the measured rate of a copy.
+decoding step is that of the weights and that of the keys and values, one after the other: each is the time of their
+multiplications, or the time in which they are read once at the measured rate of a sum, whichever is longer.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,27 +36,106 @@ from rich.table import Table
 from napo_bench.core.journal import Journal
 from napo_bench.core.progress import SILENT
 from napo_bench.engines.answering import Answering
+from napo_bench.engines.clock import Clock
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
 
 BATCH, LAYERS, WIDTH, WORDS = 16, 8, 512, 15
+EOS, NEVER, ALWAYS = 2, -1e9, 1e9
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is asked: questions an image, images, tokens of an image, tokens of an answer."""
+    """What is asked: questions an image, images, tokens of an image, tokens of an answer, tokens of the first answer of
+    a batch.
+    """
 
     questions: int = 2
     images: int = 8
     image_tokens: int = 576
     answer: int = 1
+    first: int = 0
+
+    def length(self, row: int) -> int:
+        """Tokens of the answer of a row of a batch."""
+        return self.first if self.first and not row else self.answer
 
 
 SHAPES = {
     "questions": [Shape(1, 16), Shape(2, 8), Shape(4, 4), Shape(14, 2)],
     "image tokens": [Shape(2, 4, 144), Shape(2, 4, 576), Shape(2, 4, 2304)],
     "answer": [Shape(1, 8, answer=1), Shape(1, 8, answer=64), Shape(1, 8, answer=256)],
+    "mixed answers": [Shape(1, 16, answer=10, first=200)],
 }
+
+
+@dataclass
+class Cost:
+    """What one contender needed for the answers to a shape.
+
+    Attributes:
+        cpu: CPU seconds.
+        prefill: CPU seconds of the prefill.
+        decoding: CPU seconds of the decoding.
+        prefill_floor: Floor of the prefill in seconds.
+        decoding_floor: Floor of the decoding in seconds.
+        slots: Tokens that went through the model while it decoded.
+        read: Share of the decoding floor in which memory is read, not multiplied.
+    """
+
+    cpu: float = 0.0
+    prefill: float = 0.0
+    decoding: float = 0.0
+    prefill_floor: float = 0.0
+    decoding_floor: float = 0.0
+    slots: int = 0
+    read: float = 0.0
+
+
+class Watch:
+    """Adds up the floors of a model's forwards. If a shape has a first answer, ends each answer at its length.
+
+    Args:
+        model: The model.
+        shape: Shape of the answers.
+    """
+
+    def __init__(self, model: Any, shape: Shape) -> None:
+        self.cost, self._shape, self._step, self._before = Cost(), shape, 0, 0
+        text = model.get_decoder()
+        linear = [layer.weight.numel() for layer in text.layers.modules() if isinstance(layer, torch.nn.Linear)]
+        self._weights, self._head = sum(linear), model.lm_head.weight.numel()
+        model.generation_config.eos_token_id = EOS if shape.first else None
+        model.register_forward_pre_hook(self._begins, with_kwargs=True)
+        model.register_forward_hook(self._ends, with_kwargs=True)
+        self._rates = rates()
+
+    def begin(self) -> None:
+        """Count from 0, with the rates of this moment."""
+        self.cost, self._rates = Cost(), rates()
+
+    def _begins(self, _: Any, __: Any, options: dict[str, Any]) -> None:
+        cache = options.get("cache", options.get("past_key_values"))
+        self._before = cache.get_seq_length() if cache is not None else 0
+
+    def _ends(self, _: Any, __: Any, options: dict[str, Any], output: Any) -> None:
+        rows, length = options["input_ids"].shape
+        self._step = self._step + 1 if length == 1 else 0
+        if self._shape.first:
+            ended = [row for row in range(rows) if self._shape.length(row) == self._step + 1]
+            output.logits[:, -1, EOS] = NEVER
+            output.logits[ended, -1, EOS] = ALWAYS
+        flops, bandwidth = self._rates
+        multiplied = 2.0 * (self._weights * rows * length + self._head * rows) / flops
+        seen = rows * (length * self._before + length * (length + 1) / 2)
+        attended = 4.0 * LAYERS * WIDTH * seen / flops
+        if length > 1:
+            self.cost.prefill_floor += multiplied + attended
+            return
+        weights, states = 4.0 * (self._weights + self._head) / bandwidth, 8.0 * LAYERS * WIDTH * seen / bandwidth
+        self.cost.decoding_floor += max(multiplied, weights) + max(attended, states)
+        self.cost.read += weights * (weights > multiplied) + states * (states > attended)
+        self.cost.slots += rows
 
 
 def main() -> None:
@@ -61,22 +143,24 @@ def main() -> None:
     parser.add_argument("--only", choices=SHAPES, help="One kind of growth.")
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
-    rates = matrix_rate(), copy_rate()
-    table = Table(title=f"Batches of {BATCH}, {torch.get_num_threads()} threads, {rates[0] / 1e9:.0f} GFLOP/s")
+    torch.set_num_threads(1)
+    table = Table(
+        title="Batches of {}, one thread, {:.0f} GFLOP/s, {:.0f} GB/s".format(BATCH, *(r / 1e9 for r in rates()))
+    )
     for column in ("questions an image", "image tokens", "answer tokens", "eval, samples/s", "generate, samples/s"):
         table.add_column(column, justify="right")
-    for column in ("ratio", "prefill / floor", "decoding / floor", "same answers"):
+    for column in ("ratio", "prefill / floor", "decoding / floor", "of it read", "slots / needed", "same answers"):
         table.add_column(column, justify="right")
-    console, same = Console(width=160), True
+    console, same = Console(width=190), True
     for shape in [shape for kind in ([arguments.only] if arguments.only else SHAPES) for shape in SHAPES[kind]]:
-        row, is_same = measured(shape, arguments.rounds, *rates)
+        row, is_same = measured(shape, arguments.rounds)
         table.add_row(*row)
         same = same and is_same
     console.print(table)
     sys.exit(0 if same else 1)
 
 
-def measured(shape: Shape, rounds: int, flops: float, bandwidth: float) -> tuple[list[str], bool]:
+def measured(shape: Shape, rounds: int) -> tuple[list[str], bool]:
     """The row of a shape in the table, and whether both contenders answered the same."""
     side = round(shape.image_tokens**0.5) * PATCH
     with tempfile.TemporaryDirectory() as folder:
@@ -84,40 +168,56 @@ def measured(shape: Shape, rounds: int, flops: float, bandwidth: float) -> tuple
         model.save_pretrained(folder)
         processor(side).save_pretrained(folder)
         engine = HFEngine(folder, BATCH, "cpu")
-        engine.model.generation_config.eos_token_id = None
-        requests = questions(shape, side)
-        ours, plain, same = [], [], True
+        engine.clock = Clock(time.thread_time)
+        watch, requests = Watch(engine.model, shape), questions(shape, side)
         Answering(engine, Journal(Path(folder) / "first.sqlite"), SILENT).answer(requests[:2], 2)
+        turns = []
         for number in range(rounds):
-            before = engine.stages()
-            began = time.process_time()
-            answers = Answering(engine, Journal(Path(folder) / f"{number}.sqlite"), SILENT).answer(
-                requests, len(requests)
+            journal = Journal(Path(folder) / f"{number}.sqlite")
+            ours, answers = cost(
+                engine, watch, lambda j=journal: Answering(engine, j, SILENT).answer(requests, len(requests))
             )
-            ours.append(time.process_time() - began)
-            seconds = {name: amounts["seconds"] - before[name]["seconds"] for name, amounts in engine.stages().items()}
-            tokens = engine.stages()["prefill"]["tokens"] - before["prefill"]["tokens"]
-            began = time.process_time()
-            same = same and generated(engine, requests) == answers
-            plain.append(time.process_time() - began)
-        prefill = multiplications(engine.model, tokens, shape, len(requests)) / flops
-        steps = (shape.answer - 1) * -(-len(requests) // BATCH)
-        decoding = steps * read(engine.model, shape, len(requests)) / bandwidth
-        count = len(requests)
-        return [
-            *map(str, (shape.questions, shape.image_tokens, shape.answer)),
-            f"{count / statistics.median(ours):.2f}",
-            f"{count / statistics.median(plain):.2f}",
-            f"{statistics.median(b / a for a, b in zip(ours, plain, strict=True)):.2f}",
-            f"{seconds['prefill'] / prefill:.2f}",
-            f"{seconds['decoding'] / decoding:.2f}" if steps else "",
-            "yes" if same else "NO",
-        ], same
+            plain, expected = cost(engine, watch, lambda: generated(engine, requests))
+            turns.append((ours, plain, answers == expected))
+    count = len(requests)
+    needed = sum(shape.length(number % BATCH) - 1 for number in range(count))
+
+    def median(of_turn: Callable[[Cost, Cost], float]) -> str:
+        return f"{statistics.median(of_turn(ours, plain) for ours, plain, _ in turns):.2f}"
+
+    same = all(is_same for *_, is_same in turns)
+    return [
+        *map(str, (shape.questions, shape.image_tokens)),
+        f"{shape.answer}, one {shape.first}" if shape.first else str(shape.answer),
+        median(lambda ours, _: count / ours.cpu),
+        median(lambda _, plain: count / plain.cpu),
+        median(lambda ours, plain: plain.cpu / ours.cpu),
+        median(lambda ours, _: ours.prefill / ours.prefill_floor),
+        median(lambda ours, _: ours.decoding / ours.decoding_floor) if needed else "",
+        median(lambda ours, _: ours.read / ours.decoding_floor) if needed else "",
+        f"{median(lambda ours, _: ours.slots / needed)}, {median(lambda _, plain: plain.slots / needed)}"
+        if needed
+        else "",
+        "yes" if same else "NO",
+    ], same
+
+
+def cost(engine: HFEngine, watch: Watch, answer: Callable[[], Sequence[str]]) -> tuple[Cost, list[str]]:
+    """What the answers cost, and the answers."""
+    before = engine.stages()
+    watch.begin()
+    began = time.process_time()
+    answers = list(answer())
+    watch.cost.cpu = time.process_time() - began
+    after = engine.stages()
+    took = {name: amounts["seconds"] - before.get(name, {"seconds": 0})["seconds"] for name, amounts in after.items()}
+    watch.cost.prefill, watch.cost.decoding = took.get("prefill", 0), took.get("decoding", 0)
+    return watch.cost, answers
 
 
 def questions(shape: Shape, side: int) -> list[Request]:
     """Questions of random words about images of noise, one image after another."""
-    dice, generation = random.Random(1), Generation(shape.answer)
+    dice, generation = random.Random(1), Generation(max(shape.answer, shape.first))
     noise = np.random.default_rng(1)
     images = [Image.fromarray(noise.integers(0, 256, (side, side, 3), dtype=np.uint8)) for _ in range(shape.images)]
     return [
@@ -141,38 +241,19 @@ def generated(engine: HFEngine, requests: list[Request]) -> list[str]:
     return answers
 
 
-def multiplications(model: Any, tokens: int, shape: Shape, count: int) -> float:
-    """Floating-point operations of a prefill: weights, attention, and the head for one token a prompt."""
-    text = model.get_decoder()
-    weights = sum(layer.weight.numel() for layer in text.layers.modules() if isinstance(layer, torch.nn.Linear))
-    length = shape.image_tokens + WORDS + 40
-    return 2.0 * weights * tokens + 2.0 * LAYERS * WIDTH * tokens * length + 2.0 * model.lm_head.weight.numel() * count
+def rates() -> tuple[float, float]:
+    """Floating-point operations a second of a product of two matrices, and bytes a second that a sum reads: the best of
+    some tries.
+    """
+    left, right, large = torch.randn(1024, 512), torch.randn(1376, 512), torch.randn(2**26)
+    product = min(_seconds(lambda: torch.nn.functional.linear(left, right)) for _ in range(50))
+    return 2.0 * 1024 * 512 * 1376 / product, 4.0 * 2**26 / min(_seconds(large.sum) for _ in range(10))
 
 
-def read(model: Any, shape: Shape, count: int) -> float:
-    """Bytes that a decoding step reads: the weights once, and the keys and values of each row."""
-    text = model.get_decoder()
-    weights = sum(weight.numel() for weight in text.layers.parameters()) + model.lm_head.weight.numel()
-    length = shape.image_tokens + WORDS + 40 + shape.answer / 2
-    return 4.0 * (weights + 2 * LAYERS * WIDTH * length * min(count, BATCH))
-
-
-def matrix_rate() -> float:
-    """Floating-point operations a second of a product of two matrices: the best of some tries."""
-    left, right = torch.randn(1024, 512), torch.randn(512, 1376)
-    return 2.0 * 1024 * 512 * 1376 / min(_seconds(lambda: left @ right) for _ in range(30))
-
-
-def copy_rate() -> float:
-    """Bytes a second that a sum over a large tensor reads: the best of some tries."""
-    large = torch.randn(2**26)
-    return 4.0 * 2**26 / min(_seconds(large.sum) for _ in range(10))
-
-
-def _seconds(work: Any) -> float:
-    began = time.perf_counter()
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.thread_time()
     work()
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 if __name__ == "__main__":

@@ -10,9 +10,14 @@ from typing import Any
 
 
 class Clock:
-    """Adds up the seconds of stages, and the tokens of each. Several threads may use one clock."""
+    """Adds up the seconds of stages, and the tokens of each. Several threads may use one clock.
 
-    def __init__(self) -> None:
+    Args:
+        now: Function that returns the seconds of a clock, such as `time.thread_time` for CPU seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
         self._adding = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._tokens: dict[str, int] = {}
@@ -31,11 +36,11 @@ class Clock:
 
         around: list[float] = getattr(self._open, "inner", [])  # the seconds of the stages within each open stage
         self._open.inner = [*around, 0.0]
-        began = time.perf_counter()
+        began = self._now()
         try:
             yield count
         finally:
-            whole = time.perf_counter() - began
+            whole = self._now() - began
             took = whole - self._open.inner[-1]
             self._open.inner = around
             if around:

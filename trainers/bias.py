@@ -6,7 +6,7 @@ question. Generation is by 3 beams without sampling, without an extra prompt and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from napo_bench.core import files, locks, processes
+from napo_bench.core import caches, files, locks, processes
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import Progress
 from napo_bench.core.shared_journal import shared_journal
 from napo_bench.engines import BATCH_SIZE
@@ -27,7 +26,9 @@ from napo_bench.models.conversation import Conversation
 from napo_bench.models.device import require_device, require_dtype
 from napo_bench.models.folders import require_no_checkpoint
 from napo_bench.trainers.published import BUILD_NAME, full_name, licence_of
-from napo_bench.trainers.rows import decode_image, image_path, open_table, row_ids, row_names
+from napo_bench.trainers.stored.cells import decoded
+from napo_bench.trainers.stored.files import IMAGE
+from napo_bench.trainers.stored.table import RowTable, open_table
 
 COLUMNS = (
     "question",
@@ -48,7 +49,7 @@ _README = "README.md"
 PUBLISHED = Generation(max_new_tokens=1024, num_beams=3)
 """Generation settings of the published negatives."""
 
-_NEEDED = {"question", "chosen", "rejected", "image"}
+_NEEDED = {"question", "chosen", "rejected", IMAGE}
 _IDS_SHOWN = 5
 
 
@@ -105,7 +106,7 @@ def build_bias(
         batch_size: Prompts in one forward.
         device: As for `HFEngine`.
         dtype: As for `HFEngine`.
-        cache: Folder of the memory-mapped rows; the user's cache folder by default.
+        cache: Folder that trainings keep copies of rows in; the user's cache folder by default.
         progress: Progress of the build; None draws bars.
         generation: Settings of the generation.
         conversation: As for `HFEngine`.
@@ -132,23 +133,23 @@ def _build_bias(
     generation: Generation,
     conversation: str | None,
 ) -> BiasReport:
-    rows_cache = cache or cache_dir() / "rows"
+    kept = caches.training_place(cache, "rows")
     if (out / _README).is_file():
-        table, source = open_table(data, _NEEDED, None, rows_cache)
+        table = open_table(data, _NEEDED, kept, whole=True)
         opened = Checkpoint.open(checkpoint)
         asked_in = Conversation.of(opened.load_processor(), opened.load_config(), conversation).choice
-        identity = _identity(opened.fingerprint(), source.fingerprint(table), generation, asked_in)
+        identity = _identity(opened.fingerprint(), table.fingerprint(), generation, asked_in)
         _claim(out, identity if dtype == "auto" else identity | {"dtype": f"torch.{dtype}"})
         return _report(out, table)
     if processes.is_first():
-        open_table(data, _NEEDED, None, rows_cache)  # rows that cannot be read are found before the model is loaded
+        open_table(data, _NEEDED, kept, whole=True)  # rows that cannot be read are found before the model is loaded
     from napo_bench.engines.hf import HFEngine
 
     engine = HFEngine(checkpoint, batch_size, device, dtype, conversation=conversation)
     with processes.first_process_first():
-        table, source = open_table(data, _NEEDED, None, rows_cache)
+        table = open_table(data, _NEEDED, kept, whole=True)
     if processes.is_first():
-        identity = _identity(engine.fingerprint, source.fingerprint(table), generation, engine.asked_in)
+        identity = _identity(engine.fingerprint, table.fingerprint(), generation, engine.asked_in)
         identity |= {"dtype": str(engine.dtype)}
         _claim(out, identity, checkpoint=checkpoint, data=full_name(data), rows=len(table))
     processes.wait()
@@ -158,9 +159,8 @@ def _build_bias(
         for number in range(processes.rank(), len(shards), processes.count()):
             path, first = shards[number]
             if not path.is_file():
-                part = table.with_format("arrow")[first : first + ROWS_A_SHARD]
-                folders = [source.folder(position) for position in range(first, first + len(part))]
-                _write_shard(path, part, answering, generation, folders, f"Shard {number + 1} of {len(shards)}")
+                positions = range(first, min(first + ROWS_A_SHARD, len(table)))
+                _write_shard(path, table, positions, answering, generation, f"Shard {number + 1} of {len(shards)}")
     processes.wait()
     report = _report(out, table)
     if processes.is_first():
@@ -204,48 +204,33 @@ def _shards(out: Path, rows: int) -> list[tuple[Path, int]]:
 
 
 def _write_shard(
-    path: Path, rows: pa.Table, answering: Answering, generation: Generation, folders: Sequence[Path], title: str
+    path: Path, table: RowTable, positions: range, answering: Answering, generation: Generation, title: str
 ) -> None:
-    questions = rows["question"].to_pylist()
+    questions = [table.text(position, "question") for position in positions]
     language = answering.answer(
         (Request(question or "", None, generation) for question in questions), len(questions), f"{title}, language"
     )
-    decoded: list[bool] = []
+    there: list[bool] = []
 
     def pictures() -> Iterator[Request]:
-        for cell, folder in zip(rows["image"], folders, strict=True):
-            image = decode_image(cell.as_py(), folder)
-            decoded.append(image is not None)
+        for position in positions:
+            image = decoded(table.image(position))
+            there.append(image is not None)
             if image is not None:
                 yield Request("", Picture.of(image), generation)
 
     seen = iter(answering.answer(pictures(), len(questions), f"{title}, vision"))
-    vision = [next(seen) if there else None for there in decoded]
+    vision = [next(seen) if is_there else None for is_there in there]
+    rows = table.part(positions.start, len(positions))
     biased = {"question_only": pa.array(language, pa.string()), "image_only": pa.array(vision, pa.string())}
     columns = {name: rows[name] for name in rows.column_names} | biased
-    if pa.types.is_struct(rows["image"].type):
-        columns["image"] = _with_bytes(rows["image"], folders)
     names = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
-    table = pa.table({name: columns[name] for name in names})
     with files.atomic_path(path) as temporary:
-        parquet.write_table(table, temporary)
+        parquet.write_table(pa.table({name: columns[name] for name in names}), temporary)
 
 
-def _with_bytes(images: pa.ChunkedArray, folders: Sequence[Path]) -> pa.ChunkedArray | pa.Array:
-    """Image cells with the bytes of the files that they name, because the result is in another folder than the rows."""
-    cells = images.to_pylist()
-    paths = {row: path for row, cell in enumerate(cells) if (path := image_path(cell)) is not None}
-    named = {row: files.inside(folders[row], path) for row, path in paths.items()}
-    read = {row: path.read_bytes() for row, path in named.items() if path.is_file()}
-    if not read:
-        return images
-    fields = {field.name: field for field in images.type} | {"bytes": pa.field("bytes", pa.binary())}
-    filled = [{**cell, "bytes": read[row]} if row in read else cell for row, cell in enumerate(cells)]
-    return pa.array(filled, pa.struct(list(fields.values())))
-
-
-def _report(out: Path, table: Any) -> BiasReport:
-    ids = row_names(row_ids(table))
+def _report(out: Path, table: RowTable) -> BiasReport:
+    ids = table.names
     negatives: dict[str, list[str | None]] = {"question_only": [], "image_only": []}
     for path, _ in _shards(out, len(ids)):
         part = parquet.read_table(

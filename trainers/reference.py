@@ -99,10 +99,12 @@ def row_logps(model: nn.Module, batch: TrainingBatch, shared_prefix: bool) -> Re
     return ResponseLogps(sums, means, tokens)
 
 
-def reference_folder(cache: Path, **determinants: Any) -> Path:
-    """The folder of a reference pass. Its name is a hash of everything that determines the log-probs."""
+def reference_folder(place: Path, **determinants: Any) -> Path:
+    """The folder of a reference pass, in the folder of all passes. Its name is a hash of everything that determines the
+    log-probs.
+    """
     key = json.dumps(determinants, sort_keys=True)
-    return cache / "reference" / hashlib.sha256(key.encode()).hexdigest()[:24]
+    return place / hashlib.sha256(key.encode()).hexdigest()[:24]
 
 
 def compute_reference(

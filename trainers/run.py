@@ -27,10 +27,9 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from napo_bench.core import files, interrupts, links, locks, processes
+from napo_bench.core import caches, digests, files, interrupts, links, locks, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.names import CONTROLS
-from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
@@ -81,17 +80,20 @@ def _require_same_adapter(folder: Path, is_original: bool, recipe: Recipe) -> No
         )
 
 
-def default_cache() -> Path:
-    """The folder of memory-mapped rows and reference log-probs, in the user's cache folder."""
-    return cache_dir() / "training"
+def open_inputs(recipe: Recipe, cache: Path | None) -> Inputs:
+    """Open the checkpoint's processor and the rows, without its weights. Every process of a launch calls this function.
 
-
-def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
-    """Open the checkpoint's processor and the rows, without its weights.
+    Args:
+        recipe: Recipe of the training.
+        cache: See `train`.
 
     Raises:
         NapoBenchError: the processor or the rows cannot be used for this recipe.
     """
+    return digests.hashed_by_first(lambda: _open_inputs(recipe, cache))
+
+
+def _open_inputs(recipe: Recipe, cache: Path | None) -> Inputs:
     checkpoint = Checkpoint.open(recipe.base)
     if checkpoint.adapter is not None and recipe.lora_r:
         _require_same_adapter(checkpoint.adapter, checkpoint.original is not None, recipe)
@@ -99,7 +101,13 @@ def open_inputs(recipe: Recipe, cache: Path) -> Inputs:
     require_image_token(recipe.base, processor, config)
     named = None if recipe.conversation == "auto" else recipe.conversation
     conversation = Conversation.of(processor, config, named, recipe.training_image)
-    rows = open_rows(recipe.data, recipe.negatives, cache / "rows", conversation, strip=recipe.strip_responses)
+    rows = open_rows(
+        recipe.data,
+        recipe.negatives,
+        caches.training_place(cache, "rows"),
+        conversation,
+        strip=recipe.strip_responses,
+    )
     if recipe.control == BLIND:
         rows.images = BlankImages(conversation.blank_image)
     elif recipe.control == SWAPPED:
@@ -122,8 +130,7 @@ def train(
     Args:
         recipe: Recipe of the training. Its `base` is also the reference.
         out: Output folder.
-        cache: Folder for memory-mapped rows and reference log-probs, which runs share; the user's cache folder by
-            default.
+        cache: Folder for copies of rows and reference log-probs, which runs share; the user's cache folder by default.
         resume: Whether to continue the run in `out`. A finished run stays unchanged, and an empty folder gets a new
             run.
         progress: Progress of each pass, in the first process.
@@ -136,12 +143,11 @@ def train(
         Interrupted: SIGINT or SIGTERM came during a step. The step is saved, and `resume` continues from there.
     """
     with locks.output_folder(out):
-        cache = cache or default_cache()
-        links.refuse_links(cache)
+        links.refuse_links(caches.training_place(cache, "rows").parent)
         return _train(recipe, out, cache, resume, progress)
 
 
-def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progress) -> Path:
+def _train(recipe: Recipe, out: Path, cache: Path | None, resume: bool, progress: Progress) -> Path:
     for name in recipe.report_to:
         if find_spec(name) is None:
             raise NapoBenchError(f"report_to asks for {name}, which is not installed.", f"pip install {name}")
@@ -156,7 +162,7 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
     progress = progress if first else SILENT
     inputs = open_inputs(recipe, cache)
     run = {
-        "base_fingerprint": inputs.checkpoint.fingerprint(),
+        "base_fingerprint": digests.hashed_by_first(inputs.checkpoint.fingerprint),
         "data_fingerprint": inputs.rows.fingerprint,
         "asked_in": inputs.conversation.name,
         "rows_a_step": recipe.per_device_batch_size * recipe.gradient_accumulation * processes.count(),
@@ -179,8 +185,9 @@ def _train(recipe: Recipe, out: Path, cache: Path, resume: bool, progress: Progr
     with output.limits_explained(out):
         model = _load_model(inputs.checkpoint, recipe, args)
         folder = reference_folder_of(inputs, recipe, cache)
-        store_reference(model, inputs, recipe, folder, progress)
-        reference = read_reference(inputs.rows, folder)
+        with locks.Use(folder):
+            store_reference(model, inputs, recipe, folder, progress)
+            reference = read_reference(inputs.rows, folder)
         inputs.rows.leave_out(reference.problems)
         if first:
             files.write_json(out / "rows.json", asdict(inputs.rows.report))
@@ -307,11 +314,11 @@ def with_adapters(model: Any, recipe: Recipe) -> Any:
     )
 
 
-def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path) -> Path:
-    """The folder of the log-probs of the recipe's rows under the inputs' checkpoint."""
+def reference_folder_of(inputs: Inputs, recipe: Recipe, cache: Path | None) -> Path:
+    """The folder of the log-probs of the recipe's rows under the inputs' checkpoint. See `train` for `cache`."""
     conversation, rows = inputs.conversation, inputs.rows
     return reference_folder(
-        cache,
+        caches.training_place(cache, "reference"),
         ckpt=inputs.checkpoint.fingerprint(),
         data=rows.fingerprint,
         responses=rows.responses,
@@ -339,6 +346,8 @@ def store_reference(model: Any, inputs: Inputs, recipe: Recipe, folder: Path, pr
         progress: Progress of the pass.
     """
     missing = rows_missing(len(inputs.rows), folder)
+    if processes.is_first():
+        caches.mark(folder, of=f"{recipe.base} on {recipe.data}")
     processes.wait()
     done = 0
 

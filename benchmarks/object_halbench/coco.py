@@ -17,9 +17,8 @@ from typing import TypeVar
 
 import msgspec
 
-from napo_bench.core import digests, files
+from napo_bench.core import caches, digests, files
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.paths import cache_dir
 
 INSTANCE_FILES = ("instances_train2014.json", "instances_val2014.json")
 CAPTION_FILES = ("captions_train2014.json", "captions_val2014.json")
@@ -79,7 +78,7 @@ def load_images(folder: Path, image_ids: Iterable[int]) -> dict[int, CocoImage]:
     """
     paths = [files.require_file(folder / name, FETCH_HINT) for name in (*INSTANCE_FILES, *CAPTION_FILES)]
     key = hashlib.sha256("".join(digests.sha256(paths)).encode()).hexdigest()
-    index = cache_dir() / "coco" / f"{key[:32]}.sqlite"
+    index = caches.place("coco") / f"{key[:32]}.sqlite"
     if not index.exists():
         _write_index(index, read_annotations(folder))
     try:

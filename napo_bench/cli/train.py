@@ -60,7 +60,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for reference log-probs and mapped rows. Default: the user's cache folder."),
+        typer.Option(help="Folder for reference log-probs and copies of rows. Default: the user's cache folder."),
     ] = None,
 ) -> None:
     """Train a checkpoint on preference rows with DPO, mDPO or NaPO.
@@ -88,13 +88,13 @@ def train(
             "train needs a folder for the checkpoint.", "Add --out DIR, or --dry-run to see the plan first."
         )
     tell_licence(resolved.data)
-    from napo_bench.trainers.run import default_cache, open_inputs
+    from napo_bench.trainers.run import open_inputs
     from napo_bench.trainers.run import train as run_training
 
     if dry_run:
         from napo_bench.trainers.plan import make_plan
 
-        inputs = open_inputs(resolved, cache or default_cache())
+        inputs = open_inputs(resolved, cache)
         if processes.is_first():
             _print_plan(resolved, make_plan(resolved, inputs, processes.count()), inputs.rows.report, processes.count())
         return

@@ -77,7 +77,7 @@ def reason(error: BaseException | None) -> str | None:
 def unwritable(path: Path, why: str, hint: str = GO_ON) -> NapoBenchError:
     """The one message for a path that takes no data: the path, the reason, the space that is left, the next step."""
     try:
-        left = f" ({_size(shutil.disk_usage(_standing(path)).free)} are free there)"
+        left = f" ({size_in_words(shutil.disk_usage(_standing(path)).free)} are free there)"
     except OSError:
         left = ""
     return NapoBenchError(f"{path} cannot be written: {why.rstrip('.')}{left}.", hint)
@@ -136,7 +136,8 @@ def _standing(path: Path) -> Path:
     return next((part for part in (path, *path.parents) if os.path.lexists(part)), Path())
 
 
-def _size(size: float) -> str:
+def size_in_words(size: float) -> str:
+    """A number of bytes in the unit that suits it: "12.4 GB"."""
     units = ["bytes", "KB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
         size /= 1000

@@ -1,6 +1,6 @@
-"""One command at a time in an output folder: the folder's lock file names the command.
+"""One command at a time in an output folder, whose lock file names the command; and the use of what is in the cache.
 
-The lock is a lock of the operating system, so the lock ends with its process, however the process ends.
+The locks are those of the operating system, so a lock ends with its process, however the process ends.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import os
 import shlex
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from napo_bench.core import disk, links, processes, urls
 from napo_bench.core.errors import NapoBenchError
 
 LOCK_NAME = ".napo-bench.lock"
+_USED = ".in-use"
 _held: dict[str, int] = {}
 
 
@@ -59,6 +61,106 @@ def output_folder(out: Path) -> Iterator[None]:
                 folder.rmdir()
             except OSError:
                 break
+
+
+class Use:
+    """Keeps a file or a folder of the cache from `unused`, in several processes at once, until it is closed.
+
+    A forked process keeps its parent's uses. On a disk without locks, or one that cannot be written, a use has no
+    effect.
+
+    Args:
+        path: The file or folder, which need not exist. Its lock file is beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = _shared(path)
+        self._end = weakref.finalize(self, os.close, self._descriptor) if self._descriptor is not None else None
+
+    def close(self) -> None:
+        """End the use."""
+        if self._end is not None:
+            self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def unused(path: Path) -> Iterator[bool]:
+    """Whether no process uses a file or a folder of the cache. In this block none begins to use it.
+
+    Args:
+        path: See `Use`.
+    """
+    lock = _use_lock(path)
+    descriptor = None
+    with suppress(OSError):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if descriptor is None:  # no process has used it on this disk
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # some network disks have no locks
+            yield True
+            return
+        yield True
+        if not path.exists():
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """In this block, no other process is in a block of the same path. The process waits for its turn.
+
+    Args:
+        path: The lock file, which is made and stays.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        with suppress(OSError):  # some network disks have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_use_lock(path: Path) -> bool:
+    """Whether a file in the cache is the lock file of a use."""
+    return path.name.startswith(".") and path.name.endswith(_USED)
+
+
+def _use_lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_USED}")
+
+
+def _shared(path: Path) -> int | None:
+    """The descriptor of the lock file of a use, locked together with other uses; None if there can be no lock."""
+    lock = _use_lock(path)
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        except OSError:
+            os.close(descriptor)
+            return None
+        if _is_at(descriptor, lock):
+            return descriptor
+        os.close(descriptor)  # `unused` has deleted the file after the file was opened here
 
 
 def _acquire(out: Path) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 from napo_bench.core.errors import NapoBenchError
 
 DATA_DIR_VARIABLE = "NAPO_BENCH_DATA"
+FETCHED = "data"
+"""Folder in the cache folder with fetched benchmark data."""
 MICRO_STAMP = "micro.json"
 """File that says of a data folder that its benchmarks are the micro world's."""
 
@@ -21,7 +23,7 @@ def data_dir(option: Path | None = None) -> Path:
         return option.expanduser()
     if named := os.environ.get(DATA_DIR_VARIABLE):
         return Path(named).expanduser()
-    return cache_dir() / "data"
+    return cache_dir() / FETCHED
 
 
 def cache_dir() -> Path:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from napo_bench.core import urls
+from napo_bench.core import caches, urls
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
-from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
 from napo_bench.engines.budget import Budget
@@ -64,7 +63,7 @@ class JudgeOptions:
 
 def judge_journal() -> Journal:
     """The journal of judge replies to stored responses: `judge.sqlite` in the user's cache folder."""
-    return Journal(cache_dir() / "judge.sqlite")
+    return caches.KeptJournal("judge")
 
 
 def configured_judges(options: JudgeOptions, journal: Journal, progress: Progress = SILENT) -> tuple[Judge, ...]:

@@ -10,9 +10,9 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
+from napo_bench.core import caches
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
-from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import Progress
 from napo_bench.engines import BATCH_SIZE, read_batch_size
 from napo_bench.engines.answering import Answering
@@ -35,7 +35,8 @@ class EngineModel(lmms):  # type: ignore[misc]
     def __init__(self, engine: Engine, journal: str | Path | None, progress: Progress | None = None) -> None:
         super().__init__()
         self.batch_size = engine.batch_size * engine.in_flight
-        self.answering = Answering(engine, Journal(Path(journal or cache_dir() / "responses.sqlite")), progress)
+        opened = Journal(Path(journal)) if journal else caches.KeptJournal("responses")
+        self.answering = Answering(engine, opened, progress)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answer to each request, in the order of the requests."""

@@ -9,9 +9,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from napo_bench.core import files, links
+from napo_bench.core import caches, files, links
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.paths import MICRO_STAMP, cache_dir
+from napo_bench.core.paths import MICRO_STAMP
 from napo_bench.micro.benchmarks import SEED, write_amber, write_mmhal, write_object_halbench, write_vlind
 
 _SOURCES = ("world.py", "draw.py", "language.py", "lessons.py", "benchmarks.py")
@@ -70,7 +70,7 @@ def ensure_data() -> Path:
     Raises:
         NapoBenchError: the cache folder cannot be written.
     """
-    folder = cache_dir() / "micro" / world_version()
+    folder = caches.place("micro") / world_version()
     if not (folder / MICRO_STAMP).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:

@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from napo_bench.benchmarks import all_tasks
-from napo_bench.core import processes
+from napo_bench.core import caches, processes
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.names import CONTROLS
 from napo_bench.core.progress import Progress
@@ -25,7 +25,7 @@ from napo_bench.micro import MICRO, MICRO_TASKS, named_checkpoint
 from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
 from napo_bench.studies.micro_world import micro_world
-from napo_bench.trainers.negatives import BIASED, REJECTED
+from napo_bench.trainers.negatives import BIASED
 from napo_bench.trainers.recipe import Recipe, load_recipe
 
 MICRO_RECIPES = ("micro-dpo", "micro-mdpo", "micro-napo")
@@ -150,12 +150,12 @@ class Experiment:
             require_whole_groups(recipe, processes.count())
         if self.data is not None and not self.has_negatives:
             from napo_bench.trainers.controls import SWAPPED, require_several_images
-            from napo_bench.trainers.rows import open_rows, open_table
+            from napo_bench.trainers.stored.table import open_table
 
-            cache = self.out / "cache" / "rows"
-            open_table(self.data, {"question", "chosen", "rejected", "image"}, None, cache)
+            place = caches.training_place(self.out / "cache", "rows")
+            table = open_table(self.data, {"question", "chosen", "rejected", "image"}, place, whole=True)
             if any(recipe.control == SWAPPED for recipe in self.recipes.values()):
-                require_several_images(open_rows(self.data, [REJECTED.name], cache).image_digests())
+                require_several_images(map(table.image_digest, range(len(table))))
         with self._suite() as options:
             try_evaluation(self.checkpoint, options)
 
@@ -228,7 +228,7 @@ class Experiment:
     @cached_property
     def _lacking(self) -> frozenset[str]:
         """The biased negatives that the given rows lack."""
-        from napo_bench.trainers.rows import lacks_negatives
+        from napo_bench.trainers.stored.files import lacks_negatives
 
         if self.data is None:
             return frozenset(BIASED)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from napo_bench.core import digests, files
+from napo_bench.core import caches, digests, files
 
 A_MINUTE = 60
 
@@ -66,7 +66,7 @@ def test_another_process_finds_the_digest(
     weights = written(tmp_path / "weights", b"weights")
     digests.sha256([weights])
     program = (
-        "import sys; from pathlib import Path; from napo_bench.core import digests, files\n"
+        "import sys; from pathlib import Path; from napo_bench.core import caches, digests, files\n"
         "files.sha256_file = lambda path: sys.exit('hashed again')\n"
         "print(*digests.sha256([Path(sys.argv[1])]))"
     )
@@ -131,7 +131,7 @@ def test_without_a_cache_folder_digests_last_as_long_as_the_process(
 def test_a_damaged_memory_is_passed_over(
     tmp_path: Path, own_cache: Path, hashed: list[str], later: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = own_cache / "napo-bench" / digests.JOURNAL_NAME
+    memory = caches.place("digests")
     memory.parent.mkdir(parents=True)
     memory.write_bytes(b"no data base at all" * 100)
     weights = written(tmp_path / "weights", b"weights")

@@ -117,7 +117,7 @@ def test_a_damaged_journal_is_called_damaged(tmp_path: Path) -> None:
 
 
 def test_a_full_cache_is_not_taken_for_damaged_rows(tmp_path: Path) -> None:
-    from napo_bench.trainers.rows import open_table
+    from napo_bench.trainers.stored.table import open_table
 
     noise = np.random.default_rng(0)
     pictures = [{"bytes": noise.bytes(50_000), "path": None} for _ in range(8)]
@@ -125,11 +125,11 @@ def test_a_full_cache_is_not_taken_for_damaged_rows(tmp_path: Path) -> None:
     rows, cache = tmp_path / "rows.parquet", tmp_path / "cache"
     parquet.write_table(table, rows)
     with small_files(100_000), pytest.raises(NapoBenchError) as raised:
-        open_table(rows, {"question", "image"}, None, cache)
+        open_table(rows, {"question", "image"}, cache)
     assert raised.value.message.startswith(f"{cache} cannot be written: the file would be larger than")
     assert re.search(FREE, raised.value.message)
     assert "--cache" in raised.value.hint and "etch" not in raised.value.hint
-    assert len(open_table(rows, {"question", "image"}, None, cache)[0]) == 8
+    assert len(open_table(rows, {"question", "image"}, cache)) == 8
 
 
 def test_a_parquet_file_that_finds_no_room_leaves_none(tmp_path: Path) -> None:

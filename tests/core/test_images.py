@@ -16,7 +16,7 @@ from napo_bench.benchmarks.question import Question
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import UnreadableImageError, eight_bits, open_rgb, to_rgb
 from napo_bench.report.pictures import thumbnails
-from napo_bench.trainers.rows import decode_image
+from napo_bench.trainers.stored.cells import decoded, named_image
 
 RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64)
 
@@ -73,7 +73,7 @@ def test_levels_of_12_bits_have_4095_as_white() -> None:
 def test_levels_of_an_unknown_range_are_refused(image: Image.Image, kind: str, reason: str) -> None:
     with pytest.raises(UnreadableImageError, match=reason):
         open_rgb(encoded(image, kind))
-    assert decode_image({"bytes": encoded(image, kind)}, Path()) is None
+    assert decoded(encoded(image, kind)) is None
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
@@ -111,7 +111,7 @@ def test_questions_training_rows_and_the_explorer_see_the_same_grey_levels(tmp_p
     (folder / "float.tiff").write_bytes(DEEP["floating-point TIFF"])
     for name in ("ramp.png", "float.tiff"):
         asked = Question("Why?", folder / name, lambda text: {}).open_picture()
-        trained = decode_image({"bytes": None, "path": name}, folder)
+        trained = decoded(named_image(folder, name))
         assert trained is not None and trained.tobytes() == asked.tobytes()
         (address,) = thumbnails([("amber", name)], tmp_path).values()
         with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as shown:

@@ -1,4 +1,4 @@
-"""A training run of which the second process alone gets SIGTERM, in its second step.
+"""A training run of which the second process alone gets SIGTERM, in its second step. HASHED gets what it hashes.
 
 torchrun --nproc-per-node 2 signalled.py train --recipe ...
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+
+import hashing  # noqa: F401
 
 from napo_bench.core.progress import Silent
 

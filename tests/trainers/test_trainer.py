@@ -20,6 +20,7 @@ from rounding import LOG_PROB, LOG_PROB_BF16, distance, of_a_share
 from safetensors.torch import load_file
 from tiny_rows import tiny_checkpoint, tiny_rows, write_rows
 
+from napo_bench.core import digests
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.interrupts import Interrupted
 from napo_bench.core.progress import NO_VALUES, SILENT, Silent
@@ -737,3 +738,17 @@ def test_data_in_which_no_row_fits_says_why(run, tmp_path):
     with pytest.raises(NapoBenchError, match="no row can be trained on"):
         run(max_length=4)
     assert "longer than max_length (4 tokens)" in json.loads((tmp_path / "out/rows.json").read_text())["left_out"]
+
+
+def test_each_file_is_hashed_once_for_a_dry_run_a_training_and_another_training(run, world, monkeypatch):
+    hashed = []
+    sha256_file = digests.files.sha256_file
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digests.files, "sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
+    for recipe in ("micro-napo", "micro-dpo"):
+        monkeypatch.setattr(digests, "_known", {})  # as in another process
+        settings = load_recipe(recipe, [f"base={world / 'base'}", f"data={world / 'rows.parquet'}"])
+        run_module.open_inputs(settings, world / "cache")
+        assert recipe == "micro-dpo" or hashed == ["rows.parquet"]
+        run(recipe, recipe, epochs=0.1)
+    assert sorted(hashed) == sorted({"rows.parquet", *(path.name for path in (world / "base").iterdir())})

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,15 +122,21 @@ def assert_as_one_process(world, out, alone="one"):
 
 
 @pytest.mark.numeric
-def test_two_processes_started_by_torchrun_are_one_also_after_a_signal_to_one_of_them(world):
-    """Both end after the same step, and go on from there.
+def test_two_processes_started_by_torchrun_are_one_also_after_a_signal_to_one_of_them(world, tmp_path, monkeypatch):
+    """Both end after the same step, and go on from there. The first process alone hashes each file, once.
 
     Through the console script, in a folder that holds another package named `trainers`.
     """
+    monkeypatch.setenv("HASHED", str(tmp_path / "hashed"))
+    inputs = [world / "rows.parquet", *(world / "base").iterdir()]
+    time.sleep(max(0.0, max(path.stat().st_ctime for path in inputs) + 2.1 - time.time()))  # old enough to be kept
     stopped = launch(world, "plain", SUPPORT / "signalled.py", ended_by_signal=True)
     assert f"Interrupted by SIGTERM. Step 2 of 6 is saved in {world / 'plain'}." in stopped.stderr
     assert re.search(r"exitcode\s*: 143", stopped.stderr)
     assert [path.name for path in (world / "plain/checkpoints").iterdir()] == ["checkpoint-2"]
+    hashed = (tmp_path / "hashed").read_text().splitlines()
+    assert len(hashed) == len(set(hashed)) and {"0 rows.parquet", "0 model.safetensors"} <= set(hashed)
+    assert set(hashed) <= {f"0 {path.name}" for path in inputs}
     done = launch(world, "plain", "--no-python", Path(sys.executable).parent / "napo-bench", resume=True)
     assert_as_one_process(world, "plain")
     assert done.stdout.splitlines()[-1] == str(world / "plain")

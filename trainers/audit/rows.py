@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from napo_bench.core import caches
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.paths import cache_dir
 from napo_bench.core.progress import SILENT, Progress
 from napo_bench.trainers.audit.duplicates import RowTexts
 from napo_bench.trainers.audit.pictures import Look, Looks, look_of
 from napo_bench.trainers.audit.telling import Telling, tell
 from napo_bench.trainers.negatives import CHOSEN, NEGATIVES
-from napo_bench.trainers.rows import PreferenceRows, StoredRow, lacks_negatives, open_rows
+from napo_bench.trainers.rows import PreferenceRows, StoredRow, open_rows
+from napo_bench.trainers.stored.files import lacks_negatives
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ def audit_rows(
     Args:
         data: See `open_rows`.
         benchmarks: Benchmark -> its pictures, which are looked for among those of the rows.
-        cache: Folder of the memory-mapped rows; None is the user's cache folder.
+        cache: Folder that trainings keep copies of rows in; None is the user's cache folder.
         progress: Called with the number of rows that were read.
         seed: Seed of the folds, and of the draw of the rows whose texts the classifiers read.
 
@@ -122,7 +123,7 @@ def audit_rows(
     if not negatives:
         columns = ", ".join(negative.column for negative in NEGATIVES.values())
         raise NapoBenchError(f"{data} has none of the columns {columns}.", "Give rows of RLAIF-V or RLAIF-V-Bias.")
-    rows = open_rows(data, negatives, cache or cache_dir() / "rows")
+    rows = open_rows(data, negatives, caches.training_place(cache, "rows"))
     audit = RowAudit(rows=len(rows), left_out=rows.report.total - len(rows))
     draw = np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS_TOLD]
     told = set(draw.tolist())

@@ -16,6 +16,7 @@ from typing import NoReturn, TextIO
 from rich.markup import escape
 
 from napo_bench.cli import (  # noqa: F401
+    cache,
     compare,
     console,
     data,

@@ -125,7 +125,11 @@ def turn(path: Path) -> Iterator[None]:
 
     Args:
         path: The lock file, which is made and stays.
+
+    Raises:
+        NapoBenchError: the lock file is a link.
     """
+    links.refuse_links(path.parent, path.name)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         with suppress(OSError):  # some network disks have no locks
@@ -133,11 +137,6 @@ def turn(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def is_use_lock(path: Path) -> bool:
-    """Whether a file in the cache is the lock file of a use."""
-    return path.name.startswith(".") and path.name.endswith(_USED)
 
 
 def _use_lock(path: Path) -> Path:

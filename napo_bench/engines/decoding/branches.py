@@ -115,10 +115,10 @@ class Encoder:
         with self.tokenizing:
             return _branches(self._conversation, prompts, self._ids_of)
 
-    def length(self, text: str) -> int:
-        """Number of tokens of a prompt's text, in which an image is one token."""
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a prompt's text, in which an image is one token."""
         with self.tokenizing:
-            return len(self._ids_of(text))
+            return list(self._ids_of(text))
 
     def _ids_of(self, text: str) -> list[int]:
         if text not in self._ids:

@@ -103,7 +103,7 @@ def _group(cpu: bool = False) -> Any:
             f"{group.num_processes} in its group, as number {group.process_index}.",
             "Start the processes with torchrun or accelerate launch, or unset RANK and WORLD_SIZE.",
         )
-    if not _leaves:
+    if not _leaves and not is_alone():  # a process that is alone joined no group, and the libraries' own groups stay
         # A group that the interpreter takes apart at its end aborts now and then: gloo's threads still run.
         atexit.register(group.destroy_process_group)
         _leaves = True

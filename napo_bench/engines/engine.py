@@ -195,6 +195,10 @@ class Engine(PromptWriter, Protocol):
         """Notes about other influences on answers than the generation settings, for each benchmark of the run."""
         return {}
 
+    def remarks(self) -> list[str]:
+        """Notes for each benchmark of the run about what else its numbers depend on."""
+        return []
+
     def cleans(self, question: str) -> bool:
         """Whether `text` removes control tokens from a question."""
         return False

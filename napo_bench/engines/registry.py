@@ -14,7 +14,7 @@ GROUP = "napo_bench.engines"
 
 _OWN = {
     name: EntryPoint(name, f"napo_bench.engines.{place}", GROUP)
-    for name, place in {"hf": "hf:HFEngine", "api": "api:APIEngine"}.items()
+    for name, place in {"hf": "hf:HFEngine", "vllm": "vllm_engine:VLLMEngine", "api": "api:APIEngine"}.items()
 }
 
 

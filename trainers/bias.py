@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
 from pyarrow import parquet
 
 from napo_bench.core import caches, files, locks, processes
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.images import open_rgb
 from napo_bench.core.progress import Progress
 from napo_bench.core.shared_journal import shared_journal
 from napo_bench.engines import BATCH_SIZE
@@ -211,13 +214,16 @@ def _write_shard(
         (Request(question or "", None, generation) for question in questions), len(questions), f"{title}, language"
     )
     there: list[bool] = []
+    contents = [table.image_digest(position) for position in positions]
+    known = answering.known_images(contents)
 
     def pictures() -> Iterator[Request]:
-        for position in positions:
-            image = decoded(table.image(position))
-            there.append(image is not None)
-            if image is not None:
-                yield Request("", Picture.of(image), generation)
+        for position, content in zip(positions, contents, strict=True):
+            image = None if content in known else decoded(table.image(position))
+            there.append(image is not None or content in known)
+            if there[-1]:
+                opened = partial(_opened, table, position, image)
+                yield Request("", Picture(position, opened, content=content), generation)
 
     seen = iter(answering.answer(pictures(), len(questions), f"{title}, vision"))
     vision = [next(seen) if is_there else None for is_there in there]
@@ -227,6 +233,10 @@ def _write_shard(
     names = [name for name in COLUMNS if name in columns] + [name for name in columns if name not in COLUMNS]
     with files.atomic_path(path) as temporary:
         parquet.write_table(pa.table({name: columns[name] for name in names}), temporary)
+
+
+def _opened(table: RowTable, position: int, image: Image.Image | None) -> Image.Image:
+    return open_rgb(table.image(position)) if image is None else image
 
 
 def _report(out: Path, table: RowTable) -> BiasReport:

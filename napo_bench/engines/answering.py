@@ -28,6 +28,7 @@ from napo_bench.engines.answer import Completion, ModelAnswer
 from napo_bench.engines.batches import Batch, batches_of, dealt
 from napo_bench.engines.clock import Clock, merged_stages
 from napo_bench.engines.engine import BatchTooLargeError, Engine
+from napo_bench.engines.looks import Looks
 from napo_bench.engines.prompt import Prompt, Seen
 from napo_bench.engines.request import Picture, Request
 from napo_bench.engines.threads import in_flight, one_ahead
@@ -57,6 +58,19 @@ class Answering:
         self._most = engine.batch_size
         self._shrank = False
         self._tell: Progress = SILENT
+        self._looks = Looks(engine, engine.fingerprint, engine.asked_in)
+        self._new_looks: dict[str, dict[str, str]] = {}
+
+    def known_images(self, contents: Iterable[str]) -> set[str]:
+        """The images that this engine has looked at before, according to the journal.
+
+        Args:
+            contents: SHA-256 of encoded images.
+        """
+        wanted = set(contents)
+        with self._writing:
+            stored = self._journal.get(map(self._looks.key, wanted))
+        return self._looks.learn(wanted, stored)
 
     def answer(self, requests: Iterable[Request], count: int, title: str = "Answering") -> list[ModelAnswer]:
         """The answer to each request, in the order of the requests. This process answers all requests.
@@ -87,9 +101,8 @@ class Answering:
         def open_batches() -> Iterator[Batch]:
             known = set[str]()
             for window in windows(requests, self._look, self._window):
-                prompts = self._prompts(window)
+                prompts, stored = self._opened(window)
                 asked.extend(prompt.without_images() for prompt in prompts)
-                stored = self._stored(prompts)
                 written.update(stored)
                 known |= stored.keys()
                 new = {prompt.key: prompt for prompt in prompts if prompt.key not in known}
@@ -145,7 +158,33 @@ class Answering:
 
     def _look(self, picture: Picture) -> Seen:
         with self._clock("reading"):
-            return self.engine.look(picture)
+            return self._looks.look(picture)
+
+    def _opened(self, window: Window) -> tuple[list[Prompt], dict[str, Completion]]:
+        """The prompts of a window, and the stored answers. The images of the other prompts are open."""
+        prompts = self._prompts(window)
+        stored = self._stored(prompts)
+        again: dict[Hashable, Seen] = {}
+        for number, (request, seen) in enumerate(window):
+            if prompts[number].key not in stored and not all(one.is_open for one in seen):
+                for picture in request.pictures:
+                    if picture.name not in again:
+                        again[picture.name] = self.engine.look(picture)
+                window[number] = (request, [again[picture.name] for picture in request.pictures])
+        if again:
+            prompts = self._prompts(window)
+            stored = self._stored(prompts)
+        known: dict[str, str] = {}
+        for prompt, (request, seen) in zip(prompts, window, strict=True):
+            entry = self._looks.entry(request, seen)
+            if prompt.key in stored:
+                known |= entry
+            elif entry:
+                self._new_looks[prompt.digest] = entry
+        if known:
+            with self._writing:
+                self._journal.put(known)
+        return prompts, stored
 
     def _prompts(self, window: Window) -> list[Prompt]:
         prompts = [prompt_of(self.engine, request, seen, self._texts) for request, seen in window]
@@ -209,6 +248,10 @@ class Answering:
             for prompt, one in zip(prompts, said, strict=True)
             if isinstance(one, str) or not one.refused
         }
+        # An image is known by its digest only if it has an answer, so that few images have to be opened after all.
+        looks = [self._new_looks.pop(prompt.digest, {}) for prompt in prompts if prompt.key in values]
+        for entry in looks:
+            values |= entry
         with self._writing:
             self._journal.put(values)
         return [Completion.of(one) if isinstance(one, str) else one for one in said]

@@ -21,13 +21,18 @@ class Seen:
 
     Attributes:
         digest: Digest of the image.
-        image: Pixels; None if the image is encoded.
+        image: Pixels; None if the image is encoded, or is known by its digest alone.
         encoded: The image as it is sent to a server; None for a model in this process.
     """
 
     digest: str
     image: Image.Image | None = None
     encoded: EncodedImage | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the image is here; False if only its digest is known."""
+        return self.image is not None or self.encoded is not None
 
     @property
     def bytes(self) -> int:

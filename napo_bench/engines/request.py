@@ -69,11 +69,14 @@ class Picture:
         open: Function that reads the image. Raises NapoBenchError if the image cannot be decoded.
         read: Function that reads the image as it is sent to a server; None if the image is in no file. Raises
             NapoBenchError as `open`.
+        content: SHA-256 of the encoded image, in hex. The image is not opened for an answer that is stored. "" if it is
+            not known.
     """
 
     name: Hashable
     open: Callable[[], Image.Image]
     read: Callable[[], EncodedImage] | None = None
+    content: str = ""
 
     @classmethod
     def of(cls, image: Image.Image) -> Self:

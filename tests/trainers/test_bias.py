@@ -8,8 +8,10 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from napo_bench.core import images
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.engines import looks
 from napo_bench.engines.hf import HFEngine
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.trainers import bias
 from napo_bench.trainers.bias import COLUMNS, build_bias
+from napo_bench.trainers.stored import cells
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = (
@@ -210,6 +215,68 @@ def test_an_interrupted_build_goes_on_and_ends_as_an_undisturbed_one(
     assert build(rows) == undisturbed
     distinct = len({row["question"] for row in rows}) + len(rows)
     assert finished + sum(generated) <= distinct + 3
+
+
+def without_shards(folder: Path) -> None:
+    """Leave of a build its journal alone."""
+    for path in (*folder.glob("*.parquet"), folder / "README.md"):
+        path.unlink()
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The encoded images that were opened, in order."""
+    seen: list[bytes] = []
+    open_rgb = images.open_rgb
+
+    def counted(source: bytes) -> Image.Image:
+        seen.append(source)
+        return open_rgb(source)
+
+    for module in (bias, cells):
+        monkeypatch.setattr(module, "open_rgb", counted)
+    return seen
+
+
+def test_a_full_journal_makes_the_build_without_opening_an_image(
+    build, opened: list[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = rlaif_v(5)
+    rows[4]["image"] = rows[1]["image"]
+    rows[3]["image"]["bytes"] = b"no picture"
+    first = build(rows)
+    assert len(opened) == 5
+    opened.clear()
+    shards = [path.read_bytes() for path in (tmp_path / "out").glob("*.parquet")]
+    without_shards(tmp_path / "out")
+    monkeypatch.setattr(HFEngine, "generate", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(HFEngine, "prepare", lambda *_: pytest.fail("prepared again"))
+    assert build(rows) == first
+    assert [path.read_bytes() for path in (tmp_path / "out").glob("*.parquet")] == shards
+    assert opened == [b"no picture"]
+
+
+def test_images_are_looked_at_again_after_a_change_of_what_prepares_them(
+    build, opened: list[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = build(rlaif_v(3))
+    without_shards(tmp_path / "out")
+    opened.clear()
+    monkeypatch.setattr(looks, "_VERSION", 0)
+    assert build(rlaif_v(3)) == first and len(opened) == 3
+    without_shards(tmp_path / "out")
+    assert build(rlaif_v(3)) == first and len(opened) == 3
+
+
+def test_an_image_whose_answer_is_gone_is_opened_and_asked_about(build, opened: list[bytes], tmp_path: Path) -> None:
+    first = build(rlaif_v(3))
+    without_shards(tmp_path / "out")
+    opened.clear()
+    with closing(sqlite3.connect(tmp_path / "out/journal.sqlite")) as journal, journal:
+        answers = "SELECT MAX(rowid) FROM entries WHERE value LIKE '{%'"  # the last answer is one to an image
+        assert journal.execute(f"DELETE FROM entries WHERE rowid = ({answers})").rowcount == 1
+    assert build(rlaif_v(3)) == first
+    assert len(opened) == 1
 
 
 def test_a_finished_build_is_recognised_without_the_model(build, monkeypatch: pytest.MonkeyPatch) -> None:

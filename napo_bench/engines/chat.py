@@ -19,6 +19,7 @@ _UNSUPPORTED = re.compile(
     r"|unexpected|not permitted|not allowed|instead",
     re.IGNORECASE,
 )
+_EVENTS = (b"data:", b"event:")
 NOT_SENT = "not sent"
 UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 
@@ -71,6 +72,9 @@ class _Message(msgspec.Struct):
     reasoning: Any = None
 
 
+_CONTENT = set(_Message.__struct_fields__)
+
+
 class _Choice(msgspec.Struct):
     message: _Message
     finish_reason: str | None = None
@@ -96,8 +100,10 @@ def read_reply(content: bytes) -> ReplyBody:
 
     Raises:
         PassingShapeError: the body is no JSON, is an error instead of a completion, or has no choices.
-        LastingShapeError: the body is JSON of another shape.
+        LastingShapeError: the body is JSON of another shape, has several choices, or is a stream of events.
     """
+    if content.lstrip().startswith(_EVENTS):
+        raise LastingShapeError("a stream of events, although one reply was asked for")
     try:
         value = msgspec.json.decode(files.whole_characters(content))
     except (msgspec.MsgspecError, ValueError) as error:
@@ -112,6 +118,10 @@ def read_reply(content: bytes) -> ReplyBody:
         body = msgspec.convert(value, _Body)
     except msgspec.ValidationError as error:
         raise LastingShapeError(f"a reply that is no chat completion ({error})") from None
+    if len(body.choices) > 1:
+        raise LastingShapeError(f"a reply with {len(body.choices)} choices, although one was asked for")
+    if not value["choices"][0]["message"].keys() & _CONTENT:
+        raise LastingShapeError("a reply that is no chat completion (its message has no content)")
     message, usage = body.choices[0].message, body.usage or _Usage()
     text = message.content or message.refusal or ""
     thoughts = message.reasoning_content or message.reasoning or ""
@@ -124,8 +134,8 @@ def read_reply(content: bytes) -> ReplyBody:
         thoughts=thoughts if isinstance(thoughts, str) else json.dumps(thoughts, ensure_ascii=False),
         finish_reason=body.choices[0].finish_reason or "",
         model=body.model or "",
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
+        prompt_tokens=max(0, usage.prompt_tokens or 0),
+        completion_tokens=max(0, usage.completion_tokens or 0),
         thought_tokens=_thought_tokens(usage.completion_tokens_details),
         fingerprint=body.system_fingerprint if isinstance(body.system_fingerprint, str) else "",
     )
@@ -133,7 +143,7 @@ def read_reply(content: bytes) -> ReplyBody:
 
 def _thought_tokens(details: Any) -> int | None:
     count = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    return count if isinstance(count, int) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def error_text(body: object) -> str:

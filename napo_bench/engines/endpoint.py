@@ -29,7 +29,7 @@ from napo_bench.core.limits import ANSWER_BYTES, ANSWER_SECONDS
 from napo_bench.engines import chat
 from napo_bench.engines.answer import Completion
 from napo_bench.engines.budget import Budget
-from napo_bench.engines.client import TooLargeError, limited_client
+from napo_bench.engines.client import Client, TooLargeError
 from napo_bench.engines.threads import StoppedError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Endpoint:
         request: Fields of every request, which replace those of the settings; None leaves a field out.
         max_refused: Share of the prompts of `asking`, rounded up to a whole prompt, that may be refused.
         max_bytes: Maximum size of one reply; None is the limit `ANSWER_BYTES`.
-        max_seconds: Maximum time of one reply, from its first byte to its last; None is the limit `ANSWER_SECONDS`.
+        max_seconds: Maximum time of one request, to the last byte of the reply; None is the limit `ANSWER_SECONDS`.
         key_variable: Environment variable of the key, for messages.
 
     Raises:
@@ -89,7 +89,7 @@ class Endpoint:
             raise NapoBenchError(f"The API key for {model} holds characters that no key has.", "Set it again.")
         if base_url is not None:
             urls.require(base_url, model)
-        self._client = limited_client(
+        self._client = Client(
             api_key or "none",
             base_url,
             timeout,
@@ -99,7 +99,7 @@ class Endpoint:
         self._api_key = api_key
         self._key_variable = key_variable
         self.model = model
-        self.url = urls.public(str(self._client.base_url))
+        self.url = urls.public(self._client.url)
         self._secrets = [secret for secret in (api_key, *urls.secrets_of(base_url or "")) if secret]
         self._budget = budget
         self._timeout = timeout
@@ -239,12 +239,7 @@ class Endpoint:
         self._take_request()
         sent = chat.without_fields(fields, self._unsupported)
         try:
-            answer = self._client.chat.completions.with_raw_response.create(
-                model=self.model,
-                messages=messages,
-                extra_body=sent,
-            )
-            body = chat.read_reply(answer.content)
+            body = chat.read_reply(self._client.complete(self.model, messages, sent))
         except chat.PassingShapeError as error:
             raise _TransientError(self._quote(str(error))) from None
         except chat.LastingShapeError as error:
@@ -274,14 +269,14 @@ class Endpoint:
             raise _RefusalError("the content filter held the answer back", 200, body.finish_reason)
         return Completion(
             text=body.text,
-            model=body.model or self.model,
+            model=self._quote(body.model) or self.model,
             prompt_tokens=body.prompt_tokens,
             completion_tokens=body.completion_tokens,
             cut_off=body.finish_reason == "length" if body.finish_reason else None,
             thoughts=body.thoughts,
             thought_tokens=body.thought_tokens,
             request=sent,
-            fingerprint=body.fingerprint,
+            fingerprint=self._quote(body.fingerprint),
         )
 
     def _too_large(self, error: TooLargeError) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import gzip
 import json
 import socket
@@ -10,14 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from misbehaving_server import Behaviour, MisbehavingServer, answer, refusal
+from misbehaving_server import Behaviour, MisbehavingServer, Request, answer, refusal
 
 from napo_bench.core import locks, urls
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.engines.chat import LastingShapeError, PassingShapeError, read_reply
 from napo_bench.engines.endpoint import Endpoint
 from napo_bench.runs.provenance import given_command
 
@@ -80,6 +84,85 @@ def test_a_server_that_repeats_what_it_was_sent_shows_no_secret(status: int) -> 
     assert SECRET not in str(caught.value) and basic not in str(caught.value)
 
 
+WHOLE = {
+    "model": "m",
+    "system_fingerprint": "fp",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"content": "Yes", "reasoning_content": "why", "refusal": None},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 2}},
+}
+ODD = [
+    None,
+    True,
+    -1,
+    1.5,
+    10**30,
+    "",
+    "\0",
+    [],
+    [[]],
+    [None],
+    {},
+    {"a": 1},
+    [{"type": 5}],
+    {"type": "text", "text": 5},
+]
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield place
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*place, key))
+
+
+def changed(place: tuple[Any, ...], odd: object) -> Any:
+    if not place:
+        return odd
+    reply = copy.deepcopy(WHOLE)
+    inner: Any = reply
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = odd
+    return reply
+
+
+@pytest.mark.parametrize("place", list(places(WHOLE)), ids=lambda place: ".".join(map(str, place)) or "all")
+def test_a_value_of_another_type_at_any_place_is_refused_or_does_no_harm(place: tuple[Any, ...]) -> None:
+    is_text = place[3:4] in (("content",), ("refusal",)) or place[1:] == (0, "message")
+    for odd in ODD:
+        try:
+            reply = read_reply(json.dumps(changed(place, odd)).encode())
+        except (PassingShapeError, LastingShapeError):
+            continue
+        assert reply.text == "Yes" or (is_text and isinstance(reply.text, str))
+        counts = (reply.prompt_tokens, reply.completion_tokens, reply.thought_tokens or 0)
+        assert all(type(count) is int and count >= 0 for count in counts)
+        named = (reply.thoughts, reply.finish_reason, reply.model, reply.fingerprint)
+        assert all(isinstance(text, str) for text in named)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": WHOLE["choices"] * 2},
+        {"choices": [{"message": {}}]},
+        {"choices": [{"message": {"role": "assistant", "tool": 1}}]},
+        b'data: {"choices": [{"delta": {}}]}\n\ndata: [DONE]\n\n',
+        b"event: message\ndata: {}\n\n",
+    ],
+    ids=["two choices", "no content", "something else", "data", "event"],
+)
+def test_what_is_no_single_reply_is_not_asked_for_again(body: object) -> None:
+    with pytest.raises(LastingShapeError):
+        read_reply(body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
 @contextmanager
 def dripping(head: bytes, block: bytes, pause: float) -> Iterator[str]:
     """A server that sends a block again and again."""
@@ -121,9 +204,28 @@ def test_an_error_without_end_is_one_message() -> None:
         Endpoint("judge", url, None, retries=0).reach([ASK], {})
 
 
-def test_a_reply_that_drips_ends_at_its_limit_of_time() -> None:
-    with dripping(HEAD, b" ", 0.05) as url, pytest.raises(NapoBenchError, match=r"has not ended after 0\.3 s"):
+@pytest.mark.parametrize("sent", [HEAD, HEAD.removesuffix(b"\r\n") + b"X: ", b"HTTP/1.1 200", b"H"])
+def test_a_reply_that_drips_ends_at_its_limit_of_time(sent: bytes) -> None:
+    began = time.monotonic()
+    with dripping(sent, b" ", 0.05) as url, pytest.raises(NapoBenchError, match=r"has not ended after 0\.3 s"):
         Endpoint("judge", url, None, retries=0, timeout=5, max_seconds=0.3).reach([ASK], {})
+    assert time.monotonic() - began < 3
+
+
+def test_a_reply_that_ends_at_its_limit_leaves_other_requests_alone() -> None:
+    def behave(request: Request) -> Behaviour:
+        return (
+            Behaviour(raw=b"HTTP/1.1 200 OK\r\nX: ", drip=b".") if request.text == "drip" else answer("fine", delay=0.2)
+        )
+
+    with MisbehavingServer(behave) as server, ThreadPoolExecutor(8) as pool:
+        endpoint = Endpoint("judge", server.url, None, retries=0, max_seconds=0.6)
+        assert endpoint.ask(ASK, {}).text == "fine"
+        texts = ["drip", *"abcdef", "drip"]
+        with endpoint.asking(800):
+            replies = list(pool.map(lambda text: endpoint.ask([{"role": "user", "content": text}], {}), texts))
+    assert [reply.text for reply in replies] == ["", *["fine"] * 6, ""]
+    assert "has not ended after 0.6 s" in replies[0].refused
 
 
 def test_a_packed_reply_is_not_unpacked() -> None:

@@ -23,13 +23,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What the server does with a request."""
+    """What the server does with a request.
+
+    `raw` is sent in place of a reply, then `drip` a byte at a time without end, and then the connection is closed.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     drop: bool = False
+    raw: bytes = b""
+    drip: bytes = b""
 
 
 def answer(text: str, model: str = "judge-0613", delay: float = 0.0, **fields: Any) -> Behaviour:
@@ -101,6 +106,13 @@ class MisbehavingServer:
                     self.connection.close()
                     return
                 try:
+                    if behaviour.raw:
+                        self.close_connection = True
+                        self.wfile.write(behaviour.raw)
+                        while behaviour.drip:
+                            self.wfile.write(behaviour.drip)
+                            time.sleep(0.02)
+                        return
                     self.send_response(behaviour.status)
                     for name, value in ({"Content-Type": "application/json"} | behaviour.headers).items():
                         self.send_header(name, value)

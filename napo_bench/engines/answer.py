@@ -55,8 +55,12 @@ class ModelAnswer(str):
         unanswered: Reason why there is no answer; "" if there is an answer.
         cut_off: Whether the answer ends at the token limit; None if this is unknown.
         thought_tokens: Number of tokens of the thoughts; None if it is unknown.
+        reported_model: Name of the model as an endpoint reported it; "" for a model in this process.
+        fingerprint: System fingerprint of the endpoint's backend, else "".
     """
 
+    reported_model: str = ""
+    fingerprint: str = ""
     thoughts: str
     unanswered: str
     cut_off: bool | None

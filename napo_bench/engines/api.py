@@ -126,10 +126,15 @@ class APIEngine(Engine):
         return self._endpoint.asking(count)
 
     def read(self, prompt: Prompt, completion: Completion) -> ModelAnswer:
-        """See Engine. The notes also name the fields that the endpoint did not get."""
+        """See Engine. The answer has the names that the endpoint reported, and `settings` the fields that it did not
+        get.
+        """
         if completion.request:
             self.changed |= changed_fields(self._endpoint.fields(_settings(prompt.generation)), completion.request)
-        return super().read(prompt, completion)
+        answer = super().read(prompt, completion)
+        if not answer.unanswered:
+            answer.reported_model, answer.fingerprint = completion.model, completion.fingerprint
+        return answer
 
     def reach(self) -> None:
         """Send one short chat. Raises NapoBenchError if the URL, the key, the model or a request field is wrong."""

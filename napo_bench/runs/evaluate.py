@@ -42,6 +42,7 @@ from napo_bench.runs.provenance import CheckpointUsed, DataUsed, Provenance, giv
 from napo_bench.runs.questions import TaskQuestions
 from napo_bench.runs.result import RunResult
 from napo_bench.runs.score import Row, ScoreOptions
+from napo_bench.runs.served import another_model_note, reported
 
 if TYPE_CHECKING:
     from napo_bench.benchmarks.benchmark import Benchmark
@@ -187,7 +188,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
     stages = processes.gathered([answering.stages()]) if not processes.is_alone() else [answering.stages()]
     if not is_first:
         return None
-    rows = _rows(tasks, answers, prompts.first_sent(engine, tasks))
+    rows, said = _rows(tasks, answers, prompts.first_sent(engine, tasks)), _said(tasks, answers)
     results, computed, clock = {}, engine.provenance(), Clock()
     for done, (benchmark, responses) in enumerate(rows.items()):
         tell("Scoring", done, len(rows))
@@ -204,6 +205,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
         result.notes += _precision_note(computed.get("dtype"), options.batch_size)
         result.notes += _control_note(engine)
         result.notes += engine.remarks()
+        result.notes += another_model_note(checkpoint, said[benchmark])
         result.notes += _quantized_note(computed.get("quantization"))
         result.notes += _cleaned_note(engine, [question.prompt for question in asked])
         results[benchmark.name] = result
@@ -218,6 +220,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
             "seed": SEED,
             "engine": options.engine_name,
             **computed,
+            **reported(answers),
             "processes": processes.count(),
         },
         suite=tuple(options.suite),
@@ -418,6 +421,15 @@ def _rows(
         ]
         rows.setdefault(task.benchmark, []).extend(responses)
     return rows
+
+
+def _said(tasks: Sequence[TaskQuestions], answers: Sequence[ModelAnswer]) -> dict[Benchmark, list[ModelAnswer]]:
+    """The answers of each benchmark."""
+    said: dict[Benchmark, list[ModelAnswer]] = {}
+    remaining = iter(answers)
+    for task in tasks:
+        said.setdefault(task.benchmark, []).extend(itertools.islice(remaining, len(task.questions)))
+    return said
 
 
 def _cleaned_note(engine: Engine, prompts: Sequence[str]) -> list[str]:

@@ -323,10 +323,11 @@ def test_thoughts_of_a_model_behind_an_endpoint_are_kept_and_never_scored(option
 
     def behave(request: Request) -> Behaviour:
         said = "False" if "True or False" in request.text else "Yes, a dog."
-        if request.body["model"] == "speaks":
-            return answer(said)
+        model = request.body["model"]
+        if model == "speaks":
+            return answer(said, model=model)
         usage = {"prompt_tokens": 7, "completion_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 9}}
-        return answer(f"{thought}\n\n{said}", usage=usage)
+        return answer(f"{thought}\n\n{said}", model=model, usage=usage)
 
     with MisbehavingServer(behave) as server:
         asked = dataclasses.replace(asked, api_base_url=server.url)

@@ -23,6 +23,8 @@ from napo_bench.core.progress import Progress
 from napo_bench.core.shared_journal import shared_journal
 from napo_bench.engines import BATCH_SIZE
 from napo_bench.engines.answering import Answering
+from napo_bench.engines.engine import EngineOptions
+from napo_bench.engines.registry import engine_named
 from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
@@ -51,6 +53,9 @@ ROWS_A_SHARD = 500
 _README = "README.md"
 PUBLISHED = Generation(max_new_tokens=1024, num_beams=3)
 """Generation settings of the published negatives."""
+
+_OF_EARLY_BUILDS = {"engine": "hf"}
+"""Field of a build -> its value in builds that do not have the field."""
 
 _NEEDED = {"question", "chosen", "rejected", IMAGE}
 _IDS_SHOWN = 5
@@ -95,6 +100,7 @@ def build_bias(
     progress: Progress | None = None,
     generation: Generation = PUBLISHED,
     conversation: str | None = None,
+    engine: str = "hf",
 ) -> BiasReport:
     """Write preference rows with the biased negatives of a checkpoint.
 
@@ -113,47 +119,52 @@ def build_bias(
         progress: Progress of the build; None draws bars.
         generation: Settings of the generation.
         conversation: As for `HFEngine`.
+        engine: Name of the engine that answers.
 
     Raises:
-        NapoBenchError: the checkpoint or the rows cannot be read, or `out` contains another build.
+        NapoBenchError: the checkpoint or the rows cannot be read, `out` contains another build, or the engine answers
+            with no checkpoint on this machine.
     """
+    if "dtype" not in engine_named(engine).takes:
+        raise NapoBenchError(
+            f"The engine {engine} does not say the number type of its model, which a build depends on.",
+            "--engine hf or --engine vllm",
+        )
     require_dtype(dtype)
     require_device(device)
     require_no_checkpoint(out)
     with locks.output_folder(out):
-        return _build_bias(checkpoint, data, out, batch_size, device, dtype, cache, progress, generation, conversation)
+        options = EngineOptions(batch_size, device, dtype, conversation=conversation)
+        return _build_bias(checkpoint, data, out, engine, options, cache, progress, generation)
 
 
 def _build_bias(
     checkpoint: str,
     data: str | Path,
     out: Path,
-    batch_size: int,
-    device: str | None,
-    dtype: str,
+    engine_name: str,
+    options: EngineOptions,
     cache: Path | None,
     progress: Progress | None,
     generation: Generation,
-    conversation: str | None,
 ) -> BiasReport:
     kept = caches.training_place(cache, "rows")
     if (out / _README).is_file():
         table = open_table(data, _NEEDED, kept, whole=True)
         opened = Checkpoint.open(checkpoint)
-        asked_in = Conversation.of(opened.load_processor(), opened.load_config(), conversation).choice
-        identity = _identity(opened.fingerprint(), table.fingerprint(), generation, asked_in)
-        _claim(out, identity if dtype == "auto" else identity | {"dtype": f"torch.{dtype}"})
+        asked_in = Conversation.of(opened.load_processor(), opened.load_config(), options.conversation).choice
+        identity = _identity(opened.fingerprint(), table.fingerprint(), engine_name, generation, asked_in)
+        _claim(out, identity if options.dtype == "auto" else identity | {"dtype": f"torch.{options.dtype}"})
         return _report(out, table)
     if processes.is_first():
         open_table(data, _NEEDED, kept, whole=True)  # rows that cannot be read are found before the model is loaded
-    from napo_bench.engines.hf import HFEngine
-
-    engine = HFEngine(checkpoint, batch_size, device, dtype, conversation=conversation)
+    engine = engine_named(engine_name).open(checkpoint, options)
     with processes.first_process_first():
         table = open_table(data, _NEEDED, kept, whole=True)
     if processes.is_first():
-        identity = _identity(engine.fingerprint, table.fingerprint(), generation, engine.asked_in)
-        identity |= {"dtype": str(engine.dtype)}
+        identity = _identity(engine.fingerprint, table.fingerprint(), engine_name, generation, engine.asked_in)
+        identity |= {"dtype": f"torch.{engine.provenance()['dtype']}"}
+        identity |= {"remarks": engine.remarks()} if engine.remarks() else {}
         _claim(out, identity, checkpoint=checkpoint, data=full_name(data), rows=len(table))
     processes.wait()
     shards = _shards(out, len(table))
@@ -172,11 +183,12 @@ def _build_bias(
 
 
 def _identity(
-    checkpoint_fingerprint: str, fingerprint_of_data: str, generation: Generation, asked_in: str | None
+    checkpoint_fingerprint: str, fingerprint_of_data: str, engine: str, generation: Generation, asked_in: str | None
 ) -> dict[str, Any]:
     return {
         "checkpoint_fingerprint": checkpoint_fingerprint,
         "data_fingerprint": fingerprint_of_data,
+        "engine": engine,
         "generation": {"num_beams": generation.num_beams, "max_new_tokens": generation.max_new_tokens},
         **({"conversation": asked_in} if asked_in else {}),
     }
@@ -188,7 +200,7 @@ def _claim(out: Path, identity: dict[str, Any], **facts: Any) -> None:
     if path.is_file():
         there = files.read_json(path)
         for name, expected in identity.items():
-            found = there.get(name)
+            found = there.get(name, _OF_EARLY_BUILDS.get(name))
             if found != expected:
                 raise NapoBenchError(
                     f"{out} holds another build: its {name} is {found}, {expected} is expected.",
@@ -259,6 +271,7 @@ def _report(out: Path, table: RowTable) -> BiasReport:
 def _write_readme(out: Path, report: BiasReport) -> None:
     build = files.read_json(out / BUILD_NAME)
     licence = licence_of(build["data"])
+    how = ", ".join([build["dtype"].removeprefix("torch."), *build.get("remarks", [])])
     lines = [
         "# Preference rows with biased negatives",
         "",
@@ -271,7 +284,7 @@ def _write_readme(out: Path, report: BiasReport) -> None:
         "{num_beams} beams, no sampling, at most {max_new_tokens} new tokens, no filtering,".format(
             **build["generation"]
         )
-        + f" in {build['dtype'].removeprefix('torch.')}.",
+        + f" in {how}.",
         f"`{BUILD_NAME}` has the fingerprints of the checkpoint and of the rows.",
         *(["", f"Licence of the rows: {licence}."] if licence else []),
         *([""] + [f"- {note}" for note in report.notes] if report.notes else []),

@@ -141,6 +141,7 @@ def build_bias(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best device.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32, bfloat16 or float16.")] = "auto",
     conversation: Conversation = None,
+    engine: Annotated[str, typer.Option(help="What answers: hf (transformers) or vllm.")] = "hf",
 ) -> None:
     """Add a model's own biased negatives to preference rows, as in RLAIF-V-Bias.
 
@@ -159,6 +160,7 @@ def build_bias(
         device=device,
         dtype=dtype,
         conversation=conversation,
+        engine=engine,
     )
     for note in report.notes:
         console.err.print(note, markup=False, highlight=False)

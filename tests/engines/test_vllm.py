@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from families import make_family
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from synthetic_runs import invoke
 from tiny_llava import make_checkpoint, make_data, picture
@@ -30,6 +31,7 @@ from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.registry import engine_named
 from napo_bench.engines.request import Generation, Picture, Request
 from napo_bench.micro.base import base_checkpoint
+from napo_bench.micro.preferences import write_preference_rows
 
 STAND_IN = Path(__file__).resolve().parents[1] / "support" / "vllm_stand_in"
 IS_INSTALLED = importlib.util.find_spec("vllm") is not None
@@ -197,6 +199,34 @@ def test_a_second_run_is_answered_from_the_journal_and_not_from_that_of_hf(tmp_p
     again = vllm_engine(base_checkpoint())
     assert answers(again, asked, journal) == said
     assert "model" not in vars(again)
+
+
+@pytest.mark.numeric
+def test_build_bias_writes_the_negatives_of_hf_and_says_what_answered(monkeypatch, capsys, tmp_path: Path) -> None:
+    write_preference_rows(tmp_path / "rows.parquet", 3, 0)
+    common = ["data", "build-bias", "--ckpt", "micro", "--data", tmp_path / "rows.parquet", "--device", "cpu"]
+    found = {}
+    for name in ("hf", "vllm"):
+        code, _, err = invoke([*common, "--engine", name, "--out", tmp_path / name], monkeypatch, capsys)
+        assert code == 0, err
+        (part,) = (tmp_path / name).glob("*.parquet")
+        found[name] = parquet.read_table(part).select(["question_only", "image_only"]).to_pylist()
+    assert found["vllm"] == found["hf"]
+    assert len({text for row in found["hf"] for text in row.values()}) > 3
+    import vllm
+
+    build = json.loads((tmp_path / "vllm/build.json").read_text())
+    assert (build["engine"], build["remarks"]) == ("vllm", [f"answered by vLLM {vllm.__version__}"])
+    assert f"in float32, answered by vLLM {vllm.__version__}." in (tmp_path / "vllm/README.md").read_text()
+    code, _, err = invoke([*common, "--out", tmp_path / "vllm"], monkeypatch, capsys)
+    assert code == 2 and "its engine is vllm, hf is expected" in " ".join(err.split())
+    early = tmp_path / "hf/build.json"
+    early.write_text(
+        json.dumps({name: value for name, value in json.loads(early.read_text()).items() if name != "engine"})
+    )
+    assert invoke([*common, "--out", tmp_path / "hf"], monkeypatch, capsys)[0] == 0
+    code, _, err = invoke([*common, "--engine", "api", "--out", tmp_path / "api"], monkeypatch, capsys)
+    assert code == 2 and "--engine hf or --engine vllm" in err
 
 
 def changed(folder: Path, **settings: Any) -> Path:

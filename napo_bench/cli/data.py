@@ -15,14 +15,14 @@ from rich.table import Table
 
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin, tell_licence
-from napo_bench.cli.eval import Conversation
+from napo_bench.cli.eval import BatchSize, Conversation
 from napo_bench.cli.listed import ListedCommand
 from napo_bench.cli.root import app
 from napo_bench.core import disk
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.progress import NO_VALUES, Silent
-from napo_bench.engines import BATCH_SIZE
+from napo_bench.engines import usual_batch_size
 from napo_bench.micro import named_checkpoint
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def build_bias(
         str, typer.Option(help="RLAIF-V rows: parquet file, folder of parquet files, or data set on the hub.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the result.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
+    batch_size: BatchSize = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: the best device.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (bfloat16 on CUDA), float32, bfloat16 or float16.")] = "auto",
     conversation: Conversation = None,
@@ -156,7 +156,7 @@ def build_bias(
         named_checkpoint(ckpt),
         data,
         out,
-        batch_size=batch_size,
+        batch_size=batch_size or usual_batch_size(named_checkpoint(ckpt)),
         device=device,
         dtype=dtype,
         conversation=conversation,

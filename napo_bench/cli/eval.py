@@ -31,7 +31,7 @@ from napo_bench.cli.score import (
     ThinkingMarks,
 )
 from napo_bench.core.locks import output_folder
-from napo_bench.engines import BATCH_SIZE
+from napo_bench.engines import usual_batch_size
 from napo_bench.micro import MICRO, named_checkpoint
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ Conversation = Annotated[
     typer.Option(
         help="LLaVA-1.5's: llava_v1 (the paper's) or vicuna_v1 (LLaVA's own). Default: the checkpoint's, else llava_v1."
     ),
+]
+
+
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Prompts in one forward. Default: 16; 64 for a model of less than 16 MB.")
 ]
 
 
@@ -69,7 +74,7 @@ def evaluate(
             help="How answers are generated: greedy, paper (3 beams, drawn at temperature 0.2), or rlaif-v (3 beams)."
         ),
     ] = "greedy",
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
+    batch_size: BatchSize = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N units of each benchmark.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: on CUDA the profile's.")] = "auto",
     device: Annotated[
@@ -146,7 +151,7 @@ def evaluate(
         suite=members,
         data_dir=data_dir,
         profile=profile,
-        batch_size=batch_size,
+        batch_size=batch_size or usual_batch_size(named_checkpoint(ckpt)),
         limit=limit,
         dtype=dtype,
         device=device,

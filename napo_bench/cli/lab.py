@@ -61,6 +61,7 @@ def lab(
     links.refuse_links(out)
     begin(f"Testing the method's claims in the micro world over {seeds} seeds, into {out}")
     from napo_bench.core.jobs import job_devices
+    from napo_bench.engines import SMALL_BATCH_SIZE
     from napo_bench.micro.data import ensure_data
     from napo_bench.runs.evaluate import EvalOptions
     from napo_bench.runs.score import ScoreOptions
@@ -81,7 +82,7 @@ def lab(
         evaluation=EvalOptions(
             suite=SUITE,
             data_dir=data,
-            batch_size=32,
+            batch_size=SMALL_BATCH_SIZE,
             limit=limit,
             scoring=ScoreOptions(pipeline="closed_vocabulary"),
         ),

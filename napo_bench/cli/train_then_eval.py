@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from napo_bench.cli import console
 from napo_bench.cli.begin import begin, tell_licence
+from napo_bench.cli.eval import BatchSize
 from napo_bench.cli.judges import (
     GivenJudges,
     JudgeBaseUrl,
@@ -33,8 +34,8 @@ from napo_bench.core import links, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.locks import output_folder
 from napo_bench.core.progress import SILENT
-from napo_bench.engines import BATCH_SIZE
-from napo_bench.micro import MICRO
+from napo_bench.engines import usual_batch_size
+from napo_bench.micro import MICRO, named_checkpoint
 
 if TYPE_CHECKING:
     from napo_bench.engines.judge import Judge
@@ -85,7 +86,7 @@ def train_then_eval(
         list[str] | None, typer.Option("--set", help="key=value for every recipe; repeatable.")
     ] = None,
     profile: Annotated[str, typer.Option(help="How answers are generated: greedy or paper.")] = "greedy",
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in one forward.")] = BATCH_SIZE,
+    batch_size: BatchSize = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate only the first N units of each benchmark.")] = None,
     dtype: Annotated[
         str,
@@ -171,7 +172,7 @@ def train_then_eval(
             suite=members,
             data_dir=data_dir,
             profile=profile,
-            batch_size=batch_size,
+            batch_size=batch_size or usual_batch_size(named_checkpoint(ckpt)),
             limit=limit or (QUICK_LIMIT if quick else None),
             dtype=dtype,
             device=device,

@@ -35,6 +35,10 @@ def choose_threads(folder: Path, device_type: str) -> None:
     if any(os.environ.get(name) for name in USERS_OWN):
         return
     _several = _several or torch.get_num_threads()
+    torch.set_num_threads(1 if device_type == "cpu" and is_small(folder) else _several)
+
+
+def is_small(folder: Path) -> bool:
+    """Whether the weights in a folder of a checkpoint are those of a small model."""
     weights = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
-    small = device_type == "cpu" and sum(path.stat().st_size for path in weights) < SMALL
-    torch.set_num_threads(1 if small else _several)
+    return sum(path.stat().st_size for path in weights) < SMALL

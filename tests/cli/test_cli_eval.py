@@ -17,6 +17,7 @@ from tiny_llava import make_checkpoint, make_data
 
 from napo_bench.cli import app
 from napo_bench.cli.data import data_app
+from napo_bench.engines import usual_batch_size
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.runs.evaluate import EvalOptions
 from napo_bench.runs.result import RunResult
@@ -251,7 +252,7 @@ def test_the_first_prompts_are_shown_without_weights_and_without_a_run(
     assert code == 0, err
     messages = json.loads(out.splitlines()[1].removeprefix("messages: "))
     assert [part["type"] for part in messages[0]["content"]] == ["image_url", "text"]
-    assert messages[0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,... (SHA-256")
+    assert messages[0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg;base64,... (SHA-256")
     assert "sk-of-the-test" not in out
 
 
@@ -295,4 +296,19 @@ def test_every_command_has_the_same_default_batch_size() -> None:
         if (parameter := inspect.signature(command).parameters.get("batch_size")) is not None
     }
     assert {"evaluate", "build_bias", "train_then_eval"} <= sizes.keys()
-    assert set(sizes.values()) == {EvalOptions().batch_size}
+    assert set(sizes.values()) == {None}
+
+
+def test_a_small_model_answers_in_larger_batches(command, folder: Path, tmp_path: Path) -> None:
+    """An adapter is small and its base may be large; a name may be anything."""
+    inputs = ("--ckpt", str(folder / "tiny-llava"), "--data-dir", str(folder / "data"), "--suite", "mmhal")
+    assert command(*inputs, "--out", "run")[0] == 0
+    assert RunResult.load(tmp_path / "run").provenance.generation["batch_size"] == 64
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_model.safetensors").touch()
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large/config.json").write_text("{}")
+    with (tmp_path / "large/model.safetensors").open("wb") as stream:
+        stream.truncate(16 * 2**20)
+    others = (str(tmp_path / "adapter"), str(tmp_path / "large"), "llava-hf/llava-1.5-7b-hf")
+    assert [usual_batch_size(name) for name in others] == [EvalOptions().batch_size] * 3 == [16] * 3

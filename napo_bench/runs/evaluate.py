@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _OF_ENGINES = ("trust_remote_code", "conversation", "chat_template_kwargs", "quantization", "api_base_url", "request")
 """Options that are refused if the engine does not take them."""
+JOURNAL = "journal.sqlite"
+"""File of a run's answers in its folder."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def evaluate(
     """
     require_no_checkpoint(out)
     with locks.output_folder(out):
-        links.refuse_links(out, "responses", "samples")
+        links.refuse_links(out, "responses", "samples", JOURNAL)
         return _evaluate(checkpoint, out, options, progress, replace)
 
 
@@ -181,7 +183,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
             engine.reach()
             reach_judge(options)
         _rehearse(tasks, score_options, tell)
-    with shared_journal(out / "journal.sqlite") as journal:
+    with shared_journal(out / JOURNAL) as journal:
         requests = [request for task in tasks for request in task.requests()]
         answering = Answering(engine, journal, tell)
         answers = answering.answer_together(requests)
@@ -272,9 +274,9 @@ def _is_final(out: Path, options: EvalOptions) -> bool:
     asks_judge = extractor is not None or not all(judge.rates_everything for judge in judges)
     asks = asks_judge or engine_named(options.engine_name).asks_again
     written = all(_responses_file(out / "responses", all_tasks()[name][0]).is_file() for name in options.suite)
-    if not processes.is_alone() or asks or not written or not (out / "journal.sqlite").is_file():
+    if not processes.is_alone() or asks or not written or not (out / JOURNAL).is_file():
         return False
-    with Journal(out / "journal.sqlite") as journal:
+    with Journal(out / JOURNAL) as journal:
         return journal.is_intact()
 
 

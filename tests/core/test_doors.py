@@ -167,6 +167,7 @@ Command = Callable[[Path], object]
 PLACES: dict[str, tuple[str, Command]] = {
     "eval, responses": ("responses", lambda out: evaluate("x", out, EvalOptions())),
     "eval, samples": ("samples", lambda out: evaluate("x", out, EvalOptions())),
+    "eval, journal": ("journal.sqlite", lambda out: evaluate("x", out, EvalOptions())),
     "eval, lock": (LOCK_NAME, lambda out: evaluate("x", out, EvalOptions())),
     "score": ("a.samples", lambda out: RunResult({}).save(out / "a.json")),
     "judge map": ("a", lambda out: _folders(out, ["a"])),

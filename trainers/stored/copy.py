@@ -34,7 +34,7 @@ from napo_bench.core.limits import ROWS_BYTES, ROWS_EXPANSION, at_most
 from napo_bench.trainers.stored.files import FETCH_AGAIN, IMAGE, DataFiles
 
 _ROWS, _IMAGES = "rows.arrow", "images-{}.arrow"
-_LARGE_FILE, _SMALL_ROWS, _PAGE = 2**30, 64 * 2**20, 2**20
+_SMALL_ROWS, _PAGE = 64 * 2**20, 2**20
 _ROWS_READ, _READS_A_BATCH = 25, 4
 _DIGEST = pa.binary(32)
 _PACK = pa.schema([("digest", _DIGEST), ("image", pa.large_binary())])
@@ -195,16 +195,13 @@ def _read(path: Path, schema: pa.Schema) -> Generator[tuple[list[pa.Array], bool
     A record batch has at most 100 rows and is inside one row group, as in the copies of earlier versions: the pages of
     the parquet files that `build-bias` writes depend on it.
 
-    A file of less than 1 GB whose rows unpack to far more than the file has is refused: a file of 1.7 kB can repeat one
-    text, and unpack to gigabytes. A larger file fills its cache.
+    A file whose rows unpack to far more than the file has is refused: a file of 1.7 kB can repeat one text, and unpack
+    to gigabytes.
     """
     packed = path.stat().st_size
-    most = _SMALL_ROWS + ROWS_EXPANSION.value * packed if packed <= _LARGE_FILE else None
+    most = _SMALL_ROWS + ROWS_EXPANSION.value * packed
     try:
-        with ExitStack() as stack:
-            if most is not None:
-                stack.enter_context(at_most(f"Reading {path}", memory=ROWS_BYTES))
-            rows = stack.enter_context(ParquetFile(path, buffer_size=_PAGE))
+        with at_most(f"Reading {path}", memory=ROWS_BYTES), ParquetFile(path, buffer_size=_PAGE) as rows:
             groups = [rows.metadata.row_group(number) for number in range(rows.num_row_groups)]
             _require_bounded(path, sum(group.total_byte_size for group in groups), most)
             unpacked = 0
@@ -221,8 +218,8 @@ def _read(path: Path, schema: pa.Schema) -> Generator[tuple[list[pa.Array], bool
         raise NapoBenchError(f"{path} cannot be read: {str(error).rstrip('.')}.", FETCH_AGAIN) from None
 
 
-def _require_bounded(path: Path, unpacked: int, most: int | None) -> None:
-    if most is not None and unpacked > most:
+def _require_bounded(path: Path, unpacked: int, most: int) -> None:
+    if unpacked > most:
         packed = path.stat().st_size
         raise NapoBenchError(
             f"{path} has {packed:,} bytes, and its rows unpack to more than {most:,} bytes.", ROWS_EXPANSION.hint

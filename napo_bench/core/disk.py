@@ -77,10 +77,19 @@ def reason(error: BaseException | None) -> str | None:
 def unwritable(path: Path, why: str, hint: str = GO_ON) -> NapoBenchError:
     """The one message for a path that takes no data: the path, the reason, the space that is left, the next step."""
     try:
-        left = f" ({size_in_words(shutil.disk_usage(_standing(path)).free)} are free there)"
+        left = f" ({_left(_standing(path))})"
     except OSError:
         left = ""
     return NapoBenchError(f"{path} cannot be written: {why.rstrip('.')}{left}.", hint)
+
+
+def _left(path: Path) -> str:
+    """What a disk has left, in words. A disk with free bytes may have no room for one more file."""
+    free = f"{size_in_words(shutil.disk_usage(path).free)} are free there"
+    if not hasattr(os, "statvfs"):
+        return free
+    found = os.statvfs(path)
+    return f"{free}, but no further file may be made" if found.f_files and not found.f_favail else free
 
 
 @contextmanager

@@ -150,15 +150,28 @@ def _metrics(entries: dict[str, Any], where: str) -> dict[str, MetricValue]:
     metrics = {}
     for name, entry in entries.items():
         about = f"{where}, metric {name}"
-        has_clusters = entry.get("clusters") is not None
+        n = files.field(entry, "n", int, about)
+        if n < 0:
+            raise NapoBenchError(f"{about}: the field 'n' is {n}; 0 or more is expected.")
         metrics[name] = MetricValue(
             value=_finite(files.field(entry, "value", (int, float), about), "value", about),
             ci95=_interval(entry, "ci95", about),
-            n=int(files.field(entry, "n", int, about)),
-            clusters=files.field(entry, "clusters", int, about) if has_clusters else None,
+            n=n,
+            clusters=_clusters(entry, n, about),
             noise=_noise(files.field(entry, "noise", dict, about), about) if "noise" in entry else None,
         )
     return metrics
+
+
+def _clusters(entry: Any, n: int, where: str) -> int | None:
+    """The number of clusters of `n` samples: at least one if there are samples, and at most one for each sample."""
+    if entry.get("clusters") is None:
+        return None
+    clusters = int(files.field(entry, "clusters", int, where))
+    if not bool(n) <= clusters <= n:
+        expected = f"a number from {int(bool(n))} to {n:,}, the number of samples,"
+        raise NapoBenchError(f"{where}: the field 'clusters' is {clusters}; {expected} is expected.")
+    return clusters
 
 
 def _finite(value: float, name: str, where: str) -> float:

@@ -785,6 +785,21 @@ def sample_without(name):
             "metric chair: the field 'ci95' is inf",
             "Run the command",
         ),
+        (
+            changed("benchmarks", "amber", "metrics", "chair", "clusters", value=10**6),
+            "metric chair: the field 'clusters' is 1000000; a number from 1 to",
+            "Run the command",
+        ),
+        (
+            changed("benchmarks", "amber", "metrics", "chair", "clusters", value=0),
+            "metric chair: the field 'clusters' is 0; a number from 1 to",
+            "Run the command",
+        ),
+        (
+            changed("benchmarks", "amber", "metrics", "chair", "n", value=-3),
+            "metric chair: the field 'n' is -3; 0 or more is expected",
+            "Run the command",
+        ),
         (changed("provenance", value=[]), "'provenance' is []", "Run the command"),
         (changed("provenance", "data", value=3), "'data' is 3", "Run the command"),
         (sample_without("sample_id"), "amber, sample 1", ""),

@@ -24,7 +24,7 @@ from napo_bench.runs.panel.captions import (
     WORDS,
 )
 from napo_bench.runs.panel.choices import ACCURACY, ACCURACY_AT, CRITERION, SENSITIVITY, UNPARSABLE, YES_RATE
-from napo_bench.runs.panel.rows import ALL, CAPTIONS, CHOICES, CURVES, GAINS
+from napo_bench.runs.panel.rows import ALL, ALL_CAPTIONS, ALL_CHOICES, CAPTIONS, CHOICES, CURVES, GAINS
 from napo_bench.runs.result import RunResult
 
 PICTURES, QUESTIONS = 150, 10
@@ -298,6 +298,29 @@ def test_empty_and_changed_answers_are_counted(captions):
     other = [[] if number < 15 else words for number, words in enumerate(captions)]
     part = part_of(caption_run(other), caption_run(captions), ALL)
     assert part.row(EMPTY).difference == 10 and part.row(IDENTICAL).difference == -10
+
+
+def test_captions_and_yes_no_answers_of_one_benchmark_are_counted_apart(evidence):
+    def run(empty):
+        whole = yes_no_run(said(evidence, 0.75))
+        whole.benchmarks["amber"].samples += [
+            {
+                "sample_id": f"caption {number}",
+                "unit": "description",
+                "image": f"AMBER_{number}.jpg",
+                "response": "" if number < empty else "A dog.",
+                "counts": {"responses": 1, "truth_words": 2, "mentions": 1, "hallucinated": 0, "covered": 1},
+            }
+            for number in range(30)
+        ]
+        return whole
+
+    (found,) = panel(run(15), run(0)).benchmarks
+    titles = [part.title for part in found.parts]
+    assert titles[-2:] == [ALL_CHOICES, ALL_CAPTIONS] and ALL not in titles
+    captions, choices = found.part(ALL_CAPTIONS), found.part(ALL_CHOICES)
+    assert (captions.row(EMPTY).difference, captions.row(IDENTICAL).candidate) == (50, 50)
+    assert (choices.row(EMPTY).candidate, choices.row(IDENTICAL).candidate) == (0, 100)
 
 
 def test_answers_that_were_cut_off_are_counted_if_the_run_says_so(captions):

@@ -26,6 +26,9 @@ from napo_bench.runs.panel.captions import caption_measures
 from napo_bench.runs.panel.choices import choice_measures
 from napo_bench.runs.panel.rows import (
     ALL,
+    ALL_CAPTIONS,
+    ALL_CHOICES,
+    ALL_OTHERS,
     CAPTIONS,
     GAINS,
     Built,
@@ -166,8 +169,25 @@ def _gains(name: str, new: BenchmarkResult, old: BenchmarkResult) -> list[Part]:
 
 
 def _all_answers(pairs: Sequence[Pair], clusters: Sequence[str]) -> Built:
-    if not pairs:
-        return Built()
+    """The measures of any answer, for each kind of answers apart: most empty answers may be captions."""
+    kinds: dict[str, list[int]] = {}
+    for number, (reading, _) in enumerate(pairs):
+        kinds.setdefault(_kind(reading), []).append(number)
+    built = [
+        _answers_of_kind(ALL if len(kinds) == 1 else kind, [pairs[n] for n in numbers], [clusters[n] for n in numbers])
+        for kind, numbers in kinds.items()
+    ]
+    notes = dict.fromkeys(note for one in built for note in one.notes)
+    return Built([part for one in built for part in one.parts], notes=list(notes))
+
+
+def _kind(reading: Reading) -> str:
+    if reading.caption is not None:
+        return ALL_CAPTIONS
+    return ALL_OTHERS if reading.choice is None else ALL_CHOICES
+
+
+def _answers_of_kind(title: str, pairs: Sequence[Pair], clusters: Sequence[str]) -> Built:
     measures = [Measure(EMPTY, share("empty", "answers")), Measure(IDENTICAL, share("identical", "answers"))]
     notes = []
     if all(reading.cut_off is not None for pair in pairs for reading in pair):
@@ -186,4 +206,4 @@ def _all_answers(pairs: Sequence[Pair], clusters: Sequence[str]) -> Built:
         }
 
     found = [(counts(new, old, False), counts(old, new, True)) for new, old in pairs]
-    return Built([Part(ALL, measured(found, clusters, measures))], notes=notes)
+    return Built([Part(title, measured(found, clusters, measures))], notes=notes)

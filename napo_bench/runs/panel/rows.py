@@ -16,6 +16,8 @@ Pair = tuple[Reading, Reading]
 
 GAINS, CHOICES, CAPTIONS, CURVES, ALL = "Numbers", "Yes/no answers", "Captions", "Curves of captions", "All answers"
 """Titles of the parts of a panel."""
+ALL_CAPTIONS, ALL_CHOICES, ALL_OTHERS = "All captions", "All yes/no answers", "All other answers"
+"""Titles of the parts of a benchmark with answers of several kinds."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from napo_bench.models.quantization import described, stored_kind
 from napo_bench.models.whole import whole_folder
 
 _BATCHES_AT_ONCE = 8
-_MOST_LOGPROBS = 64
+_MOST_LOGPROBS = 256
 
 
 class VLLMEngine(CheckpointEngine):
@@ -104,12 +104,13 @@ class VLLMEngine(CheckpointEngine):
                 seed=SEED,
                 trust_remote_code=self._trust_remote_code,
                 tensor_parallel_size=self._devices,
+                gpu_memory_utilization=vllm_limits.memory_share(self.device),
                 max_num_seqs=self._at_a_time,
                 use_tqdm_on_load=False,
                 max_model_len=-1,  # as long as the model and the memory allow
                 max_logprobs=_MOST_LOGPROBS,
                 enable_prefix_caching=True,
-                limit_mm_per_prompt={"image": self._most_pictures},
+                limit_mm_per_prompt={"image": self._most_pictures, "video": 0},  # for videos vLLM would keep memory
                 mm_processor_kwargs=self._of_processor,
                 generation_config="vllm",  # the checkpoint's settings are in the requests
             )
@@ -186,7 +187,7 @@ class VLLMEngine(CheckpointEngine):
         return float(self._of_checkpoint.repetition_penalty or 1.0)
 
     @property
-    def _never(self) -> list[int]:
+    def never(self) -> list[int]:
         """The tokens that are never part of an answer."""
         return list(self._of_checkpoint.suppress_tokens or ())
 
@@ -199,14 +200,14 @@ class VLLMEngine(CheckpointEngine):
             repetition_penalty=self._penalty,
             stop_token_ids=ends_of(self._of_checkpoint),
             ignore_eos=True,  # the tokens above end an answer, and no other
-            logit_bias=dict.fromkeys(self._never, -math.inf) or None,
+            logit_bias=dict.fromkeys(self.never, -math.inf) or None,
             detokenize=False,
             **settings,
         )
 
     def _searched(self, prompts: Sequence[Prompt], ends: Sequence[int]) -> tuple[list[list[int]], int]:
         """The tokens of answers by beams, and the number of tokens of the prompts."""
-        generation, never, tokens = prompts[0].generation, set(self._never), dict[int, int]()
+        generation, never, tokens = prompts[0].generation, set(self.never), dict[int, int]()
 
         def stops(ids: Any) -> Any:
             return torch.isin(ids[:, -1], torch.tensor(ends)) | (ids.shape[1] >= generation.max_new_tokens)
@@ -221,7 +222,7 @@ class VLLMEngine(CheckpointEngine):
             early_stopping=self._of_checkpoint.early_stopping or False,
             max_new_tokens=generation.max_new_tokens,
         )
-        settings = self._settings(max_tokens=1, logprobs=rules.candidates + len(self._never))
+        settings = self._settings(max_tokens=1, logprobs=rules.candidates + len(self.never))
 
         def ask(rows: list[tuple[int, list[int]]]) -> Following:
             asked = self._asked([(prompts[place], answer) for place, answer in rows], settings)

@@ -21,8 +21,10 @@ PACKAGE = "vllm"
 _VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # errors reach this process, and batches do not depend on timing
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB; without this variable vLLM wants 92% of a machine's memory for itself
     "VLLM_NO_USAGE_STATS": "1",  # without this variable vLLM reports its use to its makers
 }
+_MEMORY = 0.92  # vLLM's own default
 _KNOWN_SETTINGS = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "repetition_penalty"),
     "suppress_tokens",
@@ -98,6 +100,14 @@ def devices(device: str | None, platform: str) -> int:
             f"Set CUDA_VISIBLE_DEVICES={number}, and leave --device out.",
         )
     return 1
+
+
+def memory_share(platform: str) -> float:
+    """Share of a GPU's memory that vLLM may take: most of what is free. vLLM stops if its share is not free."""
+    if platform != "cuda":
+        return _MEMORY
+    free, total = torch.cuda.mem_get_info()
+    return _MEMORY * free / total
 
 
 def generation_of(checkpoint: Checkpoint, config: Any) -> Any:

@@ -14,8 +14,10 @@ from napo_bench.models.checkpoint import Checkpoint
 
 _STAMP = "napo_bench.json"
 _SHARD = "2GB"
-# LLaVA was published with these names. transformers from 5.20 on writes a new model without them.
-_TOWER = re.compile(r"((?:model\.)?vision_tower\.)(?!vision_model\.)")
+_TOWERS = ("clip_vision_model", "siglip_vision_model")
+# LLaVA, Gemma 3 and others were published with `vision_model` in these names, and vLLM reads no others. transformers
+# from 5.20 on writes a model that it made anew without them.
+_TOWER = re.compile(r"^((?:model\.)?vision_tower\.)(?!vision_model\.)")
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +25,8 @@ logger = logging.getLogger(__name__)
 def whole_folder(checkpoint: Checkpoint, config: Any, dtype: str) -> Path:
     """The folder of a checkpoint's whole weights.
 
-    An adapter, a checkpoint in LLaVA's original layout, and a LLaVA without the published names are written once, as a
-    whole model, into the user's cache folder.
+    An adapter, a checkpoint in LLaVA's original layout, and a model without the published names of its vision tower are
+    written once, as a whole model, into the user's cache folder.
 
     Args:
         checkpoint: The checkpoint.
@@ -56,17 +58,16 @@ def _write(checkpoint: Checkpoint, config: Any, dtype: str, out: Path) -> None:
     model.generation_config = make()
     model.save_pretrained(out, max_shard_size=_SHARD)
     checkpoint.load_processor().save_pretrained(out)
-    if _has_clip(config):
+    if _has_tower(config):
         _name_as_published(out)
 
 
-def _has_clip(config: Any) -> bool:
-    tower = getattr(config, "vision_config", None)
-    return (config.model_type, getattr(tower, "model_type", "")) == ("llava", "clip_vision_model")
+def _has_tower(config: Any) -> bool:
+    return getattr(getattr(config, "vision_config", None), "model_type", "") in _TOWERS
 
 
 def _lacks_names(folder: Path, config: Any) -> bool:
-    stored = soundness.stored_shapes(soundness.weight_files(folder)) if _has_clip(config) else {}
+    stored = soundness.stored_shapes(soundness.weight_files(folder)) if _has_tower(config) else {}
     return any(_TOWER.match(name) for name in stored)
 
 
@@ -86,4 +87,4 @@ def _name_as_published(folder: Path) -> None:
 
 
 def _published(name: str) -> str:
-    return _TOWER.sub(r"\1vision_model.", name, count=1) if _TOWER.match(name) else name
+    return _TOWER.sub(r"\1vision_model.", name)

@@ -12,6 +12,7 @@ import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -71,9 +72,19 @@ _SENTENCES = [
 ] * 4
 
 
-def make_family(folder: Path, family: str, seed: int = 0) -> None:
-    """Write the tiny checkpoint of a family into a folder: configuration, weights, processor, tokenizer."""
+def make_family(
+    folder: Path,
+    family: str,
+    seed: int = 0,
+    text: Mapping[str, Any] = MappingProxyType({}),
+    vision: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write the tiny checkpoint of a family into a folder: configuration, weights, processor, tokenizer.
+
+    `text` and `vision` are other sizes of the two models.
+    """
     recipe = RECIPES[family]
+    recipe = dataclasses.replace(recipe, text={**recipe.text, **text}, vision={**recipe.vision, **vision})
     processor = _processor(family, recipe)
     config = _config(family, recipe, processor.tokenizer)
     torch.manual_seed(seed)

@@ -56,6 +56,7 @@ class LLM:
         seed: int,
         trust_remote_code: bool,
         tensor_parallel_size: int,
+        gpu_memory_utilization: float,
         max_num_seqs: int,
         use_tqdm_on_load: bool,
         max_model_len: int,

@@ -116,7 +116,7 @@ class VLLMEngine(CheckpointEngine):
             )
         except Exception as error:  # whatever vLLM raises
             raise NapoBenchError(
-                f"vLLM {version()} cannot load {folder}: {first_line(error)}",
+                f"vLLM {version()} cannot load {folder}: {type(error).__name__}: {first_line(error)}",
                 f"VLLM_LOGGING_LEVEL=INFO shows what vLLM says itself. {USE_HF}",
             ) from error
 
@@ -242,7 +242,7 @@ class VLLMEngine(CheckpointEngine):
             for prompt, _ in rows:
                 self._encoder.whole([prompt])  # says it if the processor cannot take an image
             raise NapoBenchError(
-                f"vLLM {version()} cannot answer: {first_line(error)}",
+                f"vLLM {version()} cannot answer: {type(error).__name__}: {first_line(error)}",
                 f"If memory is short: --batch-size {max(1, self._at_a_time // 2)}. {USE_HF}",
             ) from error
         if not begun:

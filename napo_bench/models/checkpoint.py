@@ -18,6 +18,7 @@ from napo_bench.models.device import AUTO
 from napo_bench.models.explained import explained
 from napo_bench.models.families import family_of, refusal_of
 from napo_bench.models.folders import folder_of, own_files, weight_files
+from napo_bench.models.memory import keep_freed_memory
 from napo_bench.models.original_llava.checkpoint import OriginalLlava
 from napo_bench.models.quantization import stored_kind
 from napo_bench.models.threads import choose_threads
@@ -283,7 +284,10 @@ class Checkpoint:
         """The model without an adapter. In the original layout the adapter is a part of the model."""
         import torch
 
-        choose_threads(self.folder, "cuda" if device == AUTO else torch.device(device).type)
+        device_type = "cuda" if device == AUTO else torch.device(device).type
+        choose_threads(self.folder, device_type)
+        if device_type == "cpu":
+            keep_freed_memory()
         place = loading.Place(self.name, device, dtype, self.quantization)
         config = self.load_config()
         if self.original is not None:

@@ -69,12 +69,13 @@ def _branch_by_branch(
 ) -> Tensor:
     """Attention `[B, L, H, D]` of each prompt, and of each response to its prompt and itself; 0 on padding."""
     rows = []
-    for row, (prompt, responses) in enumerate(zip(*_lengths(branches), strict=True)):
+    states = zip(*(torch.split(whole, 1) for whole in (query, key, value)), strict=True)
+    for of_row, prompt, responses in zip(states, *_lengths(branches), strict=True):
         sizes = [prompt, *responses, branches.shape[1] - prompt - sum(responses)]
-        queries, keys, values = (torch.split(whole[row : row + 1], sizes, dim=2) for whole in (query, key, value))
+        queries, keys, values = (torch.split(whole, sizes, dim=2) for whole in of_row)
         parts = [sdpa_attention_forward(module, queries[0], keys[0], values[0], None, **options)[0]]
         for branch, length in enumerate(responses, start=1):
-            seen_keys, seen_values = (torch.cat([states[0], states[branch]], dim=2) for states in (keys, values))
+            seen_keys, seen_values = (torch.cat([whole[0], whole[branch]], dim=2) for whole in (keys, values))
             mask = torch.ones(1, 1, length, prompt + length, dtype=torch.bool, device=query.device).tril(prompt)
             part, _ = sdpa_attention_forward(module, queries[branch], seen_keys, seen_values, mask, **options)
             parts.append(part)

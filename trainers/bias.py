@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow import parquet
 
-from napo_bench.core import caches, files, locks, processes
+from napo_bench.core import caches, digests, files, locks, processes
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import open_rgb
 from napo_bench.core.progress import Progress
@@ -150,17 +150,19 @@ def _build_bias(
 ) -> BiasReport:
     kept = caches.training_place(cache, "rows")
     if (out / _README).is_file():
-        table = open_table(data, _NEEDED, kept, whole=True)
+        if not processes.is_alone():
+            processes.join(cpu=options.device == "cpu")
+        table = digests.hashed_by_first(lambda: open_table(data, _NEEDED, kept, whole=True))
         opened = Checkpoint.open(checkpoint)
         asked_in = Conversation.of(opened.load_processor(), opened.load_config(), options.conversation).choice
-        identity = _identity(opened.fingerprint(), table.fingerprint(), engine_name, generation, asked_in)
+        fingerprint = digests.hashed_by_first(opened.fingerprint)
+        identity = _identity(fingerprint, table.fingerprint(), engine_name, generation, asked_in)
         _claim(out, identity if options.dtype == "auto" else identity | {"dtype": f"torch.{options.dtype}"})
         return _report(out, table)
     if processes.is_first():
         open_table(data, _NEEDED, kept, whole=True)  # rows that cannot be read are found before the model is loaded
     engine = engine_named(engine_name).open(checkpoint, options)
-    with processes.first_process_first():
-        table = open_table(data, _NEEDED, kept, whole=True)
+    table = digests.hashed_by_first(lambda: open_table(data, _NEEDED, kept, whole=True))
     if processes.is_first():
         identity = _identity(engine.fingerprint, table.fingerprint(), engine_name, generation, engine.asked_in)
         identity |= {"dtype": f"torch.{engine.provenance()['dtype']}"}

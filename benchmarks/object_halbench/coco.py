@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
-from napo_bench.core import caches, digests, files
+from napo_bench.core import caches, digests, files, locks
 from napo_bench.core.errors import NapoBenchError
 
 INSTANCE_FILES = ("instances_train2014.json", "instances_val2014.json")
@@ -79,15 +79,13 @@ def load_images(folder: Path, image_ids: Iterable[int]) -> dict[int, CocoImage]:
     paths = [files.require_file(folder / name, FETCH_HINT) for name in (*INSTANCE_FILES, *CAPTION_FILES)]
     key = hashlib.sha256("".join(digests.sha256(paths)).encode()).hexdigest()
     index = caches.place("coco") / f"{key[:32]}.sqlite"
-    if not index.exists():
-        _write_index(index, read_annotations(folder))
     try:
-        with closing(sqlite3.connect(index)) as connection:
-            rows = [
-                row
-                for image_id in dict.fromkeys(image_ids)
-                for row in connection.execute("SELECT id, categories, captions FROM images WHERE id = ?", (image_id,))
-            ]
+        with locks.Use(index):
+            if not index.exists():
+                _write_index(index, read_annotations(folder))
+            with closing(sqlite3.connect(index)) as connection:
+                query = "SELECT id, categories, captions FROM images WHERE id = ?"
+                rows = [row for one in dict.fromkeys(image_ids) for row in connection.execute(query, (one,))]
     except sqlite3.Error as error:
         raise NapoBenchError(
             f"The index {index} cannot be read: {error}.", "Delete it; the next run makes it again."

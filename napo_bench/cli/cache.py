@@ -37,8 +37,11 @@ def cache(
     An entry that a running command uses stays. What is deleted is made again when a command needs it.
     """
     from napo_bench.core import caches, disk, paths
+    from napo_bench.core.errors import NapoBenchError
 
     root = paths.cache_dir() if cache_dir is None else cache_dir.expanduser()
+    if cache_dir is not None and not root.is_dir():
+        raise NapoBenchError(f"{root} is no folder.", "Give the folder of train --cache, or leave --cache out.")
     kept = caches.kept(cache_dir and root)
     if cache_dir is None:
         kept += _fetched()

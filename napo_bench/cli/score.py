@@ -212,6 +212,7 @@ def _write_score(
     benchmark: str, responses: Path, data_dir: Path | None, json_out: Path | None, options: ScoreOptions
 ) -> None:
     from napo_bench.cli.benchmark_tables import print_benchmark
+    from napo_bench.core import caches
     from napo_bench.core.files import sha256_file
     from napo_bench.core.paths import data_dir as resolve_data_dir
     from napo_bench.runs import score as scoring
@@ -221,7 +222,7 @@ def _write_score(
     began = time.monotonic()
     if json_out is not None:
         disk.try_file(json_out)
-    folder = resolve_data_dir(data_dir)
+    folder = caches.hold(resolve_data_dir(data_dir))
     _status().update(f"Scoring {benchmark} ...")
     with _status():
         result = scoring.score(benchmark, scoring.read_responses(responses), folder, options)

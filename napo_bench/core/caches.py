@@ -51,7 +51,8 @@ class Kind:
         if linked or not self.names:
             yield from linked[:1] or ([folder] if folder.exists() else [])
         elif folder.is_dir():
-            yield from (path for path in sorted(folder.iterdir()) if re.fullmatch(self.names, path.name))
+            named = (path for path in sorted(folder.iterdir()) if re.fullmatch(self.names, path.name))
+            yield from (path for path in named if not locks.is_of_use(path))
 
 
 KINDS = {
@@ -59,6 +60,7 @@ KINDS = {
     "reference": Kind("log-probs under a reference model", f"{TRAINING}/reference", _HASH, "a pass of the model"),
     "digests": Kind("digests of files", "digests.sqlite"),
     "coco": Kind("indexes of COCO's annotations", "coco", r"\.?[0-9a-f]{32}\.sqlite.*"),
+    "whole": Kind("whole weights of adapters and older layouts, for vLLM", "whole", r"[0-9a-f]{16}-\w+"),
     "micro": Kind("benchmarks of the micro world", "micro", r"[0-9a-f]{12}|\.writing-.*"),
     "data": Kind("fetched benchmark data", FETCHED, again="a download"),
     "judge": Kind("replies of judges to stored responses", "judge.sqlite", again="the judges' answers"),
@@ -67,6 +69,7 @@ KINDS = {
 """Kinds by name."""
 _EARLIER = {"rows": [Kind("", place, _PARQUET) for place in ("rows", f"{TRAINING}/rows")]}
 """Places where earlier versions kept a kind. Their entries are not used."""
+_held: dict[Path, locks.Use] = {}
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,21 @@ def mark(entry: Path, of: str) -> None:
         if not about.is_file() or files.read_json(about) != {"of": of}:
             files.write_json(about, {"of": of})
         os.utime(about)
+
+
+def hold(entry: Path) -> Path:
+    """Use an entry until this process ends.
+
+    Args:
+        entry: The file or folder. Fetched benchmark data is held as a whole. A folder outside the cache folder is not
+            held.
+
+    Returns:
+        The entry.
+    """
+    if entry.is_relative_to(cache_dir()):
+        _held.setdefault(entry, locks.Use(entry))
+    return entry
 
 
 class KeptJournal(Journal):
@@ -169,7 +187,7 @@ def clear(entry: Entry) -> bool:
     """
     if entry.path.is_symlink():
         return False
-    with locks.unused(entry.path) as is_unused:
+    with locks.unused(place("data") if entry.kind == "data" else entry.path) as is_unused:
         if is_unused:
             try:
                 for path in _whole(entry.path):

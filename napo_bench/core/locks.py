@@ -139,6 +139,11 @@ def turn(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_of_use(path: Path) -> bool:
+    """Whether a file is the lock file of a use."""
+    return path.name.endswith(_USED)
+
+
 def _use_lock(path: Path) -> Path:
     return path.with_name(f".{path.name}{_USED}")
 

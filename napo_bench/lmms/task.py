@@ -16,6 +16,7 @@ from PIL import Image
 from napo_bench.benchmarks import all_tasks
 from napo_bench.benchmarks.question import Question
 from napo_bench.benchmarks.result import BenchmarkResult
+from napo_bench.core import caches
 from napo_bench.core.paths import data_dir as resolve_data_dir
 from napo_bench.engines.answer import ModelAnswer
 from napo_bench.runs import score as scoring
@@ -51,7 +52,7 @@ class BenchmarkTask(ConfigurableTask):  # type: ignore[misc]
         self.scored, self.part = all_tasks()[settings.pop("member")]
         self.benchmark = self.scored.name
         self._scoring: dict[str, Any] = settings.pop("scoring", {})
-        self._data_dir = resolve_data_dir(data_dir)
+        self._data_dir = caches.hold(resolve_data_dir(data_dir))
         self.data = self.scored.open(self._data_dir / self.benchmark)
         self._units = self.data.units(self.part.name)
         self.data.require_inside(question for unit in self._units for question in unit)

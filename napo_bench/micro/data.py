@@ -70,7 +70,7 @@ def ensure_data() -> Path:
     Raises:
         NapoBenchError: the cache folder cannot be written.
     """
-    folder = caches.place("micro") / world_version()
+    folder = caches.hold(caches.place("micro") / world_version())
     if not (folder / MICRO_STAMP).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:

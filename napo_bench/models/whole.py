@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from napo_bench.core import disk, files, locks
-from napo_bench.core.paths import cache_dir
+from napo_bench.core import caches, disk, files, locks
 from napo_bench.models import soundness
 from napo_bench.models.checkpoint import Checkpoint
 
@@ -38,13 +37,14 @@ def whole_folder(checkpoint: Checkpoint, config: Any, dtype: str) -> Path:
     """
     if checkpoint.adapter is None and checkpoint.original is None and not _lacks_names(checkpoint.folder, config):
         return checkpoint.folder
-    out = cache_dir() / "whole" / f"{checkpoint.fingerprint()[:16]}-{dtype}"
+    out = caches.hold(caches.place("whole") / f"{checkpoint.fingerprint()[:16]}-{dtype}")
     with locks.output_folder(out):
         if not (out / _STAMP).is_file():
             logger.warning("Writing the whole weights of %s once, into %s", checkpoint.name, out)
             with disk.writing(out):
                 _write(checkpoint, config, dtype, out)
             files.write_json(out / _STAMP, {"checkpoint": checkpoint.name, "dtype": dtype})
+    caches.mark(out, of=checkpoint.name)
     return out
 
 

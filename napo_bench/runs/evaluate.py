@@ -14,7 +14,7 @@ from napo_bench.benchmarks import all_tasks, default_suite
 from napo_bench.benchmarks.benchmark import PROFILES
 from napo_bench.benchmarks.text import PIPELINES
 from napo_bench.benchmarks.unanswered import sent_field
-from napo_bench.core import files, links, locks, processes
+from napo_bench.core import caches, files, links, locks, processes
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.journal import Journal
 from napo_bench.core.names import CONTROLS, MICRO
@@ -160,7 +160,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
     began = time.monotonic()
     is_first = processes.is_first()
     tell = progress if is_first else SILENT
-    data_dir = resolve_data_dir(options.data_dir)
+    data_dir = caches.hold(resolve_data_dir(options.data_dir))
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
     _check(options)
     is_new = not (out / "run.json").is_file()

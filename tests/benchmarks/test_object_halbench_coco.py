@@ -7,6 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from napo_bench.benchmarks.object_halbench import coco
+from napo_bench.core import caches
 from napo_bench.core.errors import NapoBenchError
 
 
@@ -66,7 +67,7 @@ def test_the_second_run_reads_the_index_alone(folder, monkeypatch, own_cache):
     first = coco.load_images(folder, [1, 2, 3])
     monkeypatch.setattr(coco, "read_annotations", lambda folder: pytest.fail("the annotations were read again"))
     assert coco.load_images(folder, [3, 2, 1]) == first
-    assert len(list((own_cache / "napo-bench" / "coco").iterdir())) == 1
+    assert [entry.kind for entry in caches.kept() if entry.kind != "digests"] == ["coco"]
 
 
 def test_changed_annotations_get_an_index_of_their_own(folder):
@@ -77,7 +78,7 @@ def test_changed_annotations_get_an_index_of_their_own(folder):
 
 def test_a_damaged_index_is_named(folder, own_cache):
     coco.load_images(folder, [1])
-    (index,) = (own_cache / "napo-bench" / "coco").iterdir()
+    (index,) = caches.place("coco").glob("*.sqlite")
     index.write_bytes(b"not a data base" * 100)
     with pytest.raises(NapoBenchError, match=index.name):
         coco.load_images(folder, [1])
@@ -93,7 +94,7 @@ def test_a_missing_or_truncated_file_is_named_and_leaves_no_index(folder, name, 
     with pytest.raises(NapoBenchError, match=name) as error:
         coco.load_images(folder, [1])
     assert "napo-bench data fetch object-halbench" in error.value.hint
-    assert not (own_cache / "napo-bench" / "coco").exists()
+    assert not list(caches.place("coco").glob("*.sqlite"))
 
 
 def test_a_field_that_is_missing_is_named(folder):

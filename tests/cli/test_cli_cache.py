@@ -64,6 +64,11 @@ def test_clear_deletes_a_kind_or_an_entry_by_name(kept, command):
     assert code == 2 and "Did you mean judge?" in err
 
 
+def test_a_cache_folder_that_is_none_is_an_error(command, tmp_path):
+    code, _, err = command("--cache", str(tmp_path / "none"))
+    assert code == 2 and "is no folder" in err
+
+
 def test_rows_in_use_stay_and_go_on(kept, command):
     rows = open_rows(kept, ("rejected",), caches.place("rows"))
     _, out, err = command("rows", "--clear")

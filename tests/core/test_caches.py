@@ -41,7 +41,8 @@ def listed() -> dict[str, caches.Entry]:
 
 def test_no_module_keeps_anything_in_the_cache_folder_that_is_no_kind() -> None:
     places = set()
-    for path in (*(ROOT / "napo_bench").rglob("*.py"), *(ROOT / "trainers").rglob("*.py")):
+    packages = ("napo_bench", "benchmarks", "trainers")
+    for path in (path for package in packages for path in (ROOT / package).rglob("*.py")):
         if path.relative_to(ROOT).as_posix() in ("napo_bench/core/paths.py", "napo_bench/core/caches.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
@@ -113,6 +114,21 @@ def test_an_open_journal_stays(own_cache: Path) -> None:
     assert caches.clear(entry) and not caches.kept()
     with Journal(caches.place("judge")) as journal:
         assert journal.get(["key"]) == {}
+
+
+def test_benchmark_data_that_is_read_stays(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "_held", {})
+    fetched, micro = caches.place("data") / "amber" / "annotations.json", caches.place("micro") / "0123456789ab"
+    for path in (fetched, micro / "micro.json"):
+        path.parent.mkdir(parents=True)
+        path.write_text("[]")
+    assert caches.hold(caches.place("data")) == fetched.parents[1] and caches.hold(micro) == micro
+    entries = [caches.entry_of("data", fetched), caches.entry_of("micro", micro)]
+    assert not any(map(caches.clear, entries))
+    caches.hold(tmp_path)  # the folder of --data-dir
+    assert not tmp_path.with_name(f".{tmp_path.name}.in-use").exists()
+    caches._held.clear()
+    assert all(map(caches.clear, entries)) and not fetched.exists() and not micro.exists()
 
 
 def test_a_folder_of_a_training_is_listed_like_the_users_own(copy: Path, tmp_path: Path) -> None:

@@ -187,6 +187,20 @@ def test_a_row_that_changes_is_copied_again(tmp_path, monkeypatch):
     assert before.stored(1) == after.stored(1) and before.fingerprint != after.fingerprint
 
 
+def test_a_file_that_changes_while_it_is_copied_leaves_no_copy(tmp_path, monkeypatch):
+    path, cache = write_rows(tmp_path / "rows.parquet", tiny_rows(6)), tmp_path / "cache"
+    unpacked = parquet.ParquetFile.iter_batches
+
+    def changed_behind(*call, **options):
+        yield from unpacked(*call, **options)
+        write_rows(path, tiny_rows(6, seed=1))
+
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", changed_behind)
+    with pytest.raises(NapoBenchError, match="changed while it was read"):
+        open_rows(path, ("rejected",), cache)
+    assert not sizes(cache)
+
+
 def test_files_that_do_not_fit_each_other_are_named(tmp_path):
     rows = tiny_rows(2)
     (tmp_path / "rows").mkdir()

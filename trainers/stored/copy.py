@@ -87,8 +87,8 @@ def open_copy(source: DataFiles, cache: Path) -> RowCopy:
     Raises:
         NapoBenchError: a file cannot be read or unpacks to far more than it has, or the cache folder cannot be written.
     """
-    contents = "".join(digests.sha256(source.with_rows))
-    folder = cache / hashlib.sha256(contents.encode()).hexdigest()[:24]
+    contents = digests.sha256(source.with_rows)
+    folder = cache / hashlib.sha256("".join(contents).encode()).hexdigest()[:24]
     copy = _opened(folder)
     if copy is None:
         with disk.writing(cache, _HINT):
@@ -96,9 +96,15 @@ def open_copy(source: DataFiles, cache: Path) -> RowCopy:
             folder.mkdir(parents=True, exist_ok=True)
             with locks.turn(cache / ".writing"), locks.Use(folder):
                 copy = _opened(folder)  # another process may have been first
-                while copy is None:
-                    _write(folder, source)
+                if copy is None:
+                    _write(folder, source, contents)
                     copy = _opened(folder)
+    if copy is None:
+        raise NapoBenchError(
+            f"The copy of the rows in {folder} cannot be read: images were cleared while it was written, or the disk "
+            "returns other bytes than were written.",
+            "Run the same command again.",
+        )
     caches.mark(folder, of=source.name)
     return copy
 
@@ -117,14 +123,15 @@ def _opened(folder: Path) -> RowCopy | None:
     for path in _packs(folder):
         if not missing.any():
             break
-        use = locks.Use(path.parent)
+        uses.append(locks.Use(path.parent))
         pack = _mapped(path)
-        found = np.asarray(pc.fill_null(pc.index_in(wanted, value_set=pack["digest"]), -1)) if pack else place.pack
-        here = missing & (found >= 0)
-        if pack is None or not here.any():
-            use.close()
+        if pack is None:
             continue
-        uses.append(use)
+        found = np.asarray(pc.fill_null(pc.index_in(wanted, value_set=pack["digest"]), -1))
+        here = missing & (found >= 0)
+        if not here.any():
+            uses.pop().close()
+            continue
         place.pack[here], place.row[here] = len(packs), found[here]
         packs.append(pack["image"])
         missing &= ~here
@@ -163,13 +170,16 @@ def _mapped(path: Path) -> pa.Table | None:
         return None
 
 
-def _write(folder: Path, source: DataFiles) -> None:
+def _write(folder: Path, source: DataFiles, contents: Sequence[str]) -> None:
+    """Write the copy of files whose SHA-256 are `contents`."""
     known: set[bytes] = set()
     with ExitStack() as stack:
         for path in _packs(folder):
             stack.enter_context(locks.Use(path.parent))
             if (pack := _mapped(path)) is not None:
                 known |= set(pack["digest"].to_pylist())
+            elif path.parent == folder:
+                path.unlink()
         number = next(number for number in itertools.count() if not (folder / _IMAGES.format(number)).exists())
         schema = source.schema.append(pa.field("SHA-256 of image", _DIGEST))
         # The images are in place before the rows that need them.
@@ -187,6 +197,11 @@ def _write(folder: Path, source: DataFiles) -> None:
                     if is_end:
                         rows_writer.write_table(pa.Table.from_batches(held).combine_chunks())
                         held = []
+        if digests.sha256(source.with_rows) != contents:
+            raise NapoBenchError(
+                f"{source.name} changed while it was read.",
+                "Wait until it is written, then run the same command again.",
+            )
 
 
 def _read(path: Path, schema: pa.Schema) -> Generator[tuple[list[pa.Array], bool]]:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from synthetic_runs import invoke
 from tiny_llava import make_checkpoint, make_data, picture
 
+from napo_bench.core.caches import kept
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.images import PLACE
 from napo_bench.core.journal import Journal
@@ -258,7 +259,7 @@ def test_a_penalty_and_forbidden_tokens_of_the_checkpoint_are_those_of_hf(both: 
 
 
 @pytest.mark.numeric
-def test_an_adapter_is_merged_as_by_hf_and_written_once(both: Any, tmp_path: Path, own_cache: Path, caplog) -> None:
+def test_an_adapter_is_merged_as_by_hf_and_written_once(both: Any, tmp_path: Path, caplog) -> None:
     base = Checkpoint.open(str(base_checkpoint()))
     torch.manual_seed(0)
     settings = LoraConfig(r=4, lora_alpha=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
@@ -270,7 +271,9 @@ def test_an_adapter_is_merged_as_by_hf_and_written_once(both: Any, tmp_path: Pat
     for number in range(2):
         engine = vllm_engine(tmp_path / "lora")
         assert answers(engine, requests(GREEDY), tmp_path / f"{number}.sqlite") == said
-    assert len(list((own_cache / "napo-bench/whole").iterdir())) == 1
+    (copy,) = (entry for entry in kept() if entry.kind == "whole")
+    assert copy.of == str(tmp_path / "lora")
+    assert copy.bytes > 1_000_000
     assert caplog.text.count("Writing the whole weights") == 1
 
 

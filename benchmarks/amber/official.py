@@ -128,9 +128,9 @@ def _annotations(path: Path, associates: Mapping[str, Sequence[str]]) -> list[An
 
 def _words(row: Any, name: str, associates: Mapping[str, Sequence[str]], where: str) -> tuple[str, ...]:
     words = files.field(row, name, list, where)
-    unknown = [word for word in words if word not in associates]
+    unknown = [word for word in words if not isinstance(word, str) or word not in associates]
     if unknown:
-        raise NapoBenchError(f"{where}: {name} has {unknown[0]!r}, which is no key of relation.json.")
+        raise NapoBenchError(f"{where}: {name} has {unknown[0]!r:.80}, which is no key of relation.json.")
     return tuple(words)
 
 

@@ -7,7 +7,7 @@ model.
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,9 @@ def _without_samples(benchmark: BenchmarkResult) -> dict[str, Any]:
 
 def _metrics(entries: dict[str, Any], where: str) -> dict[str, MetricValue]:
     metrics = {}
-    for name, entry in entries.items():
+    for name in entries:
         about = f"{where}, metric {name}"
+        entry = files.field(entries, name, dict, where)
         n = files.field(entry, "n", int, about)
         if n < 0:
             raise NapoBenchError(f"{about}: the field 'n' is {n}; 0 or more is expected.")
@@ -176,8 +177,8 @@ def _clusters(entry: Any, n: int, where: str) -> int | None:
 
 def _finite(value: float, name: str, where: str) -> float:
     """The number of a field, which no evaluation writes as NaN or Infinity."""
-    if not math.isfinite(value):
-        raise NapoBenchError(f"{where}: the field {name!r} is {value}; a finite number is expected.")
+    if not abs(value) <= sys.float_info.max:  # also an integer of 400 digits
+        raise NapoBenchError(f"{where}: the field {name!r} is {value!r:.80}; a finite number is expected.")
     return float(value)
 
 

@@ -40,12 +40,12 @@ def secret(tmp_path: Path) -> Path:
     return path
 
 
-def amber(data: Path, image: str) -> TaskQuestions:
+def amber(data: Path, image: str, word: object = "dog") -> TaskQuestions:
     """AMBER's descriptions with one picture of this name, read as `eval` reads them."""
     folder = data / "amber"
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "query_generative.json").write_text(json.dumps([{"id": 1, "image": image, "query": "Describe."}]))
-    annotation = {"id": 1, "type": "generative", "truth": ["dog"], "hallu": ["cat"]}
+    annotation = {"id": 1, "type": "generative", "truth": [word], "hallu": ["cat"]}
     (folder / "annotations.json").write_text(json.dumps([annotation]))
     (folder / "relation.json").write_text(json.dumps({"dog": ["dog"], "cat": ["cat"]}))
     (folder / "safe_words.txt").write_text("")
@@ -225,3 +225,22 @@ def test_a_folder_that_the_user_names_may_be_a_link(tmp_path: Path) -> None:
         links.refuse_links(tmp_path / "out", "samples")
         RunResult({}).save(tmp_path / "out/run.json")
     assert (tmp_path / "disk/run.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "damage", [5, "x", None, [], {"n": 1, "value": 10**400}, {"n": 1, "value": 1, "ci95": [0, -(10**400)]}]
+)
+def test_a_metric_of_a_run_that_is_none_is_one_message(tmp_path: Path, damage: object) -> None:
+    run = tmp_path / "run.json"
+    for place in ({"metrics": {"chair": damage}}, {"metrics": {}, "breakdown": {"all": {"chair": damage}}}):
+        run.write_text(json.dumps({"schema_version": 1, "benchmarks": {"amber": place}}))
+        with pytest.raises(NapoBenchError, match=r"run\.json, benchmark amber.*chair.* is expected"):
+            RunResult.load(run, samples=False)
+
+
+@pytest.mark.parametrize("word", [[], {}, None, 5])
+def test_what_is_no_word_in_ambers_annotations_is_one_message(tmp_path: Path, word: object) -> None:
+    (tmp_path / "amber/images").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "amber/images/1.png")
+    with pytest.raises(NapoBenchError, match=r"annotations\.json, item 1: truth has .*, which is no key of relation"):
+        amber(tmp_path, "1.png", word)

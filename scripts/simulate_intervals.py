@@ -1,7 +1,7 @@
 """Coverage of the nominal 95% intervals, by simulation, for each kind of metric and for paired differences.
 
     python scripts/simulate_intervals.py --trials 2000
-    python scripts/simulate_intervals.py --trials 2000 --clusters
+    python scripts/simulate_intervals.py --trials 4000 --resamples 4000 --clusters
 
 Each trial draws a benchmark of the stated size from a known population, computes the interval, and checks whether the
 interval contains the population's value. With `--clusters`, a picture has several questions whose answers correlate.

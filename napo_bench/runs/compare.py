@@ -14,6 +14,7 @@ from napo_bench.benchmarks.reading import Reading
 from napo_bench.benchmarks.result import SAMPLES_NOT_PICTURES, BenchmarkResult, cluster_of, size_text
 from napo_bench.core import stats
 from napo_bench.core.errors import NapoBenchError
+from napo_bench.core.garbage import without_collection
 from napo_bench.runs.result import RunResult
 
 SampleKey = tuple[str, str]
@@ -45,6 +46,16 @@ class Pairs:
     def by_cluster(self) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
         """The summed counts of each cluster in the candidate, and in the baseline."""
         return stats.by_cluster(self.candidate, self.clusters), stats.by_cluster(self.baseline, self.clusters)
+
+    def values(self, metric: Metric) -> tuple[list[float | None], list[float | None]]:
+        """The metric of each sample in the candidate, and in the baseline; None where the metric does not cover it."""
+        if metric.key not in self._values:
+            self._values[metric.key] = (sample_values(metric, self.candidate), sample_values(metric, self.baseline))
+        return self._values[metric.key]
+
+    @cached_property
+    def _values(self) -> dict[str, tuple[list[float | None], list[float | None]]]:
+        return {}
 
     @property
     def are_independent(self) -> bool:
@@ -392,6 +403,7 @@ def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95)
     ]
 
 
+@without_collection
 def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
     """Compare every metric that two runs share.
 
@@ -449,7 +461,8 @@ def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, f
 
 def _is_whole(metric: Metric, pairs: Pairs) -> bool:
     """Whether every sample passes or fails. A sample with several ratings may do both, in parts."""
-    values = {*sample_values(metric, pairs.baseline), *sample_values(metric, pairs.candidate)} - {None}
+    new, old = pairs.values(metric)
+    values = {*new, *old} - {None}
     high = metric.high or 1.0
     # AMBER's denominators start at 0.001 and its numbers are rounded, so one right answer has 99.9%.
     return all(min(abs(value), abs(high - value)) < _PART * high for value in values if value is not None)
@@ -476,10 +489,9 @@ def _judge_notes(metrics: Sequence[Metric], candidate: BenchmarkResult, baseline
 
 
 def _changes(metric: Metric, pairs: Pairs) -> list[SampleChange]:
-    values = zip(pairs.keys, sample_values(metric, pairs.baseline), sample_values(metric, pairs.candidate), strict=True)
     return [
         SampleChange(metric, unit, sample_id, old, new)
-        for (unit, sample_id), old, new in values
+        for (unit, sample_id), new, old in zip(pairs.keys, *pairs.values(metric), strict=True)
         if old is not None and new is not None and old != new
     ]
 

@@ -333,10 +333,16 @@ def _names(kind: str) -> list[str]:
 
 
 def _load(text: str) -> Any:
-    """The value of a YAML text without aliases, a few of which can stand for any number of values."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise ValueError("a recipe has no aliases (*name)")
-    return yaml.safe_load(text)
+    return yaml.load(text, _Loader)  # a safe loader
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, a few of which can stand for any number of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("a recipe has no aliases (*name)")
+        return super().compose_node(parent, index)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

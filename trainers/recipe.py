@@ -333,7 +333,12 @@ def _names(kind: str) -> list[str]:
 
 
 def _load(text: str) -> Any:
-    return yaml.load(text, _Loader)  # a safe loader
+    """The value of a YAML text. Raises ValueError if the text has an alias."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):

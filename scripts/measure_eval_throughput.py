@@ -1,12 +1,15 @@
-"""Measure how many samples a second `eval` answers, beside plain batched `generate`, and how this grows.
+"""Measure how many samples a second `eval` answers, beside plain batched `generate` and `transformers serve`, and how
+this grows.
 
     OMP_NUM_THREADS=1 python scripts/measure_eval_throughput.py
-    python scripts/measure_eval_throughput.py --only questions --rounds 3
+    OMP_NUM_THREADS=1 python scripts/measure_eval_throughput.py --only questions --rounds 3
+    OMP_NUM_THREADS=1 python scripts/measure_eval_throughput.py --serve     # needs `pip install transformers[serving]`
 
-The model has LLaVA-1.5's shape, scaled down for the CPU, as in scripts/perf_forward.py. Both contenders have the same
-model in the same process and answer the same questions in batches of 16, by turns. The tables give medians over the
-rounds, by CPU seconds of one thread, which hardly depend on the other work of the machine. The script fails if the
-answers differ.
+The model has LLaVA-1.5's shape, scaled down for the CPU, as in scripts/perf_forward.py. `eval` and `generate` have the
+same model in the same process and answer the same questions in batches of 16, by turns. With --serve a server of the
+same checkpoint takes its turn: the engine `api` asks it, with 16 requests in flight. The tables give medians over the
+rounds, by CPU seconds of one thread, which hardly depend on the other work of the machine. The CPU seconds of the
+server are those of its process and of this one. The script fails if the answers differ.
 
 The floor of the prefill is the time of its multiplications at the measured rate of a matrix product. The floor of a
 decoding step is that of the weights and that of the keys and values, one after the other: each is the time of their
@@ -21,21 +24,25 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from perf_forward import PATCH, build_model, processor
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from transformers_server import serving
 
 from napo_bench.core.journal import Journal
 from napo_bench.core.progress import SILENT
 from napo_bench.engines.answering import Answering
+from napo_bench.engines.api import APIEngine
 from napo_bench.engines.clock import Clock
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
@@ -105,7 +112,6 @@ class Watch:
         text = model.get_decoder()
         linear = [layer.weight.numel() for layer in text.layers.modules() if isinstance(layer, torch.nn.Linear)]
         self._weights, self._head = sum(linear), model.lm_head.weight.numel()
-        model.generation_config.eos_token_id = EOS if shape.first else None
         model.register_forward_pre_hook(self._begins, with_kwargs=True)
         model.register_forward_hook(self._ends, with_kwargs=True)
         self._rates = rates()
@@ -142,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SHAPES, help="One kind of growth.")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--serve", action="store_true", help="Ask `transformers serve` too.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = Table(
@@ -151,39 +158,53 @@ def main() -> None:
         table.add_column(column, justify="right")
     for column in ("ratio", "prefill / floor", "decoding / floor", "of it read", "slots / needed", "same answers"):
         table.add_column(column, justify="right")
+    if arguments.serve:
+        table.add_column("serve, samples/s", justify="right")
+        table.add_column("ratio", justify="right")
     console, same = Console(width=190), True
     for shape in [shape for kind in ([arguments.only] if arguments.only else SHAPES) for shape in SHAPES[kind]]:
-        row, is_same = measured(shape, arguments.rounds)
+        row, is_same = measured(shape, arguments.rounds, serve=arguments.serve)
         table.add_row(*row)
         same = same and is_same
     console.print(table)
     sys.exit(0 if same else 1)
 
 
-def measured(shape: Shape, rounds: int) -> tuple[list[str], bool]:
-    """The row of a shape in the table, and whether both contenders answered the same."""
+def measured(shape: Shape, rounds: int, *, serve: bool) -> tuple[list[str], bool]:
+    """The row of a shape in the table, and whether all contenders answered the same.
+
+    Args:
+        shape: The shape.
+        rounds: Number of turns of each contender.
+        serve: Whether a server is asked, unless the shape ends each answer at its length.
+    """
     side = round(shape.image_tokens**0.5) * PATCH
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         model = build_model(LAYERS, WIDTH, side)
+        model.generation_config.eos_token_id = EOS if shape.first else None
         model.save_pretrained(folder)
         processor(side).save_pretrained(folder)
         engine = HFEngine(folder, BATCH, "cpu")
         engine.clock = Clock(time.thread_time)
         watch, requests = Watch(engine.model, shape), questions(shape, side)
         Answering(engine, Journal(Path(folder) / "first.sqlite"), SILENT).answer(requests[:2], 2)
-        turns = []
+        server = stack.enter_context(served(folder, engine, requests[:2])) if serve and not shape.first else None
+        turns: list[tuple[Cost, Cost, Cost | None, bool]] = []
         for number in range(rounds):
             journal = Journal(Path(folder) / f"{number}.sqlite")
             ours, answers = cost(
                 engine, watch, lambda j=journal: Answering(engine, j, SILENT).answer(requests, len(requests))
             )
             plain, expected = cost(engine, watch, lambda: generated(engine, requests))
-            turns.append((ours, plain, answers == expected))
+            theirs, served_answers = (
+                server(requests, Path(folder) / f"{number}-served.sqlite") if server else (None, expected)
+            )
+            turns.append((ours, plain, theirs, answers == expected == served_answers))
     count = len(requests)
     needed = sum(shape.length(number % BATCH) - 1 for number in range(count))
 
     def median(of_turn: Callable[[Cost, Cost], float]) -> str:
-        return f"{statistics.median(of_turn(ours, plain) for ours, plain, _ in turns):.2f}"
+        return f"{statistics.median(of_turn(ours, plain) for ours, plain, *_ in turns):.2f}"
 
     same = all(is_same for *_, is_same in turns)
     return [
@@ -199,6 +220,14 @@ def measured(shape: Shape, rounds: int) -> tuple[list[str], bool]:
         if needed
         else "",
         "yes" if same else "NO",
+        *(
+            [
+                f"{statistics.median(count / one.cpu for _, _, one, _ in turns if one):.2f}",
+                f"{statistics.median(one.cpu / ours.cpu for ours, _, one, _ in turns if one):.2f}",
+            ]
+            if server
+            else []
+        ),
     ], same
 
 
@@ -213,6 +242,38 @@ def cost(engine: HFEngine, watch: Watch, answer: Callable[[], Sequence[str]]) ->
     took = {name: amounts["seconds"] - before.get(name, {"seconds": 0})["seconds"] for name, amounts in after.items()}
     watch.cost.prefill, watch.cost.decoding = took.get("prefill", 0), took.get("decoding", 0)
     return watch.cost, answers
+
+
+@contextmanager
+def served(
+    folder: str, engine: HFEngine, first: list[Request]
+) -> Iterator[Callable[[list[Request], Path], tuple[Cost, list[str]]]]:
+    """Yields a function from requests and a new journal to answers of `transformers serve` and their cost.
+
+    The CPU seconds are those of the server's process and of this process.
+
+    Args:
+        folder: The checkpoint. The function writes a chat template into it, with the prompt of the engine.
+        engine: The engine of the checkpoint.
+        first: Requests that the server answers before anything is measured.
+    """
+    words = "{{ messages[0]['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}"
+    prompt = engine.processor.tokenizer.bos_token + engine.text("QUESTION", has_image=True)
+    engine.processor.chat_template = prompt.replace("QUESTION", words)
+    engine.processor.save_pretrained(folder)
+    with serving(folder, Path(folder) / "serve.log") as (url, number):
+        client, server = APIEngine(folder, url, BATCH, timeout=600.0), psutil.Process(number)
+
+        def busy() -> float:
+            return time.process_time() + server.cpu_times().user + server.cpu_times().system
+
+        def ask(requests: list[Request], journal: Path) -> tuple[Cost, list[str]]:
+            began = busy()
+            answers = Answering(client, Journal(journal), SILENT).answer(requests, len(requests))
+            return Cost(cpu=busy() - began), list(answers)
+
+        ask(first, Path(folder) / "first-served.sqlite")
+        yield ask
 
 
 def questions(shape: Shape, side: int) -> list[Request]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from transformers_server import serving
 
 from napo_bench.micro.base import base_checkpoint
 from napo_bench.runs.compare import SameAnswers, compare
@@ -23,42 +21,13 @@ for package in ("fastapi", "uvicorn"):
     pytest.importorskip(package, reason="`transformers serve` needs the extra transformers[serving]")
 
 BENCHMARKS = {"vlind", "object_halbench", "amber", "mmhal"}
-STARTED_WITHIN = 180.0
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The micro base behind `transformers serve`, on a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(base_checkpoint())]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--device", "cpu"]
-    with log.open("wb") as sink:
-        server = subprocess.Popen(
-            command, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
-    try:
-        _await(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _await(health: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + STARTED_WITHIN
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            if httpx.get(health, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError(f"`transformers serve` did not start:\n{log.read_text()[-3000:]}")
+    """The micro base behind `transformers serve`."""
+    with serving(str(base_checkpoint()), tmp_path_factory.mktemp("serve") / "log") as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")

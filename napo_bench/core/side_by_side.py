@@ -165,7 +165,11 @@ class _Worker:
         self._plan, self._begin = plan, begin
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_work, args=(other, dict(surroundings)))
-        self._process.start()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process inherits this: Ctrl-C is ours
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         other.close()
         self.thread = threading.Thread(target=self._give, daemon=True)
         self.thread.start()

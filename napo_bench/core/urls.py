@@ -21,12 +21,14 @@ _HOST = re.compile(r"[\w.:%-]+")
 
 
 def public(url: str) -> str:
-    """The URL without user, password, query, fragment and closing slash; of a text that is no URL, its scheme alone."""
+    """The URL without user, password, parameters, query, fragment and closing slash; of a text that is no URL, its
+    scheme alone.
+    """
     parts = _parts(url)
     if parts is None or "@" in parts.path:  # the "/" of a password may begin what looks like a path
         scheme, colon, _ = url.partition("://")
         return f"{scheme}://{_HIDDEN}" if colon and scheme.isalnum() else _HIDDEN
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.partition(";")[0].rstrip("/"), "", ""))
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
@@ -67,10 +69,10 @@ def require(url: str, what: str, *, query: bool = False) -> str:
     if parts is None:
         shown = public(url) if "@" in url or "?" in url else url
         raise NapoBenchError(f"The URL of {what} is {shown!r}; http://localhost:8000/v1 is how one looks.")
-    if parts.fragment or (parts.query and not query):
+    if parts.fragment or ";" in parts.path or (parts.query and not query):
         raise NapoBenchError(
-            f"The URL of {what}, {public(url)!r}, has a query or a fragment, and a path is added to it.",
-            "Give the URL without `?` and `#`. A key is read from an environment variable.",
+            f"The URL of {what}, {public(url)!r}, has a query, parameters or a fragment, and a path is added to it.",
+            "Give the URL without `?`, `;` and `#`. A key is read from an environment variable.",
         )
     return url
 

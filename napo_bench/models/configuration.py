@@ -13,6 +13,8 @@ from napo_bench.models.soundness import FETCH_AGAIN, WEIGHTS
 
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth", "encoder_layers", "decoder_layers")
 _MOST_LAYERS = 1000
+_MOST = dict.fromkeys(_LAYERS, _MOST_LAYERS) | {"num_labels": 100_000}
+"""Field -> largest value. transformers makes something for each layer and each label."""
 _ATTENTIONS = {"eager", "sdpa", "flex_attention"}
 _UPDATE = (
     "Correct the field, or update transformers: pip install -U transformers. A checkpoint that brings code of its own "
@@ -22,13 +24,14 @@ _UPDATE = (
 
 def require_own_parts(folder: Path, trust_remote_code: bool) -> None:
     """Refuse a configuration that brings weights of another name or code of the hub for attention, or that asks for
-    more layers than any model has.
+    more layers or labels than any model has.
 
     transformers takes these from config.json. A kernel is code, so `trust_remote_code` allows it. The public field
     `attn_implementation` has no effect without `trust_remote_code`, so every value is allowed there.
 
     Raises:
-        NapoBenchError: config.json names weights, an attention that is not transformers' own, or too many layers.
+        NapoBenchError: config.json names weights, an attention that is not transformers' own, or too many layers or
+            labels.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -39,10 +42,11 @@ def require_own_parts(folder: Path, trust_remote_code: bool) -> None:
             f"{path}: transformers_weights names other weights than {WEIGHTS}.",
             "Remove the field, and rename the file.",
         )
-    for field, layers in _numbers(config):
-        if layers > _MOST_LAYERS:
+    for field, number in _numbers(config):
+        if number > _MOST[field]:
+            what = "layers" if field in _LAYERS else "labels"
             raise NapoBenchError(
-                f"{path}: {field} is {layers:,}; at most {_MOST_LAYERS:,} layers are expected.",
+                f"{path}: {field} is {number:,}; at most {_MOST[field]:,} {what} are expected.",
                 f"Correct the field. {FETCH_AGAIN}",
             )
     kernels = [name for name in _attentions(config) if name not in _ATTENTIONS]
@@ -94,12 +98,12 @@ def _attentions(value: Any, inside: bool = False) -> Iterator[str]:
 
 
 def _numbers(value: Any, field: str = "") -> Iterator[tuple[str, float]]:
-    """Name and value of each number of layers, for the whole model or for a part."""
+    """Name and value of each number of layers or labels, for the whole model or for a part."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from _numbers(item, name)
     elif isinstance(value, list):
         for item in value:
             yield from _numbers(item)
-    elif field in _LAYERS and isinstance(value, int | float):
+    elif field in _MOST and isinstance(value, int | float):
         yield field, value

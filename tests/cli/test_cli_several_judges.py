@@ -289,7 +289,7 @@ def test_one_model_at_two_endpoints_is_two_judges(
     [
         (["--judge-model", "a@http://h/v1", "--judge-model", "a@http://h/v1/"], "The judge a at http://h/v1 is given"),
         (["--judge-model", "a@localhost:8000/v1"], "begins with neither http:// nor https://"),
-        (["--judge-model", "a@http://h/v1?key=secret"], "has a query or a fragment"),
+        (["--judge-model", "a@http://h/v1?key=secret"], "has a query, parameters or a fragment"),
         (["--judge-repeats", "2"], "--judge-repeats is given, but no judge"),
         (["--judge-model", "claude@20250101"], "No key for the judge claude@20250101"),
     ],

@@ -443,6 +443,15 @@ def test_forbidden_tokens_are_not_mistaken_for_an_overflow(model_of) -> None:
     model.answer([asked(number) for number in range(4, 8)], 4)
 
 
+@pytest.mark.parametrize("settings", [{"repetition_penalty": -1.0}, {"bad_words_ids": [[-1]]}])
+def test_settings_of_a_checkpoint_that_transformers_refuses_are_one_message(model_of, settings) -> None:
+    model = model_of(2)
+    for field, value in settings.items():
+        setattr(model.engine.model.generation_config, field, value)
+    with pytest.raises(NapoBenchError, match=r"cannot generate: .*\n0 of 4 .*\nCompare generation_config"):
+        model.answer([asked(number) for number in range(4)], 4)
+
+
 @pytest.mark.parametrize(
     ("options", "said", "advice"),
     [

@@ -64,9 +64,11 @@ def test_no_stored_command_line_has_a_secret(monkeypatch: pytest.MonkeyPatch, tm
         assert SECRET not in (tmp_path / "out" / locks.LOCK_NAME).read_text()
 
 
-@pytest.mark.parametrize("url", [f"http://host/v1?api_key={SECRET}", f"http://user:{SECRET}@host/v1#x"])
+@pytest.mark.parametrize(
+    "url", [f"http://host/v1?api_key={SECRET}", f"http://user:{SECRET}@host/v1#x", f"http://host/v1;key={SECRET}"]
+)
 def test_a_url_with_a_query_is_refused_without_the_query(url: str) -> None:
-    with pytest.raises(NapoBenchError, match="has a query or a fragment") as caught:
+    with pytest.raises(NapoBenchError, match="has a query, parameters or a fragment") as caught:
         Endpoint("judge", url, None)
     assert SECRET not in str(caught.value)
 

@@ -351,6 +351,7 @@ def test_an_adapter_on_an_adapter_is_refused(adapter: Path, tmp_path: Path) -> N
         ({"text_config": {"_attn_implementation": "user/kernel"}}, "fetches and runs code of the hub"),
         ({"transformers_weights": "other.safetensors"}, "names other weights"),
         ({"text_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers is 1,000,000,000; at most 1,000 layers"),
+        ({"num_labels": 10**7}, "num_labels is 10,000,000; at most 100,000 labels"),
     ],
 )
 def test_a_configuration_brings_no_kernel_no_other_weights_and_no_billion_layers(

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.clock import Clock
 from napo_bench.engines.decoding.branches import Branches, Encoder
 from napo_bench.engines.decoding.decoder import Decoder, can_search
 from napo_bench.engines.decoding.vision import Vision
 from napo_bench.engines.prompt import Prompt
+from napo_bench.models.explained import first_line
 
 _FURTHEST = {torch.float32: 1e-3}
 _FURTHEST_IN_HALF = 0.1
@@ -57,7 +59,17 @@ class LocalModel:
         Raises:
             torch.OutOfMemoryError: the batch does not fit into memory.
             NotFiniteError: the logits are not finite.
+            NapoBenchError: transformers refuses the settings of the model's generation_config.json.
         """
+        try:
+            return self._answered(prompts, encoded)
+        except ValueError as error:
+            raise NapoBenchError(
+                f"The checkpoint's model cannot generate: {first_line(error)}",
+                "Compare generation_config.json with that of the base checkpoint.",
+            ) from error
+
+    def _answered(self, prompts: Sequence[Prompt], encoded: Any) -> list[list[int]]:
         if self._encoder.shares:
             batch = encoded if isinstance(encoded, Branches) else self._encoder.branches(prompts)
             batch = batch.to(*self._place)

@@ -68,6 +68,11 @@ _THREAD_BYTES = 256 * 2**20
 """Address space for each core that the threads of a library may reserve inside a limit: stacks and arenas."""
 
 
+_AGAIN_SECONDS = 0.5
+"""The block is interrupted again after this time: a library's handler of every exception may have taken the first
+interrupt."""
+
+
 class _OverError(BaseException):
     """The time is over. No handler of errors inside the block catches this."""
 
@@ -96,7 +101,7 @@ def at_most(what: str, seconds: Limit | None = None, memory: Limit | None = None
 
     began = time.monotonic()
     before = signal.signal(signal.SIGALRM, over)
-    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds.value if seconds else 0)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds.value if seconds else 0, _AGAIN_SECONDS)
     try:
         with _memory(memory.value if memory else 0):
             yield
@@ -108,7 +113,8 @@ def at_most(what: str, seconds: Limit | None = None, memory: Limit | None = None
             raise
         raise NapoBenchError(f"{what} wants more than {memory.value:,} bytes of memory.", memory.hint) from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 1e-3) if left else 0)
+        left = max(left - (time.monotonic() - began), 1e-3) if left else 0
+        signal.setitimer(signal.ITIMER_REAL, left, _AGAIN_SECONDS)
         signal.signal(signal.SIGALRM, before)
 
 

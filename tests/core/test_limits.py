@@ -79,6 +79,19 @@ def test_a_template_that_does_what_it_may_not_is_one_message(
         checkpoint.open_parts()
 
 
+def test_a_library_that_takes_the_interrupt_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CHECK_SECONDS.variable, "1")
+    taken = []
+    with pytest.raises(NapoBenchError, match="A library takes more than 1 s"), at_most("A library", CHECK_SECONDS):
+        try:
+            time.sleep(30)
+        except BaseException as error:
+            taken.append(error)
+        time.sleep(30)
+    assert len(taken) == 1
+    time.sleep(0.6)  # nothing interrupts what follows
+
+
 def test_a_regular_expression_of_an_adapter_ends_at_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CHECK_SECONDS.variable, "1")
     config = Checkpoint.open(str(base_checkpoint())).load_config()

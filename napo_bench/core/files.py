@@ -59,10 +59,10 @@ def inside(folder: Path, name: str | Path, where: str = "") -> Path:
         pass
     except (ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error).partition(":")[0]
-        raise NapoBenchError(f"{named}{str(name)!a:.120} is no name of a file: {why}.") from None
+        raise NapoBenchError(f"{named}{str(name)!a:.400} is no name of a file: {why}.") from None
     if not Path(resolved).is_relative_to(root):
         raise NapoBenchError(
-            f"{named}{str(name)!a:.120} leads out of {folder}.",
+            f"{named}{str(name)!a:.400} leads out of {folder}.",
             f"Put the file itself into {folder}: a name there, and a link there, may not lead to another place.",
         )
     return Path(resolved)

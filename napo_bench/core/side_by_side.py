@@ -165,7 +165,8 @@ class _Worker:
         self._plan, self._begin = plan, begin
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_work, args=(other, dict(surroundings)))
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process inherits this: Ctrl-C is ours
+        # The process inherits the mask: Ctrl-C reaches the main process alone, which decides.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
         finally:
@@ -253,7 +254,6 @@ class _Telling(io.TextIOBase):
 
 def _work(pipe: Connection, surroundings: Mapping[str, str]) -> None:
     """The main function of a further process: run each piece that comes through the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides
     os.environ.update(surroundings)
     sys.unraisablehook = interrupts.keep_interrupt
     threading.Thread(target=_end_with_main, daemon=True).start()

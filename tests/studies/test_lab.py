@@ -15,6 +15,7 @@ from synthetic_runs import invoke
 from tiny_llava import make_data
 
 from napo_bench.benchmarks.result import MetricValue
+from napo_bench.core.errors import NapoBenchError
 from napo_bench.micro import data as micro_data
 from napo_bench.micro.language import answers, typical_scene, understand
 from napo_bench.micro.preferences import is_noise, write_preference_rows
@@ -407,3 +408,17 @@ def test_rows_that_are_cut_off_are_named(command, tmp_path):
     code, _, err = command("--rows", "20")
     shown = " ".join(err.replace("│", " ").split())
     assert code == 2 and "cut off. Next: Remove it; the same command draws it anew." in shown
+
+
+def test_the_jobs_of_the_command_reach_the_steps(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(micro_data, "ensure_data", lambda: tmp_path)
+    seen = []
+
+    def stop(steps, devices):
+        seen.append(len(devices))
+        raise NapoBenchError("stopped")
+
+    monkeypatch.setattr("napo_bench.cli.lab.run_steps", stop)
+    assert invoke(["lab", "--jobs", "3", "--out", "out"], monkeypatch, capsys)[0] == 2
+    assert seen == [3]

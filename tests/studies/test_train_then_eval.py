@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -95,7 +96,17 @@ def test_what_was_interrupted_goes_on_to_the_same_numbers(command, tmp_path, mon
     assert command(*METHODS)[1] == whole
 
 
-def test_two_jobs_leave_the_bytes_of_one_and_a_failing_step_ends_both(command, tmp_path, world):
+def test_two_jobs_leave_the_bytes_of_one_and_a_failing_step_ends_both(command, tmp_path, monkeypatch):
+    here = []
+    for name in ("_train", "_evaluate"):
+        step = getattr(experiment.Experiment, name)
+
+        @functools.wraps(step)
+        def counted(*given, step=step):
+            here.append(step)
+            step(*given)
+
+        monkeypatch.setattr(experiment.Experiment, name, counted)
     recipes = (*METHODS, "--device", "cpu", "--seeds", "2")
     whole = command(*recipes)[1]
 
@@ -104,9 +115,12 @@ def test_two_jobs_leave_the_bytes_of_one_and_a_failing_step_ends_both(command, t
         return {path: path.read_bytes() for path in weights}
 
     one = left()
+    assert len(here) == 9
+    here.clear()
     (tmp_path / "out").rename(tmp_path / "undisturbed")
     code, out, err = command(*recipes, "--jobs", "2")
     assert (code, out) == (0, whole), err
+    assert 0 < len(here) < 9, "the other process does steps too"
     assert left() == one and len(one) == 9
     (tmp_path / "out").rename(tmp_path / "again")
     (tmp_path / "out/micro-dpo/seed-0").mkdir(parents=True)

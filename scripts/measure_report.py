@@ -97,6 +97,7 @@ def question(rng: np.random.Generator, index: int) -> dict[str, Any]:
         "unit": "question",
         "image": f"amber/images/AMBER_{index % AMBER_DESCRIPTIONS + 1}.jpg",
         "response": response,
+        "expected": truth.capitalize(),
         "counts": amber.score_answer(kind, truth, response),
     }
 

@@ -9,25 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from napo_bench.core.counts import Array, CountTable
+
 Frequency = NDArray[np.int64]
 
 _CELLS_A_CHUNK = 4_000_000
 _SHARED = 2  # clusters a distinct row, above which a draw a distinct row is faster than a draw a cluster
-
-
-def count_matrix(rows: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
-    """The counts of the samples as `[N, K]`; a count that a sample lacks is 0."""
-    column = {name: index for index, name in enumerate(names)}
-    counts = np.zeros((len(rows), len(names)))
-    samples = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-    columns = np.array([column[name] for row in rows for name in row], dtype=np.int64)
-    counts[samples, columns] = [value for row in rows for value in row.values()]
-    return counts
 
 
 def distinct_clusters(sides: Sequence[Sequence[Mapping[str, float]]]) -> tuple[list[str], Array, Frequency]:
@@ -36,11 +28,19 @@ def distinct_clusters(sides: Sequence[Sequence[Mapping[str, float]]]) -> tuple[l
     Args:
         sides: Counts of each cluster on each side; the same clusters in the same order.
     """
-    seen = Counter(zip(*[[tuple(row.items()) for row in side] for side in sides], strict=True))
-    names = sorted({name for cluster in seen for row in cluster for name, _ in row})
-    parts = [count_matrix([dict(cluster[side]) for cluster in seen], names) for side in range(len(sides))]
-    rows, frequency = distinct(np.concatenate(parts, axis=1), np.array(list(seen.values()), dtype=np.int64))
+    tables = [CountTable.of(side) for side in sides]
+    names = sorted({name for table in tables for name in table.names})
+    clusters = np.ascontiguousarray(np.concatenate([table.columns(names) for table in tables], axis=1))
+    rows, frequency = distinct(*_counted(clusters))
     return names, rows.reshape(len(rows), len(sides), len(names)), frequency
+
+
+def _counted(rows: Array) -> tuple[Array, Frequency]:
+    """The distinct rows `[D, K]` as they first occur, and how often each occurs `[D]`."""
+    if not rows.size:
+        return rows, np.ones(len(rows), dtype=np.int64)
+    seen: Counter[Any] = Counter(rows.view(np.dtype((np.void, rows.strides[0]))).ravel().tolist())
+    return np.frombuffer(b"".join(seen)).reshape(len(seen), -1), np.array(list(seen.values()), dtype=np.int64)
 
 
 def distinct(rows: Array, frequency: Frequency) -> tuple[Array, Frequency]:

@@ -15,9 +15,8 @@ from statistics import NormalDist
 import numpy as np
 
 from napo_bench.core import stats
-from napo_bench.core.draws import Array, count_matrix
+from napo_bench.core.counts import Array, CountTable
 
-Counts = Mapping[str, float]
 Interval = tuple[float, float]
 
 _RESAMPLES = 2_000
@@ -40,7 +39,7 @@ class NoiseIntervals:
 
 
 def noise_intervals(
-    ratings: Sequence[Sequence[Sequence[Counts]]],
+    ratings: Sequence[Sequence[Sequence[Mapping[str, float]]]],
     clusters: Sequence[Hashable],
     metrics: Mapping[str, stats.MetricFunction],
     pictures: Mapping[str, Interval],
@@ -76,9 +75,10 @@ def noise_intervals(
     judges, repeats = len(ratings), max((len(own) for judge in ratings for own in judge), default=0)
     if judges * repeats < 2:
         return {}
-    names = sorted({name for judge in ratings for own in judge for counts in own for name in counts})
-    counts = np.stack([[count_matrix(own, names) for own in judge] for judge in ratings])
-    of_mean = _cluster_rows(counts.mean(axis=(0, 2)), names, clusters)
+    table = CountTable.of([counts for judge in ratings for own in judge for counts in own])
+    names = sorted(table.names)
+    counts = table.columns(names).reshape(judges, len(ratings[0]), repeats, len(names))
+    of_mean = CountTable(names, counts.mean(axis=(0, 2))).by_cluster(clusters)
     generator = np.random.default_rng(seed)
     repeated = _resampled_repeats(counts, generator) if repeats > 1 else None
     found = {}
@@ -103,10 +103,6 @@ def noise_intervals(
         samples = _scaled(value, pictures[name], kept, ends[name])
         found[name] = NoiseIntervals(samples, judge, _envelope(both, samples, judge))
     return found
-
-
-def _cluster_rows(counts: Array, names: Sequence[str], clusters: Sequence[Hashable]) -> list[dict[str, float]]:
-    return stats.by_cluster([dict(zip(names, map(float, row), strict=True)) for row in counts], clusters)
 
 
 def _resampled_repeats(counts: Array, generator: np.random.Generator) -> Array:

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from napo_bench.core.draws import Array, distinct, distinct_clusters, exchanged, resampled
+from napo_bench.core.counts import Array, CountTable
+from napo_bench.core.draws import distinct, distinct_clusters, exchanged, resampled
 
 Sums = Mapping[str, Any]
 MetricFunction = Callable[[Sums], Any]
@@ -42,21 +43,14 @@ class Span:
     n: float
 
 
-def by_cluster(rows: Sequence[Mapping[str, float]], clusters: Sequence[Hashable]) -> list[dict[str, float]]:
+def by_cluster(rows: Sequence[Mapping[str, float]], clusters: Sequence[Hashable]) -> CountTable:
     """The summed counts of each cluster, in the order in which the clusters first occur.
 
     Args:
         rows: Counts of each sample.
         clusters: Cluster of each sample.
     """
-    if len(set(clusters)) == len(rows):
-        return [dict(row) for row in rows]
-    sums: dict[Hashable, dict[str, float]] = {}
-    for row, cluster in zip(rows, clusters, strict=True):
-        total = sums.setdefault(cluster, {})
-        for name, value in row.items():
-            total[name] = total.get(name, 0.0) + value
-    return list(sums.values())
+    return CountTable.of(rows).by_cluster(clusters)
 
 
 def bootstrap_intervals(

@@ -15,6 +15,7 @@ import numpy as np
 
 from napo_bench.benchmarks.rated import Counts, Rated
 from napo_bench.core import stats
+from napo_bench.core.counts import CountTable
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.ratings import ASK_AGAIN, SAME_ANSWER, Item, Ratings
 
@@ -149,7 +150,7 @@ def _pair(rated: Rated, items: Sequence[Item], raters: tuple[str, ...]) -> Agree
     spans = {name: stats.Span(0.0, 100.0, len(clusters)) for name in ("exact", "within one", "flag")}
     spans["alpha"] = stats.Span(-1.0, 1.0, len(clusters))
     measured = _measure(clusters, {"alpha": alpha, **metrics}, spans)
-    table = _table(_total(clusters), levels)
+    table = _table(clusters.total, levels)
     return Agreement(
         raters,
         len(items),
@@ -211,17 +212,13 @@ def _share(name: str, scale: float) -> stats.MetricFunction:
     return lambda sums: scale * sums[name] / sums["n"]
 
 
-def _total(clusters: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return stats.by_cluster(clusters, [0] * len(clusters))[0]
-
-
 def _measure(
-    clusters: Sequence[Mapping[str, float]],
+    clusters: CountTable,
     metrics: Mapping[str, stats.MetricFunction],
     spans: Mapping[str, stats.Span],
 ) -> dict[str, Measured]:
     """The metrics with their intervals; an undefined metric has none."""
-    total = _total(clusters)
+    total = clusters.total
     values = {name: float(metric(total)) for name, metric in metrics.items()}
     defined = {name: metric for name, metric in metrics.items() if np.isfinite(values[name])}
     intervals = stats.bootstrap_intervals(clusters, defined, spans=spans)

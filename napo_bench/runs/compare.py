@@ -7,18 +7,24 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.judged import fingerprints, judges_of, of_judge, without_fingerprints
-from napo_bench.benchmarks.metrics import Metric, sample_values
+from napo_bench.benchmarks.metrics import Metric, sample_array
 from napo_bench.benchmarks.reading import Reading
 from napo_bench.benchmarks.result import SAMPLES_NOT_PICTURES, BenchmarkResult, cluster_of, size_text
 from napo_bench.core import stats
+from napo_bench.core.counts import Array, CountTable
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.garbage import without_collection
 from napo_bench.runs.result import RunResult
 
 SampleKey = tuple[str, str]
 """Unit and id of a sample."""
+
+SharedSamples = dict[SampleKey, tuple[Mapping[str, Any], Mapping[str, Any]]]
+"""The candidate's sample and the baseline's, by key."""
 
 _PART = 0.005
 _STATED_WITHIN = 0.06  # AMBER's published numbers are rounded to one decimal
@@ -43,19 +49,20 @@ class Pairs:
     unshared: int
 
     @cached_property
-    def by_cluster(self) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-        """The summed counts of each cluster in the candidate, and in the baseline."""
-        return stats.by_cluster(self.candidate, self.clusters), stats.by_cluster(self.baseline, self.clusters)
-
-    def values(self, metric: Metric) -> tuple[list[float | None], list[float | None]]:
-        """The metric of each sample in the candidate, and in the baseline; None where the metric does not cover it."""
-        if metric.key not in self._values:
-            self._values[metric.key] = (sample_values(metric, self.candidate), sample_values(metric, self.baseline))
-        return self._values[metric.key]
+    def counts(self) -> tuple[CountTable, CountTable]:
+        """The counts of the candidate, and of the baseline."""
+        return CountTable.of(self.candidate), CountTable.of(self.baseline)
 
     @cached_property
-    def _values(self) -> dict[str, tuple[list[float | None], list[float | None]]]:
-        return {}
+    def by_cluster(self) -> tuple[CountTable, CountTable]:
+        """The summed counts of each cluster in the candidate, and in the baseline."""
+        new, old = (counts.by_cluster(self.clusters) for counts in self.counts)
+        return new, old
+
+    def values(self, metric: Metric) -> tuple[Array, Array]:
+        """The metric of each sample in the candidate, and in the baseline; NaN where the metric does not cover it."""
+        new, old = (sample_array(metric, counts) for counts in self.counts)
+        return new, old
 
     @property
     def are_independent(self) -> bool:
@@ -204,7 +211,10 @@ def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: Benchmark
     Raises:
         NapoBenchError: a sample has no id or no counts, an id occurs twice, or no sample is shared.
     """
-    shared = shared_samples(benchmark, candidate, baseline, "counts")
+    return _pairs_of(shared_samples(benchmark, candidate, baseline, "counts"), candidate, baseline)
+
+
+def _pairs_of(shared: SharedSamples, candidate: BenchmarkResult, baseline: BenchmarkResult) -> Pairs:
     return Pairs(
         list(shared),
         candidate=[new["counts"] for new, _ in shared.values()],
@@ -216,7 +226,7 @@ def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: Benchmark
 
 def shared_samples(
     benchmark: str, candidate: BenchmarkResult, baseline: BenchmarkResult, *fields: str
-) -> dict[SampleKey, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+) -> SharedSamples:
     """Unit and id of each sample that both results contain -> the candidate's sample and the baseline's.
 
     Raises:
@@ -241,6 +251,12 @@ def paired_answers(
     Raises:
         NapoBenchError: as `shared_samples`; or a sample lacks a field of its answer.
     """
+    return _answers_of(benchmark, shared_samples(benchmark, candidate, baseline), candidate, baseline)
+
+
+def _answers_of(
+    benchmark: str, shared: SharedSamples, candidate: BenchmarkResult, baseline: BenchmarkResult
+) -> list[tuple[Reading, Reading, str]]:
     readings_of = benchmark_named(benchmark).readings
 
     def readings(sample: Mapping[str, Any], result: BenchmarkResult) -> list[Reading]:
@@ -253,7 +269,7 @@ def paired_answers(
             ) from None
 
     found = []
-    for mine, theirs in shared_samples(benchmark, candidate, baseline).values():
+    for mine, theirs in shared.values():
         given = {reading.key: reading for reading in readings(theirs, baseline)}
         both = (one for one in readings(mine, candidate) if one.key in given)
         found += [(one, given[one.key], cluster_of(mine)) for one in both]
@@ -348,7 +364,7 @@ def require_no_doubt(benchmark: str, result: BenchmarkResult, which: str) -> Non
 def require_stated_values(benchmark: str, result: BenchmarkResult, where: str) -> None:
     """Raise a NapoBenchError if a result's metrics are not those of its samples (edited, or of another run)."""
     known = benchmark_named(benchmark)
-    sums = _sums([sample["counts"] for sample in result.samples])
+    sums = CountTable.of([sample["counts"] for sample in result.samples]).total
     for name, stated in result.metrics.items():
         metric = known.metric(name)
         if metric is None or metric.count not in sums:
@@ -378,11 +394,11 @@ def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95)
         pairs: The shared samples.
         level: Coverage of the intervals.
     """
-    new, old = _sums(pairs.candidate), _sums(pairs.baseline)
+    new, old = (counts.total for counts in pairs.counts)
     n = {metric.key: min(new.get(metric.count, 0.0), old.get(metric.count, 0.0)) for metric in metrics}
     sides = pairs.by_cluster
     clusters = {
-        metric.key: min(sum(row.get(metric.count, 0.0) > 0 for row in side) for side in sides) for metric in metrics
+        metric.key: min(int(np.count_nonzero(side.column(metric.count))) for side in sides) for metric in metrics
     }
     intervals = stats.paired_intervals(
         *sides,
@@ -432,14 +448,15 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
         if not metrics:
             notes += [f"{name} has no metric in one of the runs, and is not compared", *remarks(name, new, old)]
             continue
-        pairs = pair_samples(name, new, old)
+        samples = shared_samples(name, new, old, "counts")
+        pairs = _pairs_of(samples, new, old)
         notes += [*remarks(name, new, old), *_judge_notes(metrics, new, old)]
         if pairs.unshared:
             notes.append(f"{name} is compared over the {len(pairs.keys)} samples that both runs have")
         p_values = _p_values(metrics, pairs)
         measured += [(paired, *p_values[paired.metric.key]) for paired in paired_metrics(metrics, pairs)]
         changes += [change for metric in metrics if metric.decides for change in _changes(metric, pairs)]
-        if texts := [(mine.text, theirs.text) for mine, theirs, _ in paired_answers(name, new, old)]:
+        if texts := [(mine.text, theirs.text) for mine, theirs, _ in _answers_of(name, samples, new, old)]:
             same[name] = SameAnswers(len(texts), sum(mine == theirs for mine, theirs in texts))
     adjusted = stats.holm({paired.metric.key: p_value for paired, _, p_value in measured})
     rows = [MetricComparison(paired, test, p_value, adjusted[paired.metric.key]) for paired, test, p_value in measured]
@@ -461,11 +478,11 @@ def _p_values(metrics: Sequence[Metric], pairs: Pairs) -> dict[str, tuple[str, f
 
 def _is_whole(metric: Metric, pairs: Pairs) -> bool:
     """Whether every sample passes or fails. A sample with several ratings may do both, in parts."""
-    new, old = pairs.values(metric)
-    values = {*new, *old} - {None}
+    values = np.concatenate(pairs.values(metric))
+    values = values[~np.isnan(values)]
     high = metric.high or 1.0
     # AMBER's denominators start at 0.001 and its numbers are rounded, so one right answer has 99.9%.
-    return all(min(abs(value), abs(high - value)) < _PART * high for value in values if value is not None)
+    return bool((np.minimum(np.abs(values), np.abs(high - values)) < _PART * high).all())
 
 
 def _judge_notes(metrics: Sequence[Metric], candidate: BenchmarkResult, baseline: BenchmarkResult) -> list[str]:
@@ -489,11 +506,9 @@ def _judge_notes(metrics: Sequence[Metric], candidate: BenchmarkResult, baseline
 
 
 def _changes(metric: Metric, pairs: Pairs) -> list[SampleChange]:
-    return [
-        SampleChange(metric, unit, sample_id, old, new)
-        for (unit, sample_id), new, old in zip(pairs.keys, *pairs.values(metric), strict=True)
-        if old is not None and new is not None and old != new
-    ]
+    new, old = pairs.values(metric)
+    changed = np.flatnonzero((new != old) & ~np.isnan(new) & ~np.isnan(old)).tolist()
+    return [SampleChange(metric, *pairs.keys[place], float(old[place]), float(new[place])) for place in changed]
 
 
 def _by_key(
@@ -509,14 +524,6 @@ def _by_key(
             raise NapoBenchError(f"{where}: the sample {key[1]!r} ({key[0]}) stands there twice.")
         found[key] = sample
     return found
-
-
-def _sums(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for row in rows:
-        for name, value in row.items():
-            sums[name] = sums.get(name, 0.0) + value
-    return sums
 
 
 def _short(hashes: Mapping[str, str], name: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napo_bench.benchmarks import benchmark_labels
 from napo_bench.core import stats
+from napo_bench.core.counts import CountTable
 from napo_bench.core.names import Control
 from napo_bench.runs.compare import pair_samples
 from napo_bench.runs.result import RunResult
@@ -198,7 +199,7 @@ def _spread(
     return np.cov(seeds) / len(methods), float(t.ppf(0.975, len(methods) - 1))
 
 
-def _by_cluster(benchmark: str, *runs: RunResult) -> list[list[dict[str, float]]]:
+def _by_cluster(benchmark: str, *runs: RunResult) -> list[CountTable]:
     """The counts of each cluster in each run, over the samples that all runs have.
 
     Args:

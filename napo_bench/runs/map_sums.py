@@ -16,6 +16,7 @@ import numpy as np
 from napo_bench.benchmarks.benchmark import Metric
 from napo_bench.benchmarks.rated import Counts, Line, Rated, Steps
 from napo_bench.core import stats
+from napo_bench.core.counts import CountTable
 from napo_bench.core.isotonic import rising
 from napo_bench.runs.ratings import Item
 
@@ -76,7 +77,7 @@ class MapSums:
 
     def fitted(self, pairs: Sequence[Item]) -> dict[str, float]:
         """The sums of all pairs."""
-        return stats.by_cluster([self.of_pair(item) for item in pairs], [0] * len(pairs))[0]
+        return CountTable.of([self.of_pair(item) for item in pairs]).total
 
     def expected(self, count: str, own: Counts, fitted: stats.Sums) -> float:
         """The mapped mean of a count for an answer with these counts of the first rater."""

@@ -17,6 +17,7 @@ import numpy as np
 from napo_bench.benchmarks.metrics import Metric
 from napo_bench.benchmarks.result import BenchmarkResult, size_text
 from napo_bench.core import stats
+from napo_bench.core.counts import CountTable
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.compare import (
     Pairs,
@@ -349,9 +350,8 @@ def _spread(metric: Metric, pairs: Sequence[Pairs]) -> tuple[Spread, float]:
     return spread, values[0]
 
 
-def _total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    names = {name for row in rows for name in row}
-    return {name: math.fsum(row.get(name, 0.0) for row in rows) for name in names}
+def _total(rows: CountTable) -> dict[str, float]:
+    return {name: math.fsum(rows.column(name).tolist()) for name in rows.names}
 
 
 def _plan(spread: Spread, wanted: Wanted, trainings: int) -> Plan:

@@ -185,13 +185,13 @@ def _metrics(
     own_rows = [sums.of_answer(item) for item in own]
     pair_clusters, own_clusters = [item.cluster for item in pairs], [item.cluster for item in own]
     both = stats.by_cluster([*pair_rows, *own_rows], [*pair_clusters, *own_clusters])
-    pair_rows, own_rows = stats.by_cluster(pair_rows, pair_clusters), stats.by_cluster(own_rows, own_clusters)
-    pair_total, own_total = _total(pair_rows), _total(own_rows)
+    of_pairs, of_own = stats.by_cluster(pair_rows, pair_clusters), stats.by_cluster(own_rows, own_clusters)
+    pair_total, own_total = of_pairs.total, of_own.total
     functions = {metric.name: sums.metric(metric) for metric in metrics}
-    spans = {metric.name: span for metric in metrics if (span := metric.span(len(own_rows))) is not None}
+    spans = {metric.name: span for metric in metrics if (span := metric.span(len(of_own))) is not None}
     together = stats.bootstrap_intervals(both, functions, spans=spans)
-    of_answers = stats.bootstrap_intervals(own_rows, _with(functions, pair_total), spans=spans)
-    of_map = stats.bootstrap_intervals(pair_rows, _with(functions, own_total))
+    of_answers = stats.bootstrap_intervals(of_own, _with(functions, pair_total), spans=spans)
+    of_map = stats.bootstrap_intervals(of_pairs, _with(functions, own_total))
     require_precision(sums, metrics[0], of_map[metrics[0].name], len(pairs), run, precision)
     return [
         MappedMetric(
@@ -245,10 +245,6 @@ def _notes(
     if without:
         notes.append(f"{without} answer{'s' * (without > 1)} without a rating of {sums.first} left out")
     return notes
-
-
-def _total(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return stats.by_cluster(rows, [0] * len(rows))[0]
 
 
 def _with(functions: Mapping[str, stats.MetricFunction], fixed: stats.Sums) -> dict[str, stats.MetricFunction]:

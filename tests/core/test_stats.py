@@ -158,8 +158,13 @@ def _draw_clustered(rng, pictures, correlation, p=0.3):
 
 def test_by_cluster_adds_up_the_samples_of_each_cluster():
     rows = [{"x": 1.0, "n": 1.0}, {"x": 0.0, "n": 1.0}, {"x": 1.0, "y": 2.0}]
-    assert stats.by_cluster(rows, ["b", "a", "b"]) == [{"x": 2.0, "n": 1.0, "y": 2.0}, {"x": 0.0, "n": 1.0}]
-    assert stats.by_cluster(rows, [0, 1, 2]) == rows
+    added = stats.by_cluster(rows, ["b", "a", "b"])
+    assert list(added) == [{"x": 2.0, "n": 1.0, "y": 2.0}, {"x": 0.0, "n": 1.0, "y": 0.0}]
+    assert list(stats.by_cluster(rows, [0, 1, 2])) == [
+        {"x": 1.0, "n": 1.0, "y": 0.0},
+        {"x": 0.0, "n": 1.0, "y": 0.0},
+        {"x": 1.0, "n": 0.0, "y": 2.0},
+    ]
 
 
 @pytest.mark.parametrize("correlation", [0.05, 0.2])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napo_bench.benchmarks import all_benchmarks
 from napo_bench.benchmarks.benchmark import Better, Metric
-from napo_bench.core.draws import count_matrix
+from napo_bench.core.counts import CountTable
 from napo_bench.core.errors import unknown_name
 
-__all__ = ["Better", "Metric", "all_metrics", "metric_named", "sample_values", "table_1_metrics"]
+__all__ = ["Better", "Metric", "all_metrics", "metric_named", "sample_array", "sample_values", "table_1_metrics"]
 
 
 def all_metrics() -> dict[str, Metric]:
@@ -48,11 +50,14 @@ def sample_values(metric: Metric, rows: Sequence[Mapping[str, float]]) -> list[f
         metric: Metric to compute.
         rows: Counts of each sample.
     """
-    names = sorted({name for row in rows for name in row})
-    if metric.count not in names:
-        return [None] * len(rows)
-    counts = count_matrix(rows, names)
-    columns = {name: counts[:, index] for index, name in enumerate(names)}
-    values: Any = np.broadcast_to(np.asarray(metric.function(columns), dtype=np.float64), (len(rows),))
-    spoken = columns[metric.count] > 0
-    return [float(value) if there else None for value, there in zip(values, spoken, strict=True)]
+    values = sample_array(metric, CountTable.of(rows))
+    return [None if math.isnan(value) else value for value in values.tolist()]
+
+
+def sample_array(metric: Metric, counts: CountTable) -> NDArray[np.float64]:
+    """As `sample_values`, `[N]`, with NaN for None."""
+    if metric.count not in counts.names:
+        return np.full(len(counts), np.nan)
+    columns = {name: counts.column(name) for name in counts.names}
+    values: Any = np.broadcast_to(np.asarray(metric.function(columns), dtype=np.float64), (len(counts),))
+    return np.where(columns[metric.count] > 0, values, np.nan)

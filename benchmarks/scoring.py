@@ -16,6 +16,7 @@ from napo_bench.benchmarks.question import Answer, Answers, BenchmarkData, Quest
 from napo_bench.benchmarks.result import MetricValue, cluster_of
 from napo_bench.benchmarks.unanswered import reason, unanswered_note
 from napo_bench.core import files, stats
+from napo_bench.core.counts import CountTable
 from napo_bench.core.errors import NapoBenchError, unknown_name
 from napo_bench.core.judge_noise import NoiseIntervals, noise_intervals
 from napo_bench.core.thoughts import DEFAULT_MARKS, Marks
@@ -247,13 +248,12 @@ def measure(samples: Sequence[Mapping[str, Any]], metrics: Iterable[Metric]) -> 
     """
     if not samples:
         return {}
-    counts = [sample["counts"] for sample in samples]
-    clusters = stats.by_cluster(counts, [cluster_of(sample) for sample in samples])
-    names = {name for row in counts for name in row}
-    sums = {name: math.fsum(row.get(name, 0.0) for row in counts) for name in names}
+    counts = CountTable.of([sample["counts"] for sample in samples])
+    clusters = counts.by_cluster([cluster_of(sample) for sample in samples])
+    sums = {name: math.fsum(counts.column(name).tolist()) for name in counts.names}
     wanted = {metric.name: metric for metric in metrics}
     values = {name: _value(metric, sums) for name, metric in wanted.items()}
-    covered = {name: sum(row.get(metric.count, 0.0) > 0 for row in clusters) for name, metric in wanted.items()}
+    covered = {name: int((clusters.column(metric.count) > 0).sum()) for name, metric in wanted.items()}
     spans = {name: span for name, metric in wanted.items() if (span := metric.span(covered[name])) is not None}
     functions = {name: metric.function for name, metric in wanted.items()}
     intervals = stats.bootstrap_intervals(clusters, functions, seed=BOOTSTRAP_SEED, spans=spans)

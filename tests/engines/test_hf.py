@@ -128,6 +128,12 @@ def test_answers_are_those_of_transformers_own_generate(model_of, checkpoint: Pa
         assert answer == expected.strip()
 
 
+def test_a_cpu_decodes_with_weights_that_are_stored_by_inputs(model_of) -> None:
+    model = model_of()
+    model.answer(QUESTIONS[:1], 1)
+    assert not model.engine.model.lm_head.weight.is_contiguous()
+
+
 def test_an_answer_says_whether_it_ends_at_the_token_limit(model_of) -> None:
     model = model_of(4, folder=base_checkpoint())
 

@@ -13,6 +13,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.engines.clock import Clock
 from napo_bench.engines.decoding.branches import Branches, Encoder
 from napo_bench.engines.decoding.decoder import Decoder, can_search
+from napo_bench.engines.decoding.layout import store_by_inputs
 from napo_bench.engines.decoding.vision import Vision
 from napo_bench.engines.prompt import Prompt
 from napo_bench.models.explained import first_line
@@ -38,6 +39,7 @@ class LocalModel:
     """
 
     def __init__(self, model: Any, encoder: Encoder, device: torch.device, dtype: torch.dtype, clock: Clock) -> None:
+        store_by_inputs(model)
         self.model = model
         self.vision = Vision(model, clock)
         self._encoder = encoder

@@ -4,12 +4,14 @@ this grows.
     OMP_NUM_THREADS=1 python scripts/measure_eval_throughput.py
     OMP_NUM_THREADS=1 python scripts/measure_eval_throughput.py --only questions --rounds 3
     OMP_NUM_THREADS=1 python scripts/measure_eval_throughput.py --serve     # needs `pip install transformers[serving]`
+    OMP_NUM_THREADS=1 python scripts/measure_eval_throughput.py --memory
 
 The model has LLaVA-1.5's shape, scaled down for the CPU, as in scripts/perf_forward.py. `eval` and `generate` have the
-same model in the same process and answer the same questions in batches of 16, by turns. With --serve a server of the
-same checkpoint takes its turn: the engine `api` asks it, with 16 requests in flight. The tables give medians over the
-rounds, by CPU seconds of one thread, which hardly depend on the other work of the machine. The CPU seconds of the
-server are those of its process and of this one. The script fails if the answers differ.
+same model in the same process and answer the same questions in equal batches, by turns. With --serve a server of the
+same checkpoint takes its turn: the engine `api` asks it, with as many requests in flight. The tables give medians over
+the rounds, by CPU seconds of one thread, which hardly depend on the other work of the machine. The CPU seconds of the
+server are those of its process and of this one. The script fails if the answers differ. With --memory each contender
+answers in a process of its own, whose largest resident set is its peak memory.
 
 The floor of the prefill is the time of its multiplications at the measured rate of a matrix product. The floor of a
 decoding step is that of the weights and that of the keys and values, one after the other: each is the time of their
@@ -20,13 +22,16 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +52,14 @@ from napo_bench.engines.clock import Clock
 from napo_bench.engines.hf import HFEngine
 from napo_bench.engines.request import Generation, Picture, Request
 
-BATCH, LAYERS, WIDTH, WORDS = 16, 8, 512, 15
+LAYERS, WIDTH, WORDS = 8, 512, 15
 EOS, NEVER, ALWAYS = 2, -1e9, 1e9
 
 
 @dataclass(frozen=True)
 class Shape:
     """What is asked: questions an image, images, tokens of an image, tokens of an answer, tokens of the first answer of
-    a batch.
+    a batch; and prompts of a batch.
     """
 
     questions: int = 2
@@ -62,6 +67,7 @@ class Shape:
     image_tokens: int = 576
     answer: int = 1
     first: int = 0
+    batch: int = 16
 
     def length(self, row: int) -> int:
         """Tokens of the answer of a row of a batch."""
@@ -72,6 +78,7 @@ SHAPES = {
     "questions": [Shape(1, 16), Shape(2, 8), Shape(4, 4), Shape(14, 2)],
     "image tokens": [Shape(2, 4, 144), Shape(2, 4, 576), Shape(2, 4, 2304)],
     "answer": [Shape(1, 8, answer=1), Shape(1, 8, answer=64), Shape(1, 8, answer=256)],
+    "batch": [Shape(1, size, answer=64, batch=size) for size in (1, 4, 16, 64)],
     "mixed answers": [Shape(1, 16, answer=10, first=200)],
 }
 
@@ -149,12 +156,22 @@ def main() -> None:
     parser.add_argument("--only", choices=SHAPES, help="One kind of growth.")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--serve", action="store_true", help="Ask `transformers serve` too.")
+    parser.add_argument("--memory", action="store_true", help="Measure peak memory, not time.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table(
-        title="Batches of {}, one thread, {:.0f} GFLOP/s, {:.0f} GB/s".format(BATCH, *(r / 1e9 for r in rates()))
-    )
-    for column in ("questions an image", "image tokens", "answer tokens", "eval, samples/s", "generate, samples/s"):
+    shapes = [shape for kind in ([arguments.only] if arguments.only else SHAPES) for shape in SHAPES[kind]]
+    if arguments.memory:
+        Console(width=120).print(memory(shapes))
+        return
+    table = Table(title="One thread, {:.0f} GFLOP/s, {:.0f} GB/s".format(*(rate / 1e9 for rate in rates())))
+    for column in (
+        "batch",
+        "questions an image",
+        "image tokens",
+        "answer tokens",
+        "eval, samples/s",
+        "generate, samples/s",
+    ):
         table.add_column(column, justify="right")
     for column in ("ratio", "prefill / floor", "decoding / floor", "of it read", "slots / needed", "same answers"):
         table.add_column(column, justify="right")
@@ -162,7 +179,7 @@ def main() -> None:
         table.add_column("serve, samples/s", justify="right")
         table.add_column("ratio", justify="right")
     console, same = Console(width=190), True
-    for shape in [shape for kind in ([arguments.only] if arguments.only else SHAPES) for shape in SHAPES[kind]]:
+    for shape in shapes:
         row, is_same = measured(shape, arguments.rounds, serve=arguments.serve)
         table.add_row(*row)
         same = same and is_same
@@ -178,37 +195,36 @@ def measured(shape: Shape, rounds: int, *, serve: bool) -> tuple[list[str], bool
         rounds: Number of turns of each contender.
         serve: Whether a server is asked, unless the shape ends each answer at its length.
     """
-    side = round(shape.image_tokens**0.5) * PATCH
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        model = build_model(LAYERS, WIDTH, side)
-        model.generation_config.eos_token_id = EOS if shape.first else None
-        model.save_pretrained(folder)
-        processor(side).save_pretrained(folder)
-        engine = HFEngine(folder, BATCH, "cpu")
+        engine, requests = made(shape, folder)
         engine.clock = Clock(time.thread_time)
-        watch, requests = Watch(engine.model, shape), questions(shape, side)
+        watch = Watch(engine.model, shape)
         Answering(engine, Journal(Path(folder) / "first.sqlite"), SILENT).answer(requests[:2], 2)
-        server = stack.enter_context(served(folder, engine, requests[:2])) if serve and not shape.first else None
+        server = (
+            stack.enter_context(served(folder, engine, requests[:2], shape.batch))
+            if serve and not shape.first
+            else None
+        )
         turns: list[tuple[Cost, Cost, Cost | None, bool]] = []
         for number in range(rounds):
             journal = Journal(Path(folder) / f"{number}.sqlite")
             ours, answers = cost(
                 engine, watch, lambda j=journal: Answering(engine, j, SILENT).answer(requests, len(requests))
             )
-            plain, expected = cost(engine, watch, lambda: generated(engine, requests))
+            plain, expected = cost(engine, watch, lambda: generated(engine, requests, shape.batch))
             theirs, served_answers = (
                 server(requests, Path(folder) / f"{number}-served.sqlite") if server else (None, expected)
             )
             turns.append((ours, plain, theirs, answers == expected == served_answers))
     count = len(requests)
-    needed = sum(shape.length(number % BATCH) - 1 for number in range(count))
+    needed = sum(shape.length(number % shape.batch) - 1 for number in range(count))
 
     def median(of_turn: Callable[[Cost, Cost], float]) -> str:
         return f"{statistics.median(of_turn(ours, plain) for ours, plain, *_ in turns):.2f}"
 
     same = all(is_same for *_, is_same in turns)
     return [
-        *map(str, (shape.questions, shape.image_tokens)),
+        *map(str, (shape.batch, shape.questions, shape.image_tokens)),
         f"{shape.answer}, one {shape.first}" if shape.first else str(shape.answer),
         median(lambda ours, _: count / ours.cpu),
         median(lambda _, plain: count / plain.cpu),
@@ -231,6 +247,41 @@ def measured(shape: Shape, rounds: int, *, serve: bool) -> tuple[list[str], bool
     ], same
 
 
+def made(shape: Shape, folder: str) -> tuple[HFEngine, list[Request]]:
+    """The engine of a new checkpoint in the folder, and the questions."""
+    side = round(shape.image_tokens**0.5) * PATCH
+    model = build_model(LAYERS, WIDTH, side)
+    model.generation_config.eos_token_id = EOS if shape.first else None
+    model.save_pretrained(folder)
+    processor(side).save_pretrained(folder)
+    return HFEngine(folder, shape.batch, "cpu"), questions(shape, side)
+
+
+def memory(shapes: Sequence[Shape]) -> Table:
+    """Peak memory of `eval` and `generate` for each shape."""
+    table = Table()
+    for column in ("batch", "questions an image", "image tokens", "answer tokens", "eval, MB", "generate, MB", "ratio"):
+        table.add_column(column, justify="right")
+    for shape in shapes:
+        with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as alone:
+            ours, plain = (alone.submit(peak, shape, shares).result() for shares in (True, False))
+        sizes = shape.batch, shape.questions, shape.image_tokens, max(shape.answer, shape.first)
+        table.add_row(*map(str, sizes), f"{ours:,.0f}", f"{plain:,.0f}", f"{ours / plain:.2f}")
+    return table
+
+
+def peak(shape: Shape, shares: bool) -> float:
+    """Largest resident set in MB of this process after the answers of `eval`, or of `generate`."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        engine, requests = made(shape, folder)
+        if shares:
+            Answering(engine, Journal(Path(folder) / "answers.sqlite"), SILENT).answer(requests, len(requests))
+        else:
+            generated(engine, requests, shape.batch)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
 def cost(engine: HFEngine, watch: Watch, answer: Callable[[], Sequence[str]]) -> tuple[Cost, list[str]]:
     """What the answers cost, and the answers."""
     before = engine.stages()
@@ -246,7 +297,7 @@ def cost(engine: HFEngine, watch: Watch, answer: Callable[[], Sequence[str]]) ->
 
 @contextmanager
 def served(
-    folder: str, engine: HFEngine, first: list[Request]
+    folder: str, engine: HFEngine, first: list[Request], in_flight: int
 ) -> Iterator[Callable[[list[Request], Path], tuple[Cost, list[str]]]]:
     """Yields a function from requests and a new journal to answers of `transformers serve` and their cost.
 
@@ -256,13 +307,14 @@ def served(
         folder: The checkpoint. The function writes a chat template into it, with the prompt of the engine.
         engine: The engine of the checkpoint.
         first: Requests that the server answers before anything is measured.
+        in_flight: Number of requests in flight.
     """
     words = "{{ messages[0]['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join }}"
     prompt = engine.processor.tokenizer.bos_token + engine.text("QUESTION", has_image=True)
     engine.processor.chat_template = prompt.replace("QUESTION", words)
     engine.processor.save_pretrained(folder)
     with serving(folder, Path(folder) / "serve.log") as (url, number):
-        client, server = APIEngine(folder, url, BATCH, timeout=600.0), psutil.Process(number)
+        client, server = APIEngine(folder, url, in_flight, timeout=600.0), psutil.Process(number)
 
         def busy() -> float:
             return time.process_time() + server.cpu_times().user + server.cpu_times().system
@@ -289,11 +341,11 @@ def questions(shape: Shape, side: int) -> list[Request]:
 
 
 @torch.inference_mode()
-def generated(engine: HFEngine, requests: list[Request]) -> list[str]:
+def generated(engine: HFEngine, requests: list[Request], size: int) -> list[str]:
     """The answers of `transformers.generate` to batches as they come."""
     answers: list[str] = []
-    for start in range(0, len(requests), BATCH):
-        batch = requests[start : start + BATCH]
+    for start in range(0, len(requests), size):
+        batch = requests[start : start + size]
         texts = [engine.text(request.question, has_image=True) for request in batch]
         inputs = engine.conversation.encode(texts, [engine.prepare(one.open()) for r in batch for one in r.pictures])
         tokens = engine.model.generate(**inputs, max_new_tokens=batch[0].generation.max_new_tokens, do_sample=False)

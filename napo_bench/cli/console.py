@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from rich.console import Console
@@ -23,11 +24,21 @@ _UNSEEN = {
 
 
 class _Console(Console):
-    """A console that shows control characters as text: those of servers, models and data reach no terminal."""
+    """A console that shows control characters as text: those of servers, models and data reach no terminal.
+
+    If the reader of the output ends early (`| head -1`), the command goes on without this output: it still writes its
+    files, and its exit code is its own.
+    """
 
     def render_str(self, text: str, **options: Any) -> Text:
         """See rich: every string becomes a text here."""
         return super().render_str(text.translate(_UNSEEN), **options)
+
+    def on_broken_pipe(self) -> None:
+        """See rich, which would end the command here."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 out = _Console()

@@ -16,6 +16,7 @@ from napo_bench.cli.train_then_eval import Jobs, run_steps
 from napo_bench.core import links, processes
 from napo_bench.core.errors import unknown_name
 from napo_bench.core.locks import output_folder
+from napo_bench.core.names import MICRO
 
 if TYPE_CHECKING:
     from napo_bench.studies.paper_claims.page import Grid
@@ -68,7 +69,10 @@ def lab(
     from napo_bench.studies.experiment import MICRO_ROWS
     from napo_bench.studies.paper_claims.laboratory import PARTS, PERCENTS, SUITE, Laboratory, table_methods
     from napo_bench.studies.paper_claims.page import write_page
+    from napo_bench.trainers.recipe import refuse_overruled
 
+    of_micro = ("the lab", MICRO)
+    refuse_overruled(overrides or [], {"base": of_micro, "data": of_micro, "seed": ("--seeds", f"0 to {seeds - 1}")})
     devices = job_devices(jobs, None, small=True)
     parts = part or list(PARTS)
     if unknown := [name for name in parts if name not in PARTS]:

@@ -71,8 +71,9 @@ def train(
         context.with_resource(output_folder(out))
     named = f"{recipe} --variant {variant}" if variant else recipe
     begin(f"Planning a training by {named}" if dry_run else f"Training by {named}, into {out}")
-    from napo_bench.trainers.recipe import load_recipe
+    from napo_bench.trainers.recipe import load_recipe, refuse_overruled
 
+    refuse_overruled(changes or [], {"base": ("--ckpt", ckpt), "data": ("--data", data)})
     resolved = load_recipe(recipe, changes or [], variant)
     suite = f" --suite {MICRO}" if MICRO in (resolved.base, resolved.data, ckpt) else ""
     resolved = replace(resolved, base=ckpt or resolved.base, data=data or resolved.data)

@@ -134,6 +134,7 @@ def train_then_eval(
         named_recipes,
         with_controls,
     )
+    from napo_bench.trainers.recipe import refuse_overruled
 
     micro = ckpt == MICRO
     devices = job_devices(jobs, device, small=micro)
@@ -142,6 +143,10 @@ def train_then_eval(
             f"Which recipes should be trained from {ckpt}?",
             "For example --recipe llava-1.5-7b-dpo --recipe llava-1.5-7b-napo",
         )
+    numbered = f"0 to {seeds - 1}" if seeds > 1 else "0"
+    refuse_overruled(
+        overrides or [], {"base": ("--ckpt", ckpt), "data": ("--data", data), "seed": ("--seeds", numbered)}
+    )
     methods = named_recipes(recipe or MICRO_RECIPES, overrides or [])
     controls = list(dict.fromkeys(control or []))
     recipes = with_controls(methods, controls)

@@ -16,6 +16,7 @@ from napo_bench.engines.engine import Engine, EngineOptions, Prompt
 from napo_bench.engines.request import Generation
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
+from napo_bench.models.folders import folder_of
 
 
 class CheckpointEngine(ConversationWriter, Engine):
@@ -53,6 +54,11 @@ class CheckpointEngine(ConversationWriter, Engine):
         self.clock = Clock()
         self._special_marks = _special_marks(processor.tokenizer, thinking_marks)
         self._encoder = Encoder(self.conversation, shares)
+
+    @classmethod
+    def require(cls, checkpoint: str) -> None:
+        """See Engine. Of a checkpoint on the hub, the small files are fetched."""
+        folder_of(checkpoint, weights=False)
 
     @classmethod
     def writer(cls, checkpoint: str, options: EngineOptions) -> ConversationWriter:

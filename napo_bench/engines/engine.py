@@ -97,6 +97,18 @@ class Engine(PromptWriter, Protocol):
     draws_together: bool = False
 
     @classmethod
+    def require(cls, checkpoint: str) -> None:
+        """Refuse a checkpoint that does not exist, before data is read. By default every name may be a checkpoint.
+
+        Args:
+            checkpoint: What the user gave for `--ckpt`.
+
+        Raises:
+            NapoBenchError: there is no such checkpoint.
+        """
+        return
+
+    @classmethod
     def open(cls, checkpoint: str, options: EngineOptions) -> Self:
         """The engine of a run. It loads weights for its first batch, not here. Every process calls this method.
 

@@ -162,7 +162,7 @@ def _evaluate(checkpoint: str, out: Path, options: EvalOptions, progress: Progre
     tell = progress if is_first else SILENT
     data_dir = caches.hold(resolve_data_dir(options.data_dir))
     score_options = dataclasses.replace(options.scoring, allow_partial=options.limit is not None, answers="lenient")
-    _check(options)
+    _check(checkpoint, options)
     is_new = not (out / "run.json").is_file()
     if is_first and (held := held_run(out)) is not None:
         finished, then = held
@@ -299,6 +299,11 @@ def suite_named(text: str) -> list[str]:
     return [name.strip().lower().replace("-", "_") for name in text.split(",") if name.strip()]
 
 
+def require_checkpoint(checkpoint: str, options: EvalOptions) -> None:
+    """Raises NapoBenchError if there is no such checkpoint."""
+    engine_named(options.engine_name).require(checkpoint)
+
+
 def require_hardware(options: EvalOptions) -> None:
     """Raises NapoBenchError if the options name a device or a number type that does not exist."""
     require_dtype(options.dtype)
@@ -306,7 +311,7 @@ def require_hardware(options: EvalOptions) -> None:
     require_device(options.device)
 
 
-def _check(options: EvalOptions) -> None:
+def _check(checkpoint: str, options: EvalOptions) -> None:
     if not options.suite:
         raise NapoBenchError(
             "The suite is empty.",
@@ -333,6 +338,7 @@ def _check(options: EvalOptions) -> None:
             )
     if options.scoring.pipeline not in PIPELINES:
         raise unknown_name("text pipeline", options.scoring.pipeline, PIPELINES)
+    require_checkpoint(checkpoint, options)
 
 
 def _read_suite(options: EvalOptions, data_dir: Path, tell: Progress) -> list[TaskQuestions]:
@@ -355,7 +361,7 @@ def try_evaluation(checkpoint: str, options: EvalOptions) -> None:
         NapoBenchError: device, checkpoint, data, judge or a scorer's need is missing or damaged, or does not work.
     """
     data_dir = resolve_data_dir(options.data_dir)
-    _check(options)
+    _check(checkpoint, options)
     tasks = _read_suite(options, data_dir, SILENT)
     engine = engine_named(options.engine_name)
     engine.known_by(checkpoint, options.for_engine)
@@ -371,7 +377,7 @@ def first_prompts(checkpoint: str, options: EvalOptions) -> dict[str, dict[str, 
     Raises:
         NapoBenchError: checkpoint or data is missing or damaged.
     """
-    _check(options)
+    _check(checkpoint, options)
     tasks = _read_suite(options, resolve_data_dir(options.data_dir), SILENT)
     writer = engine_named(options.engine_name).writer(checkpoint, options.for_engine)
     writer.require_pictures(max(task.most_pictures for task in tasks))

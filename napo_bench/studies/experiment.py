@@ -22,7 +22,7 @@ from napo_bench.core.names import CONTROLS
 from napo_bench.core.progress import Progress
 from napo_bench.core.remaining import Work
 from napo_bench.micro import MICRO, MICRO_TASKS, named_checkpoint
-from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, try_evaluation
+from napo_bench.runs.evaluate import EvalOptions, evaluate, identity_of, require_checkpoint, try_evaluation
 from napo_bench.runs.identity import described, differences, held_run
 from napo_bench.studies.micro_world import micro_world
 from napo_bench.trainers.negatives import BIASED
@@ -146,6 +146,7 @@ class Experiment:
         """
         from napo_bench.trainers.means import require_whole_groups
 
+        require_checkpoint(self.checkpoint, self.evaluation)
         for recipe in self.recipes.values():
             require_whole_groups(recipe, processes.count())
         if self.data is not None and not self.has_negatives:

@@ -62,7 +62,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(command, folder: Path, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--ckpt", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
+        (["--ckpt", "/nowhere/at/all", "--data-dir", "/nowhere/data"], "/nowhere/at/all does not exist"),
         (["--ckpt", "tiny", "--suite", "pope"], "no benchmark 'pope'"),
         (["--data-dir", "/nowhere/data"], "/nowhere/data/vlind"),
         (["--ckpt", "tiny", "--judge-base-url", "http://127.0.0.1:9/v1"], "no judge model"),

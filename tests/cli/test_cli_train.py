@@ -151,6 +151,8 @@ def test_the_rows_that_the_micro_recipes_ask_for_are_drawn_and_fit(monkeypatch, 
         (["--out", "o"], {"data": "unbiased.parquet"}, "napo-bench data build-bias"),
         (["--out", "o"], {"data": "nothing.parquet"}, "nothing.parquet does not exist"),
         (["--out", "o", "--ckpt", "./nowhere"], {}, "nowhere does not exist"),
+        (["--out", "o", "--ckpt", "a", "--set", "base=b"], {}, "--set base=b has no effect: --ckpt sets base to a."),
+        (["--out", "o", "--set", "data=b"], {"data": "unbiased.parquet"}, "--set data=b has no effect: --data sets"),
         ([], {}, "Add --out DIR"),
     ],
 )

@@ -43,6 +43,7 @@ EXPERIMENT = ("train-then-eval", "--out", "out")
         ((*EXPERIMENT, "--set", "learningrate=1"), "Did you mean learning_rate?"),
         ((*EXPERIMENT, "--set", "weights=dynamc"), "Did you mean dynamic?"),
         (("lab", "--part", "noise"), "Did you mean noise-in-labels?"),
+        (("lab", "--set", "base=b"), "--set base=b has no effect: the lab sets base to micro."),
         (("report", "runs/base", "--format", "htm"), "Did you mean html?"),
     ],
 )

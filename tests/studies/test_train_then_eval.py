@@ -302,6 +302,12 @@ def test_controls_are_trained_with_every_seed(command, tmp_path):
             "micro-dpo is the control swapped itself, so --control blind has nothing to be beside.",
         ),
         (("--recipe", "micro-dpo", "--data", "nowhere.parquet"), "nowhere.parquet does not exist"),
+        (("--recipe", "micro-dpo", "--set", "base=b"), "--set base=b has no effect: --ckpt sets base to"),
+        (("--recipe", "micro-dpo", "--set", "seed=3"), "--set seed=3 has no effect: --seeds sets seed to 0."),
+        (
+            ("--recipe", "micro-dpo", "--ckpt", "./nowhere", "--data", "nothing.parquet", "--data-dir", "empty"),
+            "nowhere does not exist. Next: Give the folder of a checkpoint",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(command, arguments, message):

@@ -220,18 +220,41 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), variant: str 
         raise NapoBenchError("--variant is empty.", f"Choose one of {', '.join(_names('variants'))}, or leave it out.")
     values = _read(str(source), variant, ())
     where = f"{source} with --variant {variant}" if variant else str(source)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise NapoBenchError(f"--set {override}: key=value is expected.", "For example --set beta=0.2")
-        _check_key(key.strip(), f"--set {override}")
-        try:
-            values[key.strip()] = _load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
-            raise NapoBenchError(f"--set {override}: the value is not valid YAML.") from None
+    values |= map(_override, overrides)
     if overrides:
         where += f" with --set {' --set '.join(overrides)}"
     return recipe_of(values, where)
+
+
+def refuse_overruled(overrides: Sequence[str], set_by: Mapping[str, tuple[str, str | None]]) -> None:
+    """Refuse an override that would have no effect, because the command sets the key to another value.
+
+    Args:
+        overrides: See `load_recipe`.
+        set_by: Key -> what sets it, such as an option, and the value; None if the value of the recipe stays.
+
+    Raises:
+        NapoBenchError: an override has no effect, or is not "key=value" of a recipe.
+    """
+    for key, value in dict(map(_override, overrides)).items():
+        source, other = set_by.get(key, ("", None))
+        if other is not None and str(value) != other:
+            raise NapoBenchError(
+                f"--set {key}={value} has no effect: {source} sets {key} to {other}.",
+                f"Leave out --set {key}, or give the same value.",
+            )
+
+
+def _override(text: str) -> tuple[str, Any]:
+    """The key and the value of "key=value"."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise NapoBenchError(f"--set {text}: key=value is expected.", "For example --set beta=0.2")
+    _check_key(key.strip(), f"--set {text}")
+    try:
+        return key.strip(), _load(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise NapoBenchError(f"--set {text}: the value is not valid YAML.") from None
 
 
 def recipe_of(values: Mapping[str, Any], where: str) -> Recipe:

@@ -13,6 +13,7 @@ from napo_bench.core.errors import NapoBenchError
 from napo_bench.core.journal import Journal
 from napo_bench.core.progress import SILENT
 from napo_bench.engines.answering import Answering
+from napo_bench.engines.batches import dealt
 from napo_bench.engines.engine import Engine, Prompt
 from napo_bench.engines.request import Generation, Picture, Request
 
@@ -86,3 +87,27 @@ def test_what_is_no_answer_is_refused_with_the_engines_name_and_not_stored(
         with pytest.raises(ValueError, match=f"Waiting.generate: {message}"):
             Answering(engine, journal, SILENT).answer(requests(1), 1)
         assert len(journal) == 0
+
+
+class Repeating(Engine):
+    """Repeats the prompt."""
+
+    fingerprint = "repeating"
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[str]:
+        """See Engine."""
+        return [prompt.text for prompt in prompts]
+
+
+def test_requests_about_one_image_are_dealt_to_one_process_and_answered_in_the_order_of_all(tmp_path: Path) -> None:
+    pictures = [Picture.of(Image.new("RGB", (8, 8), colour)) for colour in ("red", "green", "blue")]
+    about_images = [Request(f"image {number:02}", pictures[number % 3], Generation()) for number in range(12)]
+    every = [*about_images, *requests(4)]
+    shares = dealt(every, 2)
+    assert sorted(number for share in shares for number in share) == list(range(16))
+    assert [len(share) for share in shares] == [8, 8]
+    for picture in pictures:
+        assert sum(any(every[number].picture is picture for number in share) for share in shares) == 1
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        answers = Answering(Repeating(), journal, SILENT).answer_together(every)
+    assert [str(answer) for answer in answers] == [request.question for request in every]

@@ -6,6 +6,7 @@ import io
 import itertools
 import random
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from tiny_llava import make_checkpoint, picture
 
 from napo_bench.core.errors import NapoBenchError
-from napo_bench.core.journal import Journal
+from napo_bench.core.journal import Journal, journal_key
 from napo_bench.core.progress import SILENT
 from napo_bench.engines import windows
 from napo_bench.engines.answering import RATE, Answering
@@ -69,6 +70,19 @@ def test_an_answer_does_not_depend_on_the_questions_beside_it(model_of, generati
         assert model_of(batch_size, f"batches of {batch_size}").answer(questions, 28) == alone
 
 
+def test_a_batch_is_answered_in_the_order_of_its_prompts_each_with_its_own_draws(model_of) -> None:
+    """The rows of the forward are in another order: image by image."""
+    engine = model_of(6, "in turn").engine
+    prompts = []
+    for number in range(6):
+        request = Request(f"Is it {number}?", Picture.of(IMAGES[number % 2]), DRAWN)
+        prompt = windows.prompt_of(engine, request, [engine.look(request.picture)], {})
+        prompts.append(replace(prompt, key=journal_key(**engine.identity(prompt))))
+    alone = [engine.generate([prompt])[0] for prompt in prompts]
+    assert len({answer.text for answer in alone}) == 6
+    assert engine.generate(prompts) == alone
+
+
 def test_what_questions_about_an_image_have_in_common_goes_through_the_model_once(model_of) -> None:
     model = model_of(16, "shared")
     questions = asked(28)
@@ -96,9 +110,12 @@ def test_questions_about_an_image_are_in_one_batch_if_it_can_have_them(model_of)
 
 
 def test_a_model_that_branches_would_change_is_answered_whole(model_of, monkeypatch, caplog) -> None:
-    """The positions of the branches are wrong, as they are in a family whose row of the table is wrong."""
-    questions = asked(12)
-    expected = model_of(1, "alone").answer(questions, 12)
+    """The positions of the branches are wrong, as they are in a family whose row of the table is wrong.
+
+    A batch without branches comes before, and one image of the next batch has one question.
+    """
+    questions = asked(12)[5:]
+    expected = model_of(1, "alone").answer(questions, 7)
     right = decoder.prompt_positions
 
     def wrong(*arguments: Any) -> Any:
@@ -107,7 +124,9 @@ def test_a_model_that_branches_would_change_is_answered_whole(model_of, monkeypa
 
     monkeypatch.setattr(decoder, "prompt_positions", wrong)
     model = model_of(16, "whole")
-    assert model.answer(questions, 12) == expected
+    model.answer(asked(2), 2)
+    assert "do not share" not in caplog.text
+    assert model.answer(questions, 7) == expected
     assert "do not share" in caplog.text
     assert "prefill and decoding" in model.stages()
 
@@ -122,6 +141,19 @@ def test_prompts_whose_tokens_end_in_another_way_with_an_image_do_not_share(mode
     model = model_of(16, "apart")
     assert model.answer(questions, 12) == expected
     assert "prefill and decoding" not in model.stages()
+
+
+@pytest.mark.parametrize("generation", [GREEDY, DRAWN], ids=["greedy", "drawn"])
+def test_a_setting_that_needs_the_whole_batch_is_left_to_transformers(model_of, generation: Generation) -> None:
+    questions = asked(4, generation)
+    plain = model_of(4, "plain").answer(questions, 4)
+    found = []
+    for batch_size in (1, 4):
+        model = model_of(batch_size, f"batches of {batch_size}")
+        model.engine.model.generation_config.encoder_repetition_penalty = 3.0
+        found.append(model.answer(questions, 4))
+        assert "prefill and decoding" in model.stages()
+    assert found[0] == found[1] != plain
 
 
 @pytest.mark.parametrize("generation", [GREEDY, PAPER], ids=["greedy", "paper"])

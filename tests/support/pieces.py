@@ -64,8 +64,8 @@ def _wait_for_other(path: Path) -> None:
 
 def go_on(path: Path, progress: Progress) -> None:
     """Work for ever, and write a file when the work is interrupted."""
-    path.with_suffix(".begun").write_text(str(os.getpid()))
     try:
+        path.with_suffix(".begun").write_text(str(os.getpid()))
         while True:
             time.sleep(0.01)
             progress("Training", 1, 2)

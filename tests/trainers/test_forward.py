@@ -131,6 +131,20 @@ def test_long_responses_are_computed_without_each_other():
     assert_shared_equals_concatenated(model, batch, rtol=1e-6)  # a sum of 300 tokens is about -1,500 nats
 
 
+def test_the_queries_of_a_very_long_response_are_computed_in_blocks_without_later_keys(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK_OF_QUERIES", 100)
+    model, batch = tiny_model("llava", max_position_embeddings=1024), tiny_batch("llava", ((301, 200, 252),))
+    prepare(model)
+    prompt = int(batch.attention_mask.sum())
+    assert kernel_calls(model, batch) == [
+        [prompt, prompt],
+        *([100, prompt + end] for end in (100, 200, 300)),
+        [199, prompt + 199],
+        *([queries, prompt + end] for queries, end in ((126, 126), (125, 251))),
+    ]
+    assert_shared_equals_concatenated(model, batch, rtol=1e-6)
+
+
 def test_short_responses_are_computed_in_one_call():
     model, batch = tiny_model("llava"), tiny_batch("llava", LENGTHS)
     prepare(model)

@@ -36,12 +36,13 @@ IMAGE_SIZE, PATCH, IMAGE_TOKENS = 336, 14, 576
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows of a batch: number of negatives, tokens of a response (EOS included), words of a prompt."""
+    """Rows of a batch: number of negatives, tokens of a response (EOS included), words of a prompt, number of rows."""
 
     negatives: int = 3
     shortest: int = 90
     longest: int = 120
     prompt: int = 35
+    rows: int = 2
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,12 @@ def perturb(model: Any) -> Any:
 
 
 def rows_of(shape: Shape, batch: int) -> list[dict[str, Any]]:
-    """The same two rows for every contender: an image, a prompt, responses."""
+    """The same rows for every contender: an image, a prompt, responses."""
     import numpy as np
     from PIL import Image
 
     rows = []
-    for row in range(2):
+    for row in range(shape.rows):
         chance = random.Random(100 * batch + row)
         pixels = np.random.default_rng(100 * batch + row).integers(0, 256, (IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
 
@@ -151,6 +152,31 @@ def rows_of(shape: Shape, batch: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def collate(convert: Any, shape: Shape, batch: int) -> Any:
+    """The rows as the `PreferenceBatch` of the package, made by LLaVA's processor."""
+    from napo_bench.trainers.forward.logps import PreferenceBatch
+
+    rows = rows_of(shape, batch)
+    prompts = convert(
+        images=[row["image"] for row in rows],
+        text=[row["prompt"] for row in rows],
+        padding=True,
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
+    texts = [text for row in rows for text in row["responses"]]
+    responses = convert.tokenizer(
+        texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
+    )
+    return PreferenceBatch(
+        prompts["input_ids"],
+        prompts["attention_mask"],
+        responses["input_ids"].view(len(rows), -1, responses["input_ids"].shape[1]),
+        responses["attention_mask"].view(len(rows), -1, responses["input_ids"].shape[1]),
+        {"pixel_values": prompts["pixel_values"]},
+    )
 
 
 @contextlib.contextmanager
@@ -185,7 +211,7 @@ def usual_logps(model: Any, batch: Any) -> Any:
 def own_steps(layers: int, width: int, forward: str, frozen: bool = True) -> Step:
     import torch
 
-    from napo_bench.trainers.forward.logps import PreferenceBatch, ResponseLogps, prepare, response_logps
+    from napo_bench.trainers.forward.logps import ResponseLogps, prepare, response_logps
     from napo_bench.trainers.losses import dpo_loss, napo_loss
     from napo_bench.trainers.noise import dynamic_weights, noise_robustness
 
@@ -194,34 +220,13 @@ def own_steps(layers: int, width: int, forward: str, frozen: bool = True) -> Ste
     if frozen:
         prepare(model)
 
-    def logps_of(model: Any, batch: PreferenceBatch) -> ResponseLogps:
+    def logps_of(model: Any, batch: Any) -> ResponseLogps:
         return usual_logps(model, batch) if forward == "usual" else response_logps(model, batch, forward == "shared")
 
     @functools.cache
     def reference_of(shape: Shape, number: int) -> ResponseLogps:
         with torch.no_grad():
-            return logps_of(build_model(layers, width), collate(shape, number))
-
-    def collate(shape: Shape, batch: int) -> PreferenceBatch:
-        rows = rows_of(shape, batch)
-        prompts = convert(
-            images=[row["image"] for row in rows],
-            text=[row["prompt"] for row in rows],
-            padding=True,
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
-        texts = [text for row in rows for text in row["responses"]]
-        responses = convert.tokenizer(
-            texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
-        )
-        return PreferenceBatch(
-            prompts["input_ids"],
-            prompts["attention_mask"],
-            responses["input_ids"].view(len(rows), -1, responses["input_ids"].shape[1]),
-            responses["attention_mask"].view(len(rows), -1, responses["input_ids"].shape[1]),
-            {"pixel_values": prompts["pixel_values"]},
-        )
+            return logps_of(build_model(layers, width), collate(convert, shape, number))
 
     def napo_objective(policy: ResponseLogps, reference: ResponseLogps) -> Any:
         ratio, mean_ratio = policy.sum - reference.sum, policy.mean - reference.mean
@@ -234,7 +239,7 @@ def own_steps(layers: int, width: int, forward: str, frozen: bool = True) -> Ste
         return total.mean()
 
     def step(what: str, shape: Shape, number: int) -> dict[str, float]:
-        batch = collate(shape, number)
+        batch = collate(convert, shape, number)
         if what == "reference":
             with timed() as took, torch.no_grad():
                 logps_of(model, batch)

@@ -87,8 +87,9 @@ class EncodedImage:
     def _content(self) -> bytes:
         if not isinstance(self.source, Image.Image):
             return self.source
-        stream = io.BytesIO()
-        self.source.save(stream, format="PNG")
+        bare, stream = self.source.copy(), io.BytesIO()
+        bare.info = {}  # Pillow writes a colour space and a transparent colour of the file again
+        bare.save(stream, format="PNG")
         return stream.getvalue()
 
 

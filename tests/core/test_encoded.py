@@ -55,6 +55,12 @@ def deep() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def late_head() -> bytes:
+    """A PNG with a chunk before its head, so the bits of a level are in another place."""
+    content, chunk = file_of(NOISE, "PNG"), b"abCd" + b"a chunk"
+    return content[:8] + struct.pack(">I", 7) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[8:]
+
+
 def partial_gif() -> bytes:
     """A GIF whose one frame leaves a part of the image free."""
     content = bytearray(file_of(NOISE.convert("P"), "GIF"))
@@ -91,6 +97,7 @@ OTHER = {
     "JPEG with a colour space": file_of(NOISE, "JPEG", icc_profile=SRGB),
     "PNG with a colour space": file_of(NOISE, "PNG", icc_profile=SRGB),
     "PNG with a gamma": noted(gAMA=struct.pack(">I", 100_000)),
+    "PNG with the chromaticities of its colours": noted(cHRM=struct.pack(">8I", *range(30_000, 38_000, 1_000))),
     "PNG with an alpha channel": file_of(NOISE.convert("RGBA"), "PNG"),
     "PNG with a transparent colour": file_of(NOISE, "PNG", transparency=(1, 2, 3)),
     "palette PNG with a transparent entry": file_of(NOISE.quantize(16), "PNG", transparency=3),
@@ -102,6 +109,8 @@ OTHER = {
     "JPEG of two images": file_of(NOISE, "MPO", save_all=True, append_images=[GREY.convert("RGB")]),
     "GIF with a free part": partial_gif(),
     "PNG of 16 bits": deep(),
+    "PNG whose head comes late": late_head(),
+    "PNG with notes that cannot be read": file_of(NOISE, "PNG", exif=b"no notes"),
     "grey PNG of 16 bits": file_of(Image.fromarray(np.full((3, 3), 40_000, np.uint16)), "PNG"),
 }
 
@@ -141,9 +150,10 @@ def test_any_other_image_is_sent_as_the_png_of_its_pixels(
 ) -> None:
     image = EncodedImage.read(source_of(OTHER[name]))
     head, content = sent(image)
-    assert head == "data:image/png"
+    assert head == "data:image/png" and content != OTHER[name]
+    assert image.memory == len(open_rgb(OTHER[name]).tobytes())
     with Image.open(io.BytesIO(content)) as png:
-        assert (png.format, png.mode, dict(png.getexif())) == ("PNG", "RGB", {})
+        assert (png.format, png.mode, dict(png.getexif()), png.info) == ("PNG", "RGB", {}, {})
         assert png.tobytes() == open_rgb(OTHER[name]).tobytes()
 
 

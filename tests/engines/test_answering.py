@@ -15,7 +15,9 @@ from napo_bench.core.progress import SILENT
 from napo_bench.engines.answering import Answering
 from napo_bench.engines.batches import dealt
 from napo_bench.engines.engine import Engine, Prompt
+from napo_bench.engines.prompt import Seen
 from napo_bench.engines.request import Generation, Picture, Request
+from napo_bench.engines.windows import windows
 
 
 class Waiting(Engine):
@@ -94,8 +96,13 @@ class Repeating(Engine):
 
     fingerprint = "repeating"
 
+    def __init__(self, **settings: bool) -> None:
+        vars(self).update(settings)
+        self.batches: list[Sequence[Prompt]] = []
+
     def generate(self, prompts: Sequence[Prompt]) -> list[str]:
         """See Engine."""
+        self.batches.append(prompts)
         return [prompt.text for prompt in prompts]
 
 
@@ -111,3 +118,42 @@ def test_requests_about_one_image_are_dealt_to_one_process_and_answered_in_the_o
     with Journal(tmp_path / "journal.sqlite") as journal:
         answers = Answering(Repeating(), journal, SILENT).answer_together(every)
     assert [str(answer) for answer in answers] == [request.question for request in every]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [({}, [1, 1, 1, 1, 4, 4]), ({"draws_together": True}, [4, 4, 4]), ({"answers_alone": True}, [1] * 12)],
+)
+def test_a_batch_has_prompts_of_equal_settings_that_may_be_together(
+    tmp_path: Path, settings: dict[str, bool], sizes: list[int]
+) -> None:
+    kinds = (Generation(), Generation(do_sample=True, temperature=1.0), Generation(max_new_tokens=5))
+    every = [Request(f"question {number:02}", None, kinds[number % 3]) for number in range(12)]
+    engine = Repeating(**settings)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        answers = Answering(engine, journal, SILENT).answer(every, 12)
+    assert [str(answer) for answer in answers] == [request.question for request in every]
+    assert sorted(map(len, engine.batches)) == sizes
+    assert all(len({prompt.generation for prompt in batch}) == 1 for batch in engine.batches)
+
+
+def test_a_window_ends_between_two_images_and_few_images_are_opened_ahead() -> None:
+    opened: list[int] = []
+
+    def photo(number: int) -> Picture:
+        return Picture(number, lambda: Image.new("RGB", (8, 8), (number, 0, 0)))
+
+    def look(shown: Picture) -> Seen:
+        opened.append(1)
+        return Repeating().look(shown)
+
+    def sizes(pictures: Sequence[Picture | None], size: int) -> list[int]:
+        asked = [Request("What is it?", picture, Generation()) for picture in pictures]
+        return [len(window) for window in windows(asked, look, size)]
+
+    assert sizes([None] * 10, 4) == [4, 4, 2]
+    assert sizes([photo(number // 3) for number in range(15)], 4) == [6, 6, 3]
+    assert sizes([photo(0)] * 20, 4) == [8, 8, 4]
+    opened.clear()
+    next(iter(windows([Request("What is it?", photo(number), Generation()) for number in range(60)], look, 20)))
+    assert len(opened) <= 20 + 1 + 2

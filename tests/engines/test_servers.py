@@ -230,6 +230,18 @@ def test_a_reply_that_ends_at_its_limit_leaves_other_requests_alone() -> None:
     assert "has not ended after 0.6 s" in replies[0].refused
 
 
+def test_a_share_of_the_prompts_allows_the_whole_number_that_it_is() -> None:
+    """0.07 * 100 is a little more than 7 in floating point."""
+    with MisbehavingServer(lambda request: answer("fine")) as server:
+        endpoint = Endpoint("judge", server.url, None, retries=0, max_refused=0.07)
+        with endpoint.asking(100):
+            endpoint.ask(ASK, {})
+            server.behave = lambda request: refusal(400, "no")
+            assert all(endpoint.ask(ASK, {}).refused for _ in range(7))
+            with pytest.raises(NapoBenchError, match="refuses 8 of 100 prompts, more than 7%"):
+                endpoint.ask(ASK, {})
+
+
 def test_a_packed_reply_is_not_unpacked() -> None:
     packed = Behaviour(200, gzip.compress(bytes(10**8)), {"Content-Encoding": "gzip"})
     with MisbehavingServer(lambda request: packed) as server, pytest.raises(NapoBenchError, match="packed reply"):

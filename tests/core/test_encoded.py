@@ -57,8 +57,8 @@ def deep() -> bytes:
 
 def late_head() -> bytes:
     """A PNG with a chunk before its head, so the bits of a level are in another place."""
-    content, chunk = file_of(NOISE, "PNG"), b"abCd" + b"a chunk"
-    return content[:8] + struct.pack(">I", 7) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[8:]
+    content, chunk = file_of(NOISE, "PNG"), b"abCd" + bytes(16)
+    return content[:8] + struct.pack(">I", 16) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[8:]
 
 
 def partial_gif() -> bytes:

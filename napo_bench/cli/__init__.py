@@ -75,6 +75,8 @@ def main() -> None:
             else NapoBenchError(f"What the command prints cannot be written: {why}.", disk.GO_ON)
         )
         sys.exit(2)
+    except KeyboardInterrupt as again:  # a second signal, while Typer translates the first
+        _end_interrupted(again)
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # Typer's translation of both signals
             _end_interrupted(interrupts.cause(end))
@@ -82,7 +84,12 @@ def main() -> None:
 
 
 def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:
-    """Print what was kept and how to continue, and end as a process that the signal has ended."""
+    """Print what was kept and how to continue, and end as a process that the signal has ended.
+
+    Further signals change nothing of the end.
+    """
+    for signum in interrupts.SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
     asked = interrupt if isinstance(interrupt, interrupts.Interrupted) else interrupts.Interrupted(signal.SIGINT)
     code = 128 + asked.signum
     if processes.is_first():

@@ -87,10 +87,22 @@ def run_pieces(pieces: Sequence[Piece], begin: Begin, jobs: Sequence[Mapping[str
         plan.fail(error)
         raise
     finally:
-        for worker in workers:
-            worker.stop()
+        _stop(workers)
     if plan.error is not None:
         raise plan.error
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    """End all further processes. If a second interrupt comes meanwhile, they save nothing more."""
+    try:
+        for worker in workers:
+            worker.end()
+        for worker in workers:
+            worker.wait()
+    except KeyboardInterrupt:
+        for worker in workers:
+            worker.kill()
+        raise
 
 
 class _Plan:
@@ -175,16 +187,23 @@ class _Worker:
         self.thread = threading.Thread(target=self._give, daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
-        """End the process, which may save its work first."""
+    def end(self) -> None:
+        """Let the process end, which may save its work first."""
         if self._plan.error is not None:
             self._process.terminate()
         else:
             self._pipe.close()
+
+    def wait(self) -> None:
+        """Wait until the process has ended, and kill it if this takes too long."""
         self._process.join(_GRACE_SECONDS)
         if self._process.is_alive():
-            self._process.kill()
+            self.kill()
             self._process.join()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
 
     def _give(self) -> None:
         try:

@@ -126,6 +126,45 @@ def test_no_process_is_left_when_the_command_ends(tmp_path, signum):
     assert len(saved) == (1 if signum == signal.SIGKILL else 2)
 
 
+def test_interrupts_while_a_process_still_imports_leave_one_message_and_no_process(tmp_path):
+    script = tmp_path / "command.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "folder = pathlib.Path(__file__).parent\n"
+        "if __name__ != '__main__':\n"
+        "    (folder / f'{os.getpid()}.imports').touch()\n"
+        "    time.sleep(60)\n"
+        "from contextlib import nullcontext\n"
+        "from napo_bench.cli import main\n"
+        "from napo_bench.cli.root import app\n"
+        "from napo_bench.core.progress import SILENT\n"
+        "from napo_bench.core.side_by_side import run_pieces\n"
+        "from pieces import go_on, piece\n"
+        "@app.command()\n"
+        "def pieces():\n"
+        "    both = [piece(folder / name, function=go_on) for name in 'ab']\n"
+        "    run_pieces(both, lambda _: nullcontext(SILENT), [{}, {}])\n"
+        "if __name__ == '__main__':\n"
+        "    main()\n"
+    )
+    support = str(Path(__file__).parents[1] / "support")
+    command = subprocess.Popen(
+        [sys.executable, str(script), "pieces"],
+        env={**os.environ, "PYTHONPATH": support},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait(lambda: list(tmp_path.glob("*.imports")) and list(tmp_path.glob("*.begun")))
+    (other,) = (int(path.stem) for path in tmp_path.glob("*.imports"))
+    for _ in range(20):
+        command.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    _, message = command.communicate(timeout=60)
+    assert command.returncode == 130 and "Traceback" not in message
+    assert message.count("Interrupted by SIGINT") == 1
+    assert not Path(f"/proc/{other}").exists()
+
+
 def _wait(true: Callable[[], bool]) -> None:
     ends = time.monotonic() + 60
     while not true():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.benchmarks.scoring import measure
 from napo_bench.benchmarks.vlind import score as vlind
 from napo_bench.cli import console, main
+from napo_bench.core import interrupts
 from napo_bench.runs.provenance import CheckpointUsed, DataUsed, Provenance
 from napo_bench.runs.result import RunResult
 
@@ -194,10 +196,13 @@ def invoke(arguments: list, monkeypatch, capsys, width: int = 160) -> tuple[int,
     for name in ("out", "err"):
         monkeypatch.setattr(getattr(console, name), "_width", width)
     capsys.readouterr()
+    handlers = {signum: signal.getsignal(signum) for signum in interrupts.SIGNALS}  # main ignores them at its end
     try:
         main()
         code = 0
     except SystemExit as end:
         code = end.code or 0
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
     captured = capsys.readouterr()
     return code, captured.out, captured.err

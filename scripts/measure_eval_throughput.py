@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from measure_training_floor import product_rate
 from perf_forward import PATCH, build_model, processor
 from PIL import Image
 from rich.console import Console
@@ -358,15 +359,12 @@ def rates() -> tuple[float, float]:
     """Floating-point operations a second of a product of two matrices, and bytes a second that a sum reads: the best of
     some tries.
     """
-    left, right, large = torch.randn(1024, 512), torch.randn(1376, 512), torch.randn(2**26)
-    product = min(_seconds(lambda: torch.nn.functional.linear(left, right)) for _ in range(50))
-    return 2.0 * 1024 * 512 * 1376 / product, 4.0 * 2**26 / min(_seconds(large.sum) for _ in range(10))
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.thread_time()
-    work()
-    return time.thread_time() - began
+    large, took = torch.randn(2**26), []
+    for _ in range(10):
+        began = time.thread_time()
+        large.sum()
+        took.append(time.thread_time() - began)
+    return product_rate(), 4.0 * 2**26 / min(took)
 
 
 if __name__ == "__main__":

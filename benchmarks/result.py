@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from napo_bench.core.counts import CountTable
+from napo_bench.core.errors import NapoBenchError
 
 if TYPE_CHECKING:
     from napo_bench.core.judge_noise import NoiseIntervals
 
 SAMPLES_NOT_PICTURES = "the intervals of an earlier version resample answers, not pictures: they may be too narrow"
 
+_MOST = 1e9  # of a count
 _COST = re.compile(r"\d+ judge replies, \d+ prompt tokens and \d+ completion tokens$")
 
 
@@ -87,6 +91,37 @@ class BenchmarkResult:
 def size_text(n: int, clusters: int | None) -> str:
     """A number of samples, and of clusters if there are fewer: "14216 in 1004"."""
     return f"{n}" if clusters in (None, n) else f"{n} in {clusters}"
+
+
+def counts_of(samples: Sequence[Mapping[str, Any]], where: str) -> CountTable:
+    """The counts of the samples of a run.
+
+    Args:
+        samples: Samples with "counts".
+        where: The run and the benchmark, for the message.
+
+    Raises:
+        NapoBenchError: a sample's counts are no numbers from 0 to 10^9 by name.
+    """
+    rows = [sample["counts"] for sample in samples]
+    try:
+        table = CountTable.of(rows)
+        if not (table.values > _MOST).any() and (table.values >= 0).all():
+            return table
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        pass
+    wrong = next(sample for sample in samples if not _are_counts(sample["counts"]))
+    raise NapoBenchError(
+        f"{where}: the counts of the sample {wrong.get('sample_id')!r} are {wrong['counts']!r:.200}; numbers from 0 to "
+        f"{_MOST:,.0f} by name are expected.",
+        "The samples file was edited or damaged: score the responses again.",
+    )
+
+
+def _are_counts(counts: Any) -> bool:
+    return isinstance(counts, Mapping) and all(
+        isinstance(value, (int, float)) and 0 <= value <= _MOST for value in counts.values()
+    )
 
 
 def cluster_of(sample: Mapping[str, Any]) -> str:

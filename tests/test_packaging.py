@@ -118,7 +118,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_results(wheel: Path)
     assert ".yaml" in suffixes
     assert "napo_bench/py.typed" in names  # a type checker reads the types of a package that has this file
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"napo_bench"}
-    assert "napo-bench = napo_bench.cli:main" in declared
+    assert "napo-bench = napo_bench.__main__:main" in declared
     assert "[lmms_eval.models]" in declared
 
 
@@ -241,6 +241,8 @@ print(json.dumps({name: 1 for name in run.benchmarks}))
 def room(path: str) -> str:
     """The room of a module by its path: the folder below napo_bench, or a folder of its own at the top."""
     parts = Path(path).parts
+    if path == "napo_bench/__main__.py":
+        return "cli"
     return parts[1] if parts[0] == "napo_bench" else parts[0]
 
 

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from pathlib import Path
 from typing import NoReturn, TextIO
@@ -54,7 +55,8 @@ def _show_warning(
 
 def main() -> None:
     """Run the command line. A NapoBenchError becomes one panel and exit code 2; the exit code is 130 after Ctrl-C and
-    143 after SIGTERM.
+    143 after SIGTERM. Any other error is a fault of napo-bench: its traceback and exit code 2, because 1 says that a
+    gate failed.
     """
     sys.unraisablehook = interrupts.keep_interrupt
     warnings.showwarning = _show_warning
@@ -67,7 +69,7 @@ def main() -> None:
     except OSError as error:
         why = disk.reason(error)
         if why is None:
-            raise
+            _end_by_fault()
         place = error.filename if isinstance(error.filename, str) else None
         console.print_error(
             disk.unwritable(Path(place), why)
@@ -77,10 +79,21 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt as again:  # a second signal, while Typer translates the first
         _end_interrupted(again)
+    except Exception:
+        _end_by_fault()
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # Typer's translation of both signals
             _end_interrupted(interrupts.cause(end))
         raise
+
+
+def _end_by_fault() -> NoReturn:
+    """Print the traceback of the present error, and end."""
+    traceback.print_exc()
+    console.print_error(
+        NapoBenchError("This is a fault of napo-bench, not of what you typed.", "Please report the lines above.")
+    )
+    sys.exit(2)
 
 
 def _end_interrupted(interrupt: KeyboardInterrupt | None) -> NoReturn:

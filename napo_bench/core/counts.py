@@ -25,14 +25,21 @@ class CountTable(Sequence[Mapping[str, float]]):
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, float]]) -> CountTable:
-        """The table of some rows; the same object if the rows are a table already."""
+        """The table of some rows; the same object if the rows are a table already.
+
+        Raises:
+            ValueError: a count is no number.
+        """
         if isinstance(rows, CountTable):
             return rows
         column = {name: index for index, name in enumerate(dict.fromkeys(name for row in rows for name in row))}
         values = np.zeros((len(rows), len(column)))
         samples = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         columns = np.array([column[name] for row in rows for name in row], dtype=np.int64)
-        values[samples, columns] = [value for row in rows for value in row.values()]
+        found = np.array([value for row in rows for value in row.values()])
+        if found.size and found.dtype.kind not in "biuf":
+            raise ValueError("a count is no number")
+        values[samples, columns] = found
         return cls(tuple(column), values)
 
     def __len__(self) -> int:

@@ -268,7 +268,10 @@ class _Telling(io.TextIOBase):
 
     def event(self, *event: Any) -> None:
         with self._turn:
-            self.pipe.send(event)
+            try:
+                self.pipe.send(event)
+            except OSError:
+                raise KeyboardInterrupt from None  # the main process has ended, and `_end_with_main` says so too late
 
 
 def _work(pipe: Connection, surroundings: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from napo_bench.core import processes
@@ -57,8 +58,10 @@ class CheckpointEngine(ConversationWriter, Engine):
 
     @classmethod
     def require(cls, checkpoint: str) -> None:
-        """See Engine. Of a checkpoint on the hub, the small files are fetched."""
-        folder_of(checkpoint, weights=False)
+        """See Engine. A name such as "org/name" may be on the hub, which is not asked before data is read."""
+        is_of_hub = len(Path(checkpoint).parts) == 2 and checkpoint[0] not in "./~"
+        if not is_of_hub or Path(checkpoint).exists():
+            folder_of(checkpoint, weights=False)
 
     @classmethod
     def writer(cls, checkpoint: str, options: EngineOptions) -> ConversationWriter:

@@ -14,6 +14,7 @@ import jinja2
 
 from napo_bench.benchmarks import all_benchmarks, benchmark_labels
 from napo_bench.benchmarks.metrics import sample_values
+from napo_bench.benchmarks.result import counts_of
 from napo_bench.benchmarks.view import Thoughts, View
 from napo_bench.core import files, urls
 from napo_bench.core.errors import NapoBenchError
@@ -236,7 +237,7 @@ def _folded(thoughts: Thoughts | None) -> dict[str, Any]:
 def _outcomes(benchmark: str, samples: Sequence[Mapping[str, Any]]) -> list[bool | None]:
     """Right, wrong or unknown (None), for each sample."""
     outcomes: list[bool | None] = [None] * len(samples)
-    rows = [sample.get("counts", {}) for sample in samples]
+    rows = counts_of([{"counts": {}, **sample} for sample in samples], benchmark)
     for metric in all_benchmarks()[benchmark].metrics:
         if metric.decides and metric.high is not None:
             for index, value in enumerate(sample_values(metric, rows)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -13,7 +14,7 @@ from napo_bench.benchmarks import benchmark_named
 from napo_bench.benchmarks.judged import fingerprints, judges_of, of_judge, without_fingerprints
 from napo_bench.benchmarks.metrics import Metric, sample_array
 from napo_bench.benchmarks.reading import Reading
-from napo_bench.benchmarks.result import SAMPLES_NOT_PICTURES, BenchmarkResult, cluster_of, size_text
+from napo_bench.benchmarks.result import SAMPLES_NOT_PICTURES, BenchmarkResult, cluster_of, counts_of, size_text
 from napo_bench.core import stats
 from napo_bench.core.counts import Array, CountTable
 from napo_bench.core.errors import NapoBenchError
@@ -38,6 +39,7 @@ class Pairs:
         keys: Unit and id of each, in the candidate's order.
         candidate: Counts of each in the candidate.
         baseline: Counts of each in the baseline.
+        counts: The same counts as tables, of the candidate and of the baseline.
         clusters: Cluster of each. Samples of one cluster depend on each other.
         unshared: Number of samples that only one of the two runs has.
     """
@@ -45,13 +47,9 @@ class Pairs:
     keys: list[SampleKey]
     candidate: list[Mapping[str, float]]
     baseline: list[Mapping[str, float]]
+    counts: tuple[CountTable, CountTable]
     clusters: list[str]
     unshared: int
-
-    @cached_property
-    def counts(self) -> tuple[CountTable, CountTable]:
-        """The counts of the candidate, and of the baseline."""
-        return CountTable.of(self.candidate), CountTable.of(self.baseline)
 
     @cached_property
     def by_cluster(self) -> tuple[CountTable, CountTable]:
@@ -211,14 +209,18 @@ def pair_samples(benchmark: str, candidate: BenchmarkResult, baseline: Benchmark
     Raises:
         NapoBenchError: a sample has no id or no counts, an id occurs twice, or no sample is shared.
     """
-    return _pairs_of(shared_samples(benchmark, candidate, baseline, "counts"), candidate, baseline)
+    return _pairs_of(benchmark, shared_samples(benchmark, candidate, baseline, "counts"), candidate, baseline)
 
 
-def _pairs_of(shared: SharedSamples, candidate: BenchmarkResult, baseline: BenchmarkResult) -> Pairs:
+def _pairs_of(benchmark: str, shared: SharedSamples, candidate: BenchmarkResult, baseline: BenchmarkResult) -> Pairs:
     return Pairs(
         list(shared),
         candidate=[new["counts"] for new, _ in shared.values()],
         baseline=[old["counts"] for _, old in shared.values()],
+        counts=(
+            counts_of([new for new, _ in shared.values()], f"{benchmark}, candidate"),
+            counts_of([old for _, old in shared.values()], f"{benchmark}, baseline"),
+        ),
         clusters=[cluster_of(new) for new, _ in shared.values()],
         unshared=len(candidate.samples) + len(baseline.samples) - 2 * len(shared),
     )
@@ -364,7 +366,7 @@ def require_no_doubt(benchmark: str, result: BenchmarkResult, which: str) -> Non
 def require_stated_values(benchmark: str, result: BenchmarkResult, where: str) -> None:
     """Raise a NapoBenchError if a result's metrics are not those of its samples (edited, or of another run)."""
     known = benchmark_named(benchmark)
-    sums = CountTable.of([sample["counts"] for sample in result.samples]).total
+    sums = counts_of(result.samples, f"{where}: {benchmark}").total
     for name, stated in result.metrics.items():
         metric = known.metric(name)
         if metric is None or metric.count not in sums:
@@ -384,6 +386,26 @@ def shared_metrics(benchmark: str, candidate: BenchmarkResult, baseline: Benchma
         for metric in benchmark_named(benchmark).metrics
         if metric.name in candidate.metrics and metric.name in baseline.metrics
     ]
+
+
+def covered_metrics(metrics: Sequence[Metric], pairs: Pairs) -> tuple[list[Metric], list[str]]:
+    """The metrics that cover a shared sample in both results, and a note about the others.
+
+    Raises:
+        NapoBenchError: a metric needs a count that no sample has.
+    """
+    totals = [counts.total for counts in pairs.counts]
+    covered = [metric for metric in metrics if all(total.get(metric.count, 0.0) > 0 for total in totals)]
+    for metric, total in itertools.product(covered, totals):
+        try:
+            metric.function(total)
+        except KeyError as error:
+            raise NapoBenchError(
+                f"The metric {metric.key} needs the count {error}, which no sample has.",
+                "The samples file was edited or damaged: score the responses again.",
+            ) from None
+    left = [metric.key for metric in metrics if metric not in covered]
+    return covered, [f"{', '.join(left)}: covers no sample that both runs have, and is not compared"] if left else []
 
 
 def paired_metrics(metrics: Sequence[Metric], pairs: Pairs, level: float = 0.95) -> list[PairedMetric]:
@@ -449,10 +471,12 @@ def compare(candidate: RunResult, baseline: RunResult) -> Comparison:
             notes += [f"{name} has no metric in one of the runs, and is not compared", *remarks(name, new, old)]
             continue
         samples = shared_samples(name, new, old, "counts")
-        pairs = _pairs_of(samples, new, old)
+        pairs = _pairs_of(name, samples, new, old)
         notes += [*remarks(name, new, old), *_judge_notes(metrics, new, old)]
         if pairs.unshared:
             notes.append(f"{name} is compared over the {len(pairs.keys)} samples that both runs have")
+        metrics, uncovered = covered_metrics(metrics, pairs)
+        notes += uncovered
         p_values = _p_values(metrics, pairs)
         measured += [(paired, *p_values[paired.metric.key]) for paired in paired_metrics(metrics, pairs)]
         changes += [change for metric in metrics if metric.decides for change in _changes(metric, pairs)]
@@ -497,7 +521,8 @@ def _judge_notes(metrics: Sequence[Metric], candidate: BenchmarkResult, baseline
             for result in (candidate, baseline)
         )
         pairs = pair_samples(metrics[0].benchmark, new, old)
-        for row in paired_metrics([metric for metric in metrics if metric.in_table], pairs):
+        in_table = [metric for metric in metrics if metric.in_table]
+        for row in paired_metrics(covered_metrics(in_table, pairs)[0], pairs):
             low, high = (f"{end:+.{row.metric.decimals}f}" for end in row.interval)
             by_metric.setdefault(row.metric.key, []).append(
                 f"{judge} {row.difference:+.{row.metric.decimals}f} ({low} to {high})"

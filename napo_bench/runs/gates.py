@@ -319,7 +319,12 @@ def check_gates(candidate: RunResult, baseline: RunResult, gates: Gates) -> Gate
         if pairs.unshared:
             notes.append(f"{benchmark}: {len(pairs.keys)} samples are in both runs, {pairs.unshared} in one only")
         level = 2 * gates.confidence - 1
-        paired = compare.paired_metrics([gate.metric for gate in own], pairs, level)
+        covered, uncovered = compare.covered_metrics([gate.metric for gate in own], pairs)
+        if uncovered:
+            raise NapoBenchError(
+                f"Could not judge: {uncovered[0]}.", "Evaluate both runs on the same samples of the benchmark."
+            )
+        paired = compare.paired_metrics(covered, pairs, level)
         for gate, metric in zip(own, paired, strict=True):
             checks += _checks(gate, metric, new, gates.confidence)
     return GateReport(checks, notes, gates.confidence, gates.inconclusive)

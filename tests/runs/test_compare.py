@@ -221,6 +221,56 @@ def test_runs_that_cannot_be_compared_are_refused(runs, change, named):
         compare(changed, runs[1])
 
 
+def parts_of(run: RunResult) -> tuple[RunResult, RunResult]:
+    """The same descriptions of AMBER, each with other questions."""
+    described, asked = run.benchmarks["amber"], questions_about(20, 2, 0.0).benchmarks["amber"]
+    found = []
+    for part in (asked.samples[:20], asked.samples[20:]):
+        samples = [*described.samples, *part]
+        found.append(RunResult({"amber": BenchmarkResult({**described.metrics, **asked.metrics}, samples=samples)}))
+    return found[0], found[1]
+
+
+def test_a_metric_that_covers_no_shared_sample_is_left_out_and_noted(runs):
+    comparison = compare(*parts_of(runs[0]))
+    keys = rows_by_key(comparison).keys()
+    assert "amber.chair" in keys and not {"amber.accuracy", "amber.f1"} & keys
+    (note,) = (note for note in comparison.notes if "covers no sample that both runs have" in note)
+    assert "amber.accuracy" in note and "amber.chair" not in note
+
+
+def test_a_gate_on_a_metric_that_covers_no_shared_sample_cannot_judge(runs, tmp_path, monkeypatch, capsys):
+    for name, run in zip(("one", "other"), parts_of(runs[0]), strict=True):
+        run.save(tmp_path / name / "run.json")
+    gates = tmp_path / "gates.toml"
+    gates.write_text("[amber.accuracy]\nmax_regression = 5.0\n")
+    asked = ["gate", tmp_path / "one", "--baseline", tmp_path / "other", "--gates", gates]
+    code, _, said = invoke(asked, monkeypatch, capsys)
+    assert code == 2 and "Could not judge: amber.accuracy" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("count", ["x", "1", -4, 1e30, 10**400, float("nan"), None, [1]])
+def test_a_count_that_is_no_number_of_0_or_more_is_named_with_its_sample(runs, count):
+    damaged = copy_of(runs[0])
+    first, *others = damaged.benchmarks["object_halbench"].samples
+    damaged.benchmarks["object_halbench"].samples = [
+        {**first, "counts": {**first["counts"], "answers": count}},
+        *others,
+    ]
+    with pytest.raises(NapoBenchError, match=f"object_halbench, candidate: .*{first['sample_id']!r}") as caught:
+        compare(damaged, runs[1])
+    assert "score the responses again" in caught.value.hint
+
+
+def test_counts_that_are_no_mapping_or_lack_what_a_metric_needs_are_refused(runs):
+    for counts, named in ([1, 2], "numbers from 0"), ({"answers": 1}, "answers_with_hallucination"):
+        damaged = copy_of(runs[0])
+        samples = [{**one, "counts": counts} for one in runs[0].benchmarks["object_halbench"].samples]
+        damaged.benchmarks["object_halbench"].samples = samples
+        with pytest.raises(NapoBenchError, match=named):
+            compare(damaged, damaged)
+
+
 def test_runs_of_two_conversations_of_llava_are_refused_and_those_of_two_models_are_not(runs):
     candidate, baseline = copy_of(runs[0]), copy_of(runs[1])
     for run, name in ((candidate, "llava_v1"), (baseline, "vicuna_v1")):

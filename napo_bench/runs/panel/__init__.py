@@ -15,6 +15,7 @@ from napo_bench.benchmarks.reading import Reading
 from napo_bench.benchmarks.result import BenchmarkResult
 from napo_bench.core.errors import NapoBenchError
 from napo_bench.runs.compare import (
+    covered_metrics,
     pair_samples,
     paired_answers,
     paired_metrics,
@@ -152,9 +153,11 @@ def _of_benchmark(name: str, new: BenchmarkResult, old: BenchmarkResult) -> Benc
 
 
 def _gains(name: str, new: BenchmarkResult, old: BenchmarkResult) -> list[Part]:
-    metrics = [metric for metric in shared_metrics(name, new, old) if metric.in_table or metric.decides]
-    if not metrics:
+    wanted = [metric for metric in shared_metrics(name, new, old) if metric.in_table or metric.decides]
+    if not wanted:
         return []
+    pairs = pair_samples(name, new, old)
+    metrics, _ = covered_metrics(wanted, pairs)
     rows = [
         PanelRow(
             f"{row.metric.label} {row.metric.arrow}".strip(),
@@ -163,7 +166,7 @@ def _gains(name: str, new: BenchmarkResult, old: BenchmarkResult) -> list[Part]:
             row.interval,
             row.metric.decimals,
         )
-        for row in paired_metrics(metrics, pair_samples(name, new, old))
+        for row in paired_metrics(metrics, pairs)
     ]
     return [Part(GAINS, rows)]
 

@@ -20,7 +20,6 @@ _UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 _EVENTS = (b"data:", b"event:")
-_WEB_PAGE = (b"<!doctype html", b"<html")
 NOT_SENT = "not sent"
 UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 
@@ -101,13 +100,10 @@ def read_reply(content: bytes) -> ReplyBody:
 
     Raises:
         PassingShapeError: the body is no JSON, is an error instead of a completion, or has no choices.
-        LastingShapeError: the body is JSON of another shape, has several choices, or is a stream of events
-            or a web page.
+        LastingShapeError: the body is JSON of another shape, has several choices, or is a stream of events.
     """
     if content.lstrip().startswith(_EVENTS):
         raise LastingShapeError("a stream of events, although one reply was asked for")
-    if content.lstrip()[:15].lower().startswith(_WEB_PAGE):
-        raise LastingShapeError("a reply that is no chat completion (a web page)")
     try:
         value = msgspec.json.decode(files.whole_characters(content))
     except (msgspec.MsgspecError, ValueError) as error:

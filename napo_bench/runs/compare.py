@@ -395,7 +395,7 @@ def covered_metrics(metrics: Sequence[Metric], pairs: Pairs) -> tuple[list[Metri
         NapoBenchError: a metric needs a count that no sample has.
     """
     totals = [counts.total for counts in pairs.counts]
-    covered = [metric for metric in metrics if all(total.get(metric.count, 0.0) > 0 for total in totals)]
+    covered = [metric for metric in metrics if all(metric.count in total for total in totals)]
     for metric, total in itertools.product(covered, totals):
         try:
             metric.function(total)

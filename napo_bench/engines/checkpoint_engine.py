@@ -17,7 +17,7 @@ from napo_bench.engines.engine import Engine, EngineOptions, Prompt
 from napo_bench.engines.request import Generation
 from napo_bench.models.checkpoint import Checkpoint
 from napo_bench.models.conversation import Conversation
-from napo_bench.models.folders import folder_of
+from napo_bench.models.folders import folder_of, may_be_on_hub
 
 
 class CheckpointEngine(ConversationWriter, Engine):
@@ -59,8 +59,7 @@ class CheckpointEngine(ConversationWriter, Engine):
     @classmethod
     def require(cls, checkpoint: str) -> None:
         """See Engine. A name such as "org/name" may be on the hub, which is not asked before data is read."""
-        is_of_hub = len(Path(checkpoint).parts) == 2 and checkpoint[0] not in "./~"
-        if not is_of_hub or Path(checkpoint).exists():
+        if Path(checkpoint).exists() or "/" not in checkpoint or not may_be_on_hub(checkpoint):
             folder_of(checkpoint, weights=False)
 
     @classmethod

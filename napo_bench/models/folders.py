@@ -46,7 +46,7 @@ def folder_of(name: str, pickled: bool = False, weights: bool = True) -> Path:
     if path.is_file():
         _require_no_gguf([path.name], name, path.parent)
         raise NapoBenchError(f"{name} is a file; the folder of a checkpoint is expected.", f"Try {path.parent}")
-    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
+    if not may_be_on_hub(name):
         raise NapoBenchError(f"{name} does not exist.", _GIVE_ONE)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -63,6 +63,12 @@ def folder_of(name: str, pickled: bool = False, weights: bool = True) -> Path:
             f"{name} is no folder here, and cannot be fetched from the Hugging Face hub: {first_line(error)}",
             "Check the name and the network (a gated checkpoint needs `hf auth login`), or give a local folder.",
         ) from None
+
+
+def may_be_on_hub(name: str) -> bool:
+    """Whether a name that is no file here can be one of the hub: "name" or "org/name"."""
+    path = Path(name)
+    return not path.is_absolute() and not name.startswith((".", "~")) and len(path.parts) <= 2
 
 
 def require_no_checkpoint(out: Path) -> None:

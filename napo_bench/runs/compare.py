@@ -389,7 +389,7 @@ def shared_metrics(benchmark: str, candidate: BenchmarkResult, baseline: Benchma
 
 
 def covered_metrics(metrics: Sequence[Metric], pairs: Pairs) -> tuple[list[Metric], list[str]]:
-    """The metrics that cover a shared sample in both results, and a note about the others.
+    """The metrics whose count a shared sample of each result has, and a note about the others.
 
     Raises:
         NapoBenchError: a metric needs a count that no sample has.
